@@ -1,0 +1,42 @@
+# The words a person and CI both use. Everything is set up on first use, in .venv and var.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock audit bench
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/run ## Serve the leaderboard; prepares everything, its database too
+	@$(BIN)/python manage.py runserver
+
+test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE_URL)
+	@$(BIN)/python -X dev -m pytest --cov --cov-report=term-missing
+
+check: .venv/dev ## Check style, types, import rules, lock files and templates
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q --no-header tests/test_house_rules.py
+
+audit: .venv/dev ## Ask for known vulnerabilities of the locked packages
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-embedded.txt
+
+lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile $(LOCK) -o requirements.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt --extra embedded -o requirements-embedded.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements-embedded.txt --extra embedded --extra dev -o requirements-dev.txt
+
+LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate --python-version 3.11
+
+.venv/run: requirements-embedded.txt
+	@$(INSTALL)
+
+.venv/dev: requirements-dev.txt
+	@$(INSTALL)
+	@touch .venv/run
+
+INSTALL = test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@
