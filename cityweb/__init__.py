@@ -1,0 +1,1 @@
+"""cityweb: the public leaderboard of the world's biggest cities."""

