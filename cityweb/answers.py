@@ -1,0 +1,80 @@
+"""Complete answers, made once and sent many times: plain and gzip, ETag, 304, HEAD."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+
+from starlette.types import Message, Receive, Scope, Send
+
+GZIP_LEVEL = 9
+"""An answer is compressed once for a change, never for a request."""
+
+
+class Answer:
+    """A ready 200 as an ASGI application: nothing is rendered, compressed or hashed for a request.
+
+    The ETags are strong (RFC 9110, 8.8.1) and made of the bytes, so that all processes agree on them; each encoding has
+    its own.
+    """
+
+    def __init__(self, body: bytes, media_type: str, headers: Mapping[str, str]) -> None:
+        self.body = body
+        digest = hashlib.sha256(body).hexdigest()[:20]
+        packed = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        vary = ", ".join(filter(None, ("Accept-Encoding", headers.get("vary"))))
+        common = [
+            (b"content-type", media_type.encode()),
+            *((name.encode(), value.encode()) for name, value in headers.items() if name != "vary"),
+            (b"vary", vary.encode()),
+        ]
+        self.plain = _Form(body, f'"{digest}"'.encode(), common)
+        self.packed = _Form(packed, f'"{digest}-gzip"'.encode(), [*common, (b"content-encoding", b"gzip")])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
+        """Sends the answer in the form that the request takes."""
+        form, known = self.plain, b""
+        for name, value in scope["headers"]:
+            if name == b"accept-encoding":
+                if takes_gzip(value):
+                    form = self.packed
+            elif name == b"if-none-match":
+                known = value
+        if known and form.is_known(known):
+            await send(form.not_modified)
+            await send(NO_BODY)
+        else:
+            await send(form.start)
+            await send(NO_BODY if scope["method"] == "HEAD" else form.content)
+
+
+class _Form:
+    """One encoding of an answer."""
+
+    def __init__(self, body: bytes, etag: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.etag = etag
+        headers = [*headers, (b"etag", etag)]
+        self.not_modified: Message = {
+            "type": "http.response.start",
+            "status": 304,
+            "headers": [pair for pair in headers if pair[0] not in {b"content-type", b"content-encoding"}],
+        }
+        length = (b"content-length", str(len(body)).encode())
+        self.start: Message = {"type": "http.response.start", "status": 200, "headers": [*headers, length]}
+        self.content: Message = {"type": "http.response.body", "body": body}
+
+    def is_known(self, if_none_match: bytes) -> bool:
+        """Whether If-None-Match (RFC 9110, 13.1.2) names these bytes; it compares weakly."""
+        tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
+        return self.etag in tags or tags == [b"*"]
+
+
+NO_BODY: Message = {"type": "http.response.body", "body": b""}
+
+
+def takes_gzip(accept_encoding: bytes) -> bool:
+    """Whether Accept-Encoding (RFC 9110, 12.5.3) takes gzip; a weight of zero refuses it."""
+    for part in accept_encoding.lower().split(b","):
+        coding, _, weight = part.partition(b";")
+        if coding.strip() in {b"gzip", b"x-gzip"}:
+            return weight.replace(b" ", b"") not in {b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"}
+    return False

@@ -1,0 +1,167 @@
+"""The application, put together: routes, middleware, error pages, lifespan."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from types import FrameType
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
+
+from cityweb import database, errors, html, settings, views
+from cityweb.assets import Assets
+from cityweb.board import Board, NoBoard
+from cityweb.errors import Refusal
+from cityweb.middleware import KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
+from cityweb.models import BOARD_SIZE
+from cityweb.settings import Settings
+from cityweb.streams import Full, Streams, TooManyFromAddress
+
+log = logging.getLogger("cityweb")
+
+# fmt: off
+ROUTES = [
+    Route("/",                    views.show_board),
+    Route("/cities",              views.add_city,     methods=["POST"], name="add_city_without_slash"),
+    Route("/cities/",             views.add_city,     methods=["POST"]),
+    Route("/cities/biggest",      views.list_biggest),
+    Route("/events",              views.stream_board),
+    Route("/livez",               views.say_alive),
+    Route("/readyz",              views.say_ready),
+    Route("/static/{name}",       views.show_asset),
+]
+# fmt: on
+ANSWERED = (Refusal, HTTPException, NoBoard, Full, TooManyFromAddress, ClientDisconnect)
+
+
+def from_environment() -> Starlette:
+    """The application as its environment describes it: what a server calls."""
+    return create(settings.read(os.environ))
+
+
+def create(settings: Settings) -> Starlette:
+    """The application. Its `database_url` must be set: only `server.py` knows the embedded server."""
+    assert settings.database_url  # noqa: S101 (said above)
+    engine = database.make_engine(settings.database_url, echo=settings.echo)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    assets = Assets()
+    streams = Streams(settings.streams_per_address, settings.streams_per_process)
+    board = Board(engine, streams)
+    closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
+        ready = asyncio.create_task(stay_ready(settings, board))
+        with ending_at_signals(streams):
+            yield {"board": board, "streams": streams, "assets": assets}
+        streams.close()
+        ready.cancel()
+        with suppress(asyncio.CancelledError):
+            await ready
+        await asyncio.gather(*closing, board.close())
+        await engine.dispose()
+
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[
+            Middleware(SecurityHeaders, refuse=refuse),
+            Middleware(KnownHost, hosts=settings.hosts, refuse=refuse),
+            Middleware(SameOrigin, refuse=refuse),
+            Middleware(SessionMiddleware, sessions=sessions, closing=closing),
+        ],
+        exception_handlers=dict.fromkeys(ANSWERED, answer_exception),
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    html.set_globals(
+        url_for=app.url_path_for,
+        asset=lambda name: f"{app.url_path_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
+        board_size=BOARD_SIZE,
+    )
+    return app
+
+
+# --- while it runs ---
+
+
+async def stay_ready(settings: Settings, board: Board) -> None:
+    """Waits for the database, brings its schema up to date where that is ours to do, and listens, for good.
+
+    A database that is away at the start is no reason to die: until it comes, /readyz says 503.
+    """
+    assert settings.database_url and settings.listen_url  # noqa: PT018, S101 (create() has said so)
+    while True:
+        try:
+            await database.prepare(settings.database_url)
+            break
+        except (database.Unsafe, database.OldSchema) as error:
+            log.error(str(error))  # noqa: TRY400 (the sentence says all)
+        except Exception as error:
+            if not database.unavailable(error):
+                raise
+            log.warning("the database does not answer", extra={"error": str(error)})
+        await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (no secret)
+    await board.listen(partial(database.connect_listener, settings.listen_url))
+
+
+@contextmanager
+def ending_at_signals(streams: Streams) -> Iterator[None]:
+    """Ends the streams at the first stop signal: before the lifespan ends, the server waits for them without limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(streams.close)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- what is refused ---
+
+
+async def answer_exception(request: Request, exception: Exception) -> Response:
+    """The answer to an exception that is no bug."""
+    match exception:
+        case Refusal():
+            refusal = exception
+        case HTTPException(status_code=status, headers=headers):
+            refusal = Refusal(status, headers=headers or {})
+        case NoBoard():
+            refusal = errors.no_board()
+        case Full():
+            refusal = Refusal(503, errors.STREAMS_FULL, errors.RETRY_SECONDS)
+        case TooManyFromAddress():
+            refusal = Refusal(429, errors.TOO_MANY_STREAMS, errors.RETRY_SECONDS)
+        case _:
+            refusal = Refusal(400)
+    return errors.answer(request.scope, refusal)
+
+
+def refuse(scope: Scope, status: int) -> ASGIApp:
+    """The answer of a middleware that refuses a request."""
+    sentence = errors.WRONG_HOST if status == 400 else ""  # noqa: PLR2004 (the one 400 that middleware gives)
+    return errors.answer(scope, Refusal(status, sentence))

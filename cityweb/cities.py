@@ -1,0 +1,139 @@
+"""What can be done with cities: the only SQL of the application."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, select, true
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningInsert
+
+from cityweb import database, names
+from cityweb.models import BOARD_SIZE, City
+
+RANK_MAX = 10_000
+"""Ranks are exact up to here; what lies beyond is not counted, so that a rank costs the same at any size."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A city as the board shows it, at its rank: equal populations share one (1, 2, 2, 4)."""
+
+    id: int
+    name: str
+    population: int
+    created_at: datetime
+    rank: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored city, by its name as it was first written."""
+
+    id: int
+    name: str
+    population: int
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a city stands: its rank, None beyond RANK_MAX, and the city whose name differs only in accents, if any."""
+
+    city: Stored
+    rank: int | None
+    near_miss: Stored | None
+
+
+BIGGEST = (
+    select(City.id, City.name, City.population, City.created_at, func.rank().over(order_by=City.population.desc()))
+    .order_by(City.population.desc(), City.id)
+    .limit(BOARD_SIZE)
+)
+
+
+async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
+    """The board: the biggest cities, biggest first, among equals the earliest added first.
+
+    Reads on a connection of its own, without a transaction, and once more where that connection turns out broken.
+    """
+    for last_try in (False, True):
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                return tuple(Place(*row) for row in await connection.execute(BIGGEST))
+        except (DBAPIError, ConnectionError) as error:
+            if last_try or not database.disconnected(error):
+                raise
+    raise AssertionError  # pragma: no cover (the last try returns or raises)
+
+
+async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
+    """The stored city of this name, and whether it was this call that stored it.
+
+    The unique key decides, never a look before. `given` tells our own row where the answer to COMMIT was lost, so that
+    nobody hears that somebody else stored the city they have just added.
+    """
+    given = None
+    for last_try in (False, True):
+        try:
+            async with session.begin():
+                row = (await session.execute(_insert(name, population))).one_or_none()
+                if row:
+                    given = row.id
+                else:
+                    row = (await session.execute(_by_name(name))).one()
+            return Stored(*row), row.id == given
+        except (DBAPIError, NoResultFound, ConnectionError) as error:
+            # NoResultFound: whoever stored the name removed it between our two statements.
+            if last_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
+                raise
+            await database.breathe()
+    raise AssertionError  # pragma: no cover (the last try returns or raises)
+
+
+def _insert(name: str, population: int) -> ReturningInsert[int, str, int]:
+    row = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+    return insert(City).values(row).on_conflict_do_nothing().returning(City.id, City.name, City.population)
+
+
+def _by_name(name: str) -> Select[int, str, int]:
+    return select(City.id, City.name, City.population).where(City.name_key == names.key(name))
+
+
+async def landing(session: AsyncSession, city_id: int) -> Landing | None:
+    """Where a city stands, or None where there is none of this number; one query, its cost bounded by RANK_MAX."""
+    other = aliased(City)
+    bigger = select(other.id).where(other.population > City.population).order_by(other.population.desc())
+    near = aliased(City)
+    near_miss = (
+        select(near.id, near.name, near.population)
+        .where(near.name_bare == City.name_bare, near.id != City.id)
+        .order_by(near.population.desc(), near.id)
+        .limit(1)
+        .correlate(City)
+        .lateral()
+    )
+    found = await session.execute(
+        select(
+            City.id,
+            City.name,
+            City.population,
+            select(func.count()).select_from(bigger.limit(RANK_MAX).correlate(City).subquery()).scalar_subquery(),
+            near_miss.c.id,
+            near_miss.c.name,
+            near_miss.c.population,
+        )
+        .outerjoin(near_miss, true())
+        .where(City.id == city_id)
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    above = row[3]
+    return Landing(
+        city=Stored(*row[:3]),
+        rank=above + 1 if above < RANK_MAX else None,
+        near_miss=Stored(*row[4:]) if row[4] is not None else None,
+    )

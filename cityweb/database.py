@@ -1,0 +1,182 @@
+"""The database: its engine, its schema, and which of its errors mean "not now"."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, NullPool, text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+POOL_SIZE = 5
+PATIENCE_SECONDS = 2
+"""How long one connection attempt, one statement or one wait for the pool may take."""
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 0x63697479
+"""The advisory lock, "city", that lets one process at a time change the schema."""
+UNSAFE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
+
+INSUFFICIENT_PRIVILEGE = "42501"
+
+T = TypeVar("T")
+
+
+class OldSchema(Exception):
+    """The schema is not the one this code was written for, and this role may not change it."""
+
+
+class Unsafe(Exception):
+    """The server would lose what it said it stored; the text names the setting and the way out."""
+
+
+def make_engine(url: URL, *, echo: bool = False) -> AsyncEngine:
+    """The pool of connections that serves requests; every wait in it is bounded."""
+    return create_async_engine(
+        url,
+        echo=echo,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=PATIENCE_SECONDS,
+        pool_recycle=1800,
+        connect_args={
+            "timeout": PATIENCE_SECONDS,
+            "command_timeout": PATIENCE_SECONDS,
+            "server_settings": {
+                "application_name": "cityweb",
+                "jit": "off",
+                "statement_timeout": str(PATIENCE_SECONDS * 1000),
+                "lock_timeout": "1000",
+                "idle_in_transaction_session_timeout": "5000",
+            },
+        },
+    )
+
+
+async def connect_listener(url: URL) -> asyncpg.Connection:
+    """A connection outside the pool, for LISTEN."""
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    settings = {"application_name": "cityweb listener"}
+    return await asyncpg.connect(plain, timeout=PATIENCE_SECONDS, server_settings=settings)
+
+
+# --- the schema ---
+
+
+async def prepare(url: URL) -> None:
+    """Makes sure of a safe server and the newest schema. Raises Unsafe, and OldSchema where this role may not migrate."""
+    async with _outside_the_pool(url).connect() as connection:
+        await refuse_unsafe(connection)
+        if await is_current(connection):
+            return
+    try:
+        await migrate(url)
+    except DBAPIError as error:
+        if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise OldSchema(
+            "The database has an older schema, which this role may not change:"
+            " run `python manage.py initdb` as the role that owns the tables."
+        ) from error
+
+
+async def migrate(url: URL) -> None:
+    """Brings the schema to its newest revision, one process at a time. Raises Unsafe."""
+    async with _outside_the_pool(url).begin() as connection:
+        await refuse_unsafe(connection)
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        await connection.run_sync(_upgrade)
+
+
+async def reset(url: URL) -> None:
+    """Drops everything that the migrations made, and makes it anew, empty."""
+    async with _outside_the_pool(url).begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        await connection.run_sync(_downgrade)
+        await connection.run_sync(_upgrade)
+
+
+async def is_current(connection: AsyncConnection) -> bool:
+    """Whether the schema is the one this code was written for."""
+
+    def revisions(synchronous: Connection) -> set[str]:
+        return set(MigrationContext.configure(synchronous).get_current_heads())
+
+    return await connection.run_sync(revisions) == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
+
+
+async def refuse_unsafe(connection: AsyncConnection) -> None:
+    """Raises Unsafe where the server may forget what it acknowledged."""
+    for setting in UNSAFE_SETTINGS:
+        if await connection.scalar(text("SELECT current_setting(:setting)"), {"setting": setting}) == "off":
+            raise Unsafe(
+                f"The PostgreSQL server runs with {setting} = off and could lose cities that were stored:"
+                f" set {setting} = on in its configuration and start again."
+            )
+
+
+def _outside_the_pool(url: URL) -> AsyncEngine:
+    return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": PATIENCE_SECONDS})
+
+
+def _upgrade(connection: Connection) -> None:
+    command.upgrade(_alembic(connection), "head")
+
+
+def _downgrade(connection: Connection) -> None:
+    command.downgrade(_alembic(connection), "base")
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+# --- what an error means ---
+
+
+def disconnected(error: BaseException) -> bool:
+    """Whether the connection broke, so that harmless work may be tried once more at once."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or sqlstate(error).startswith(("08", "57P0"))
+    return isinstance(error, ConnectionError)
+
+
+def unavailable(error: BaseException) -> bool:
+    """Whether the database cannot do its work now: an answer of 503, where any other error is our bug."""
+    if isinstance(error, DBAPIError):
+        return (
+            disconnected(error)
+            or isinstance(error, InterfaceError)
+            or sqlstate(error).startswith(("08", "25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
+        )
+    return isinstance(error, PoolTimeout | OSError | TimeoutError)
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five characters of PostgreSQL's error code (its appendix A), or none."""
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+# --- a unit of work ---
+
+
+async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
+    """Runs a unit of work to its end, even where its request is cancelled. Raises TimeoutError when that takes long."""
+    task = session.info["work"] = asyncio.create_task(work)
+    async with asyncio.timeout(seconds):
+        return await asyncio.shield(task)
+
+
+async def breathe() -> None:
+    """The short, uneven pause before a second try."""
+    await asyncio.sleep(random.uniform(0.02, 0.08))  # noqa: S311 (no secret)

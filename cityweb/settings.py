@@ -1,0 +1,100 @@
+"""What the environment may decide: read once, checked at once, never changed."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+TOP = Path(__file__).parent.parent
+
+
+class WrongSetting(Exception):
+    """A setting that cannot be used; its text says which, why, and what to write instead."""
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """How many cities one address may add: `burst` at once, then so many in a minute and in an hour."""
+
+    burst: int
+    per_minute: int
+    per_hour: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process; docs/settings.md lists them."""
+
+    database_url: URL | None
+    listen_url: URL | None
+    folder: Path
+    hosts: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+    rate_limit: RateLimit | None
+    streams_per_address: int
+    streams_per_process: int
+    echo: bool
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """The settings that an environment gives. Raises WrongSetting."""
+    database_url = _database_url(environment, "DATABASE_URL")
+    streams = _counts(environment, "CITYWEB_STREAMS", "20,3000", "PER_ADDRESS,PER_PROCESS")
+    return Settings(
+        database_url=database_url,
+        listen_url=_database_url(environment, "CITYWEB_LISTEN_URL") or database_url,
+        folder=Path(environment.get("CITYWEB_DATA") or TOP / "var").expanduser().absolute(),
+        hosts=_list(environment, "CITYWEB_HOSTS") or ("localhost", "127.0.0.1", "[::1]"),
+        trusted_proxies=_proxies(environment),
+        rate_limit=_rate_limit(environment),
+        streams_per_address=streams[0],
+        streams_per_process=streams[1],
+        echo=environment.get("CITYWEB_ECHO", "") not in {"", "0"},
+    )
+
+
+def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
+    text = environment.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise WrongSetting(f"{name} is not the address of a PostgreSQL server: write postgresql://user@host/database.")
+    return url.set(drivername="postgresql+asyncpg")
+
+
+def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in environment.get(name, "").split(",") if part.strip())
+
+
+def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
+    proxies = _list(environment, "CITYWEB_TRUSTED_PROXIES")
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise WrongSetting(
+                f"CITYWEB_TRUSTED_PROXIES has {proxy}, which is not an address or a network:"
+                " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
+            ) from None
+    return proxies
+
+
+def _rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
+    if environment.get("CITYWEB_RATE_LIMIT", "").strip().lower() == "off":
+        return None
+    return RateLimit(*_counts(environment, "CITYWEB_RATE_LIMIT", "10,10,60", "BURST,PER_MINUTE,PER_HOUR"))
+
+
+def _counts(environment: Mapping[str, str], name: str, default: str, form: str) -> list[int]:
+    text = environment.get(name, "").strip() or default
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != len(form.split(",")) or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise WrongSetting(f"{name} is {text}: write {form} as whole numbers above zero, like {default}.")
+    return [int(part) for part in parts]
