@@ -1,0 +1,176 @@
+"""What the tests stand on: a real PostgreSQL, the application on it, and a server that is a process of its own."""
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import URL, make_url
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cityweb import app as application
+from cityweb import database, embedded, settings
+from cityweb.board import Board
+from cityweb.streams import Streams
+
+TOP = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    owner: URL
+    app: URL
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
+    """A database that was made for these tests, on TEST_DATABASE_URL's server or an embedded one."""
+    with ExitStack() as stack:
+        if given := os.environ.get("TEST_DATABASE_URL"):
+            server = make_url(given).set(drivername="postgresql+asyncpg")
+            name = f"cityweb_test_{secrets.token_hex(4)}"
+            await run_sql(server, f"CREATE DATABASE {name}")
+            addresses = Addresses(server.set(database=name), server.set(database=name))
+        else:
+            served = stack.enter_context(embedded.serving(tmp_path_factory.mktemp("var")))
+            addresses = Addresses(make_url(served.owner_url), make_url(served.url))
+        await database.migrate(addresses.owner)
+        yield addresses
+        if given:
+            await run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
+    """Runs statements as psql would: outside the application. Gives the rows of the last."""
+    connection = await database.connect_listener(url)
+    try:
+        rows: list[asyncpg.Record] = []
+        for statement in statements:
+            rows = await connection.fetch(statement)
+        return rows
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def empty(postgres: Addresses) -> Addresses:
+    """The database without a city."""
+    await run_sql(postgres.owner, "TRUNCATE cities RESTART IDENTITY")
+    return postgres
+
+
+ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_LIMIT": "off"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """The application in this process: its client goes through every middleware."""
+
+    client: httpx.AsyncClient
+    board: Board
+    streams: Streams
+    app: Starlette
+
+
+@asynccontextmanager
+async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
+    """The application on a database, listening, until the block is left."""
+    given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
+    app = application.create(settings.read(given))
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(app.router.lifespan_context(app))
+        assert state
+        transport = httpx.ASGITransport(with_state(app, state), raise_app_exceptions=False)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
+        yield Site(client, state["board"], state["streams"], app)
+
+
+def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:
+    """What a server does and ASGITransport does not: each request gets what the lifespan gave."""
+
+    async def stateful(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    return stateful
+
+
+@pytest.fixture
+async def site(empty: Addresses) -> AsyncIterator[Site]:
+    """The application on an empty database."""
+    async with open_site(empty.app) as site:
+        await hearing(site.board)
+        yield site
+
+
+async def hearing(board: Board) -> None:
+    """Waits until the board hears changes."""
+    await until(lambda: board.hearing)
+
+
+async def until(true: Callable[[], bool], seconds: float = 5) -> None:
+    """Waits until something is true, and fails when it does not become so."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Server:
+    """`python manage.py runserver` as a process."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def stop(self) -> int:
+        """Stops it as an operator would; gives its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start_server(empty: Addresses) -> Iterator[Callable[..., Server]]:
+    """Starts servers on the empty database, on ports of their own, and stops them all."""
+    servers: list[Server] = []
+
+    def start(*arguments: str, **environment: str) -> Server:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runserver", "--port", "0", *arguments],
+            cwd=TOP,
+            env={
+                **os.environ,
+                **ENVIRONMENT,
+                "DATABASE_URL": empty.app.render_as_string(hide_password=False),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout
+        line = process.stdout.readline()
+        address = re.search(r"http://\S+", line)
+        assert address, line
+        servers.append(Server(process, address[0].rstrip("/")))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+        assert server.process.stdout
+        server.process.stdout.close()

@@ -1,0 +1,73 @@
+"""What an answer says, read from the parsed document."""
+
+from dataclasses import dataclass, field
+
+import httpx
+from bs4 import BeautifulSoup, Tag
+
+WAYS = ("plain", "htmx", "json")
+HTMX = {"hx-request": "true", "hx-request-type": "partial"}
+
+
+def parse(html: str) -> BeautifulSoup:
+    return BeautifulSoup(html, "html5lib")
+
+
+def one(document: Tag, selector: str) -> Tag:
+    """The only element that a selector finds."""
+    (element,) = document.select(selector)
+    return element
+
+
+def text(element: Tag) -> str:
+    return " ".join(element.get_text().split())
+
+
+def table(document: Tag) -> list[tuple[str, str, str]]:
+    """The rows of the board: rank, city, population."""
+    rows = [row.select("td, th") for row in one(document, "#board tbody").select("tr[id]")]
+    return [(text(cells[0]), text(one(cells[1], "bdi")), text(cells[2])) for cells in rows]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a submission, whichever way it went: `errors` by field, `kept` as it was typed."""
+
+    status: int
+    city_id: int | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+async def add(client: httpx.AsyncClient, way: str, name: object, population: object) -> Outcome:
+    """Submits a city one of the three ways."""
+    if way == "json":
+        return _from_json(await client.post("/cities/", json={"name": name, "population": population}))
+    headers = HTMX if way == "htmx" else {}
+    answer = await client.post("/cities/", data={"name": name, "population": population}, headers=headers)
+    if answer.status_code == 303:
+        return Outcome(201, int(answer.headers["location"].removeprefix("/?added=")))
+    document = parse(answer.text)
+    if answer.status_code == 200:
+        (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == name] or [""]
+        return Outcome(201, int(str(row_id).removeprefix("city-") or 0))
+    return _from_form(answer.status_code, document)
+
+
+def _from_json(answer: httpx.Response) -> Outcome:
+    document = answer.json()
+    if answer.status_code == 201:
+        return Outcome(201, document["id"])
+    assert answer.headers["content-type"] == "application/problem+json"
+    return Outcome(answer.status_code, errors=document.get("errors", {}))
+
+
+def _from_form(status: int, document: BeautifulSoup) -> Outcome:
+    summary = {str(link["href"])[1:]: text(link) for link in document.select("#error-summary a:not([href^='#city-'])")}
+    beside = {str(words["id"]).removesuffix("-error"): text(words) for words in document.select("#city-form .error")}
+    # The summary and the field say the same, and the field names its words to those who do not see them.
+    assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside
+    for name in beside:
+        assert f"{name}-error" in str(one(document, f"#{name}")["aria-describedby"]).split()
+    kept = {name: str(one(document, f"#{name}")["value"]) for name in ("name", "population")}
+    return Outcome(status, errors=summary, kept=kept)

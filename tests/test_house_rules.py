@@ -1,0 +1,183 @@
+"""The rules that no tool knows: who may import whom, locked versions, templates, vendored files, one word for one thing."""
+
+import ast
+import hashlib
+import re
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TOP = Path(__file__).parent.parent
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+
+# --- imports ---
+
+MAY_IMPORT = {
+    "__init__": set(),
+    "settings": set(),
+    "models": set(),
+    "names": set(),
+    "html": set(),
+    "answers": set(),
+    "streams": set(),
+    "log": set(),
+    "embedded": set(),
+    "database": set(),
+    "middleware": set(),
+    "assets": {"answers"},
+    "errors": {"html"},
+    "cities": {"database", "models", "names"},
+    "forms": {"models", "names"},
+    "board": {"answers", "cities", "database", "forms", "html", "streams"},
+    "views": {"assets", "board", "cities", "database", "errors", "forms", "html", "models", "streams"},
+    "app": {"assets", "board", "database", "errors", "html", "middleware", "models", "settings", "streams", "views"},
+    "server": {"database", "embedded", "log", "settings"},
+}
+"""Each module of cityweb and what it may import of ours: a new import is a decision, taken here."""
+
+BUILDS_SQL = {"cities", "database", "models"}
+MAKES_ENGINES = {"database"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, at its top and inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "cityweb":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cityweb."):
+            found.add(str(node.module).removeprefix("cityweb."))
+    return found
+
+
+MODULES = sorted((TOP / "cityweb").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_an_import_is_one_that_was_decided(path: Path) -> None:
+    assert imports(path) <= MAY_IMPORT[path.stem]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_import_hides_in_a_function(path: Path) -> None:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert not [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_only_few_modules_know_sql_and_one_makes_engines(path: Path) -> None:
+    text = path.read_text()
+    assert path.stem in BUILDS_SQL or not re.search(
+        r"from sqlalchemy import .*\b(select|insert|text|update|delete)\b", text
+    )
+    assert path.stem in MAKES_ENGINES or "create_async_engine" not in text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_only_the_application_knows_an_address(path: Path) -> None:
+    assert path.stem == "app" or not re.search(r'"/(cities|events|static|livez|readyz)', path.read_text())
+
+
+def test_the_domain_knows_nothing_of_http() -> None:
+    domain = [path for path in MODULES if path.stem in {"models", "names", "cities", "forms"}]
+    assert len(domain) == 4
+    assert not [path for path in domain if "starlette" in path.read_text()]
+
+
+# --- locked versions ---
+
+LOCKS = {
+    "requirements.txt": (),
+    "requirements-embedded.txt": ("embedded",),
+    "requirements-dev.txt": ("embedded", "dev"),
+}
+
+
+def locked(name: str) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)==([^ ;]+)(?: ; ([^\\]+?))? \\$", (TOP / name).read_text(), re.MULTILINE)
+    return {canonicalize_name(package): version for package, version, _ in pins}
+
+
+def wanted(extras: tuple[str, ...]) -> list[Requirement]:
+    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
+    return [Requirement(text) for text in texts]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_has_what_the_project_asks_for_and_all_that_needs(name: str) -> None:
+    pins, seen, todo = locked(name), set(), wanted(LOCKS[name])
+    while todo:
+        requirement = todo.pop()
+        key = canonicalize_name(requirement.name)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        assert key in pins, f"run `make lock`: {name} lacks {requirement}"
+        assert requirement.specifier.contains(pins[key], prereleases=True), f"run `make lock`: {requirement}"
+        if (key, *sorted(requirement.extras)) not in seen:
+            seen.add((key, *sorted(requirement.extras)))
+            needs = [Requirement(text) for text in distribution(requirement.name).requires or []]
+            todo += [need for need in needs if applies(need, requirement.extras)]
+    assert {key for key, *_ in seen} >= {canonicalize_name(requirement.name) for requirement in wanted(LOCKS[name])}
+
+
+def applies(need: Requirement, extras: set[str]) -> bool:
+    return not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in {"", *extras})
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    pins = locked("requirements-dev.txt")
+    installed = {name: distribution(name).version for name in ("starlette", "uvicorn", "sqlalchemy", "asyncpg")}
+    assert installed == {name: pins[name] for name in installed}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_version_has_hashes_and_no_host_is_named(name: str) -> None:
+    text = (TOP / name).read_text()
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in text
+    assert "index-url" not in text
+
+
+# --- templates and static files ---
+
+TEMPLATES = sorted((TOP / "templates").glob("*.html"))
+FORBIDDEN = {
+    "runs code from a string, which the content security policy stops": r"hx-on|[\"' ]js:|hx-trigger=\"[^\"]*\[",
+    "is inline style, which the policy stops": r"\sstyle\s*=|<style",
+    "is an inline script, which the policy stops": r"<script(?![^>]*\ssrc=)|\son[a-z]+\s*=",
+    "breaks opening a link in a new tab": r"hx-boost",
+    "lets a visitor's words be markup": r"\|\s*safe|autoescape false",
+    "is downloaded by every visitor": r"<!--",
+    "is an address of its own": r"(?:href|action|hx-(?:get|post)|hx-sse:connect|src)=\"/",
+    "is the visitor's, and the page is everybody's": r"\brequest\.",
+}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("why", FORBIDDEN)
+def test_no_template_has_what(path: Path, why: str) -> None:
+    assert not re.search(FORBIDDEN[why], path.read_text()), why
+
+
+def test_the_vendored_script_is_the_one_that_was_reviewed() -> None:
+    script = (TOP / "static" / "htmx-4.0.1-sse.min.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == "7f21d96de7f758ef00cfa7dd9144a3e16efa31d004f0960b40ed0728c1410642"
+
+
+# --- words ---
+
+VAGUE = re.compile(r"utils?|helpers?|manager|data|info|common|misc|core|base", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_name_says_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    named = [
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    assert not [name for name in [path.stem, *named] if VAGUE.fullmatch(name) and name != "Base"]

@@ -1,0 +1,523 @@
+"""Tests of html.py and of the templates, on the parsed document."""
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from jinja2 import UndefinedError
+
+from cityweb import html
+
+ADDRESSES = {
+    "show_board": "/",
+    "add_city": "/cities/",
+    "list_biggest": "/cities/biggest",
+    "stream_board": "/events",
+}
+HTMX = Path("static/htmx-4.0.1-sse.min.js")
+TEMPLATES = sorted(html.TEMPLATES.glob("*.html"))
+
+EMPTY: Mapping[str, str] = {"name": "", "population": ""}
+
+
+@dataclass
+class Row:
+    id: int
+    rank: int
+    name: str
+    population: int
+    new: bool = False
+    bar: float = 100.0
+
+
+@dataclass
+class Board:
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass
+class Form:
+    values: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    stored: Row | None = None
+    focus: bool = False
+
+
+BOARD = Board(
+    [
+        Row(7, 1, "Tokyo", 37_400_068),
+        Row(3, 2, "القاهرة", 20_076_000, new=True, bar=53.678),
+        Row(9, 2, '<script>alert(1)</script> & "Sons"', 20_076_000, bar=53.678),
+        Row(4, 4, "Greenhorn", 0, bar=0.0),
+    ]
+)
+TWO_ERRORS = Form(
+    values={"name": ' "x"><b>', "population": "12x"},
+    errors={
+        "name": "City name must include a letter or a number",
+        "population": "Population must be a whole number, like 13,960,000",
+    },
+)
+DUPLICATE = Form(
+    values={"name": "tokyo", "population": "1"},
+    errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
+    stored=BOARD.rows[0],
+)
+TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
+
+
+@pytest.fixture(autouse=True)
+def addresses() -> Iterator[None]:
+    before = dict(html.environment.globals)
+    html.set_globals(url_for=lambda name: ADDRESSES[name], asset=lambda path: f"/static/{path}?v=1", board_size=20)
+    yield
+    html.environment.globals.clear()
+    html.environment.globals.update(before)
+
+
+def rendered(template: str, **context: object) -> BeautifulSoup:
+    return BeautifulSoup(html.render(template, **context), "html5lib")
+
+
+def page(
+    *,
+    board: Board = BOARD,
+    form: Form | None = None,
+    status: str = "",
+    problem: tuple[str, ...] = (),
+    live: bool = True,
+    down: bool = False,
+) -> BeautifulSoup:
+    return rendered("page.html", board=board, form=form or Form(), status=status, problem=problem, live=live, down=down)
+
+
+def error_page(request_id: str | None = None) -> BeautifulSoup:
+    sentences = ["There is no page at this address.", "Nothing was saved."]
+    return rendered("error.html", title="No such page", sentences=sentences, request_id=request_id)
+
+
+def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:
+    """The only element that the selector finds."""
+    found = soup.select(selector)
+    assert len(found) == 1, f"{selector}: {len(found)}"
+    return found[0]
+
+
+def texts(soup: BeautifulSoup | Tag, selector: str) -> list[str]:
+    return [" ".join(element.get_text().split()) for element in soup.select(selector)]
+
+
+# Rendering
+
+
+def test_a_number_is_shown_in_groups() -> None:
+    assert html.number(13_960_000) == "13,960,000"
+
+
+def test_a_name_that_nobody_gave_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        html.render("_board.html")
+
+
+def test_the_same_template_and_context_give_the_same_bytes() -> None:
+    assert html.render("_board.html", board=BOARD) == html.render("_board.html", board=BOARD)
+
+
+# The page
+
+
+def test_the_page_has_one_heading_one_main_and_a_language() -> None:
+    soup = page()
+    assert one(soup, "main#main > h1").get_text() == "City leaderboard"
+    assert texts(soup, "h1, h2, h3") == ["City leaderboard", "Add a city"]
+    assert one(soup, "html").get("lang") == "en"
+
+
+def test_the_skip_link_comes_first_and_leads_to_main() -> None:
+    first = page().select("body a")[0]
+    assert (first.get("href"), first.get_text()) == ("#main", "Skip to main content")
+
+
+def test_the_lede_names_the_length_of_the_board() -> None:
+    assert texts(page(), ".lede") == ["The 20 most populous cities, added by visitors."]
+
+
+def test_the_form_comes_before_the_board() -> None:
+    assert [element.get("id") for element in page().select("#city-form, #board")] == ["city-form", "board"]
+
+
+@pytest.mark.parametrize(
+    ("context", "title"),
+    [
+        ({}, "City leaderboard"),
+        ({"status": "Osaka added at rank 10"}, "Osaka added at rank 10 - City leaderboard"),
+        ({"form": TWO_ERRORS}, "Error: City leaderboard"),
+        ({"form": TWO_ERRORS, "status": "Osaka added at rank 10"}, "Error: City leaderboard"),
+        ({"problem": ("The city was not saved.",)}, "Error: City leaderboard"),
+    ],
+)
+def test_the_title_says_the_news_first(context: dict[str, object], title: str) -> None:
+    whole = {"board": BOARD, "form": Form(), "status": "", "problem": (), "live": True, "down": False} | context
+    assert one(rendered("page.html", **whole), "title").get_text() == title
+
+
+def test_both_regions_are_there_and_empty_to_the_last_space() -> None:
+    soup = page()
+    assert one(soup, "#problem[role=alert]").decode_contents() == ""
+    assert one(soup, "#status[role=status][aria-atomic=true]").decode_contents() == ""
+
+
+def test_the_status_is_escaped() -> None:
+    soup = page(status="<b>x</b> added at rank 1")
+    assert one(soup, "#status").get_text() == "<b>x</b> added at rank 1"
+    assert one(soup, "title").get_text() == "<b>x</b> added at rank 1 - City leaderboard"
+
+
+def test_a_problem_is_told_in_its_region() -> None:
+    assert texts(page(problem=("The city was not saved.", "Try again.")), "#problem > #problem-text > p") == [
+        "The city was not saved.",
+        "Try again.",
+    ]
+
+
+def test_a_live_page_streams_and_can_be_paused() -> None:
+    soup = page(live=True)
+    stream = one(soup, "#live")
+    assert stream.get("hx-sse:connect") == "/events"
+    assert stream.get("hx-target") == "#board"
+    assert stream.get("hx-trigger") == "load, every 30s"
+    assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/?live=off", ["Pause live updates"])
+
+
+def test_a_paused_page_streams_nothing_and_can_be_resumed() -> None:
+    soup = page(live=False)
+    assert not soup.select("#live")
+    assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/", ["Resume live updates"])
+
+
+def test_a_page_says_when_the_database_is_away() -> None:
+    assert not page(down=False).select(".notice")
+    assert "cannot reach its database" in one(page(down=True), ".notice").get_text()
+
+
+@pytest.mark.parametrize("family", ["4xx", "5xx"])
+def test_an_error_answer_to_htmx_goes_to_the_problem_region(family: str) -> None:
+    rule = one(page(), "body").get(f"hx-status:{family}:inherited")
+    assert rule == "swap:'innerHTML ignoreTitle:true' target:#problem select:#problem-text"
+
+
+# One template for each piece
+
+
+def test_the_page_contains_the_board_as_it_is_streamed() -> None:
+    assert html.render("_board.html", board=BOARD).strip() in html.render(
+        "page.html", board=BOARD, form=Form(), status="", problem=(), live=True, down=False
+    )
+
+
+@pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
+def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
+    assert html.render("_city_form.html", form=form).strip() in html.render(
+        "page.html", board=BOARD, form=form, status="", problem=(), live=True, down=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "context", "name"),
+    [("_board.html", {"board": BOARD}, "board"), ("_city_form.html", {"form": TWO_ERRORS}, "city-form")],
+)
+def test_a_partial_is_exactly_its_element(template: str, context: dict[str, object], name: str) -> None:
+    body = one(rendered(template, **context), "body")
+    assert [child.get("id") for child in body.find_all(recursive=False)] == [name]
+    assert "".join(body.find_all(string=True, recursive=False)).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"form": TWO_ERRORS}, id="refused"),
+        pytest.param({"form": DUPLICATE}, id="duplicate"),
+        pytest.param({"form": TRAPPED}, id="trapped"),
+        pytest.param({"live": False, "down": True, "status": "Osaka added at rank 10"}, id="down"),
+    ],
+)
+def test_no_id_is_used_twice_and_every_reference_has_its_target(context: dict[str, object]) -> None:
+    whole = {"board": BOARD, "form": Form(), "status": "", "problem": (), "live": True, "down": False} | context
+    document = rendered("page.html", **whole)
+    ids = Counter(str(element["id"]) for element in document.select("[id]"))
+    assert [name for name, times in ids.items() if times > 1] == []
+    references = [str(element["href"])[1:] for element in document.select("a[href^='#']")]
+    references += [str(element["for"]) for element in document.select("[for]")]
+    references += " ".join(
+        str(element["aria-describedby"]) for element in document.select("[aria-describedby]")
+    ).split()
+    references += [str(element["aria-labelledby"]) for element in document.select("[aria-labelledby]")]
+    assert [name for name in references if name not in ids] == []
+
+
+# The board
+
+
+def test_the_table_has_a_caption_that_names_its_region() -> None:
+    soup = rendered("_board.html", board=BOARD)
+    assert texts(soup, "#board table > caption#board-caption") == ["Top 20 cities by population"]
+    assert one(soup, "#board > .scroll[role=region][tabindex='0']").get("aria-labelledby") == "board-caption"
+
+
+def test_columns_and_rows_have_headers() -> None:
+    soup = rendered("_board.html", board=BOARD)
+    assert texts(soup, "thead th[scope=col]") == ["Rank", "City", "Population"]
+    assert one(soup, "thead td").get_text() == ""
+    assert len(soup.select("tbody tr > th[scope=row]")) == len(BOARD.rows)
+
+
+def test_each_row_shows_rank_name_population_and_bar() -> None:
+    cells = one(rendered("_board.html", board=BOARD), "#city-3")
+    assert [cell.name for cell in cells.find_all(recursive=False)] == ["td", "th", "td", "td"]
+    assert texts(cells, ".board__rank") == ["2"]
+    assert texts(cells, "bdi") == ["القاهرة"]
+    assert one(cells, "data").get("value") == "20076000"
+    assert texts(cells, "data") == ["20,076,000"]
+    assert one(cells, ".board__bar[aria-hidden=true] rect").get("width") == "53.7"
+
+
+def test_ranks_are_shown_as_given() -> None:
+    assert texts(rendered("_board.html", board=BOARD), ".board__rank") == ["1", "2", "2", "4"]
+
+
+def test_a_name_is_text_whatever_it_holds() -> None:
+    soup = rendered("_board.html", board=BOARD)
+    assert not soup.select("script")
+    assert texts(soup, "#city-9 bdi") == ['<script>alert(1)</script> & "Sons"']
+
+
+def test_every_name_is_isolated_from_the_direction_of_its_row() -> None:
+    soup = rendered("_board.html", board=BOARD)
+    assert texts(soup, "th[scope=row] > bdi") == [row.name for row in BOARD.rows]
+
+
+def test_only_a_new_row_is_marked_and_says_so_in_a_word() -> None:
+    soup = rendered("_board.html", board=BOARD)
+    assert [row.get("id") for row in soup.select("tr.board__new")] == ["city-3"]
+    assert texts(soup, ".tag") == ["New"]
+
+
+def test_an_empty_board_says_what_to_do() -> None:
+    soup = rendered("_board.html", board=Board())
+    assert texts(soup, "tbody tr") == ["No cities yet. Add the first one with the form."]
+    assert one(soup, "tbody td").get("colspan") == "4"
+
+
+# The form
+
+
+def test_the_form_works_without_and_with_htmx() -> None:
+    form = one(rendered("_city_form.html", form=Form()), "form")
+    assert (form.get("action"), form.get("method")) == ("/cities/", "post")
+    assert (form.get("hx-post"), form.get("hx-sync")) == ("/cities/", "this:drop")
+    assert form.get("hx-status:422") == "swap:outerHTML"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("name", "City name"), ("population", "Population"), ("website", "Leave this empty")]
+)
+@pytest.mark.parametrize("form", [Form(), TWO_ERRORS, TRAPPED])
+def test_every_field_has_its_label(form: Form, name: str, label: str) -> None:
+    soup = rendered("_city_form.html", form=form)
+    assert one(soup, f"input[name={name}]").get("id") == name
+    assert texts(soup, f"label[for={name}]") == [label]
+
+
+def test_a_fresh_form_is_quiet() -> None:
+    soup = rendered("_city_form.html", form=Form())
+    assert not soup.select("[autofocus], [aria-invalid], .error, .error-summary")
+    assert one(soup, "#population").get("aria-describedby") == "population-hint"
+    assert texts(soup, "#population-hint") == ["A whole number, like 13,960,000"]
+
+
+def test_the_browser_checks_nothing_and_cuts_nothing() -> None:
+    soup = rendered("_city_form.html", form=Form())
+    assert not soup.select("[required], [maxlength], [placeholder], [type=number]")
+    assert one(soup, "form").has_attr("novalidate")
+
+
+def test_what_was_typed_is_kept() -> None:
+    soup = rendered("_city_form.html", form=TWO_ERRORS)
+    assert one(soup, "#name").get("value") == ' "x"><b>'
+    assert one(soup, "#population").get("value") == "12x"
+
+
+def test_the_summary_takes_the_focus_and_links_to_each_field() -> None:
+    summary = one(rendered("_city_form.html", form=TWO_ERRORS), "h2 + #error-summary[tabindex='-1'][autofocus]")
+    assert texts(summary, "[role=alert] > h3") == ["There is a problem"]
+    assert [(link.get("href"), link.get_text()) for link in summary.select("a")] == [
+        ("#name", "City name must include a letter or a number"),
+        ("#population", "Population must be a whole number, like 13,960,000"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "described_by"), [("name", "name-error"), ("population", "population-hint population-error")]
+)
+def test_an_error_is_tied_to_its_field(name: str, described_by: str) -> None:
+    soup = rendered("_city_form.html", form=TWO_ERRORS)
+    control = one(soup, f"#{name}[aria-invalid=true]")
+    assert control.get("aria-describedby") == described_by
+    assert texts(soup, f"#{name}-error") == [f"Error: {TWO_ERRORS.errors[name]}"]
+
+
+def test_label_hint_error_and_field_stand_in_this_order() -> None:
+    box = one(rendered("_city_form.html", form=TWO_ERRORS), ".field:has(#population)")
+    assert [child.get("id", child.name) for child in box.find_all(recursive=False)] == [
+        "label",
+        "population-hint",
+        "population-error",
+        "population",
+    ]
+
+
+def test_a_field_without_an_error_has_no_mark() -> None:
+    assert not one(rendered("_city_form.html", form=DUPLICATE), "#population").has_attr("aria-invalid")
+
+
+def test_a_stored_city_on_the_board_is_linked_from_the_summary_and_beside_the_field() -> None:
+    soup = rendered("_city_form.html", form=DUPLICATE)
+    assert texts(soup, ".error-summary a[href='#city-7']") == ["See Tokyo on the board"]
+    assert texts(soup, "#name-error + p > a[href='#city-7']") == ["See Tokyo on the board"]
+
+
+def test_a_stored_city_outside_the_board_is_not_linked() -> None:
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=None)
+    assert not rendered("_city_form.html", form=outside).select("a[href^='#city-']")
+
+
+def test_the_trap_is_out_of_reach() -> None:
+    trap = one(rendered("_city_form.html", form=Form()), ".trap[aria-hidden=true] input")
+    assert (trap.get("name"), trap.get("tabindex")) == ("website", "-1")
+
+
+def test_a_person_who_fell_into_the_trap_can_see_it_and_finds_it_empty() -> None:
+    soup = rendered("_city_form.html", form=TRAPPED)
+    assert not soup.select(".trap")
+    website = one(soup, ".field > #website[aria-describedby=website-error]")
+    assert not website.has_attr("tabindex")
+    assert not website.has_attr("value")
+    assert [link.get("href") for link in soup.select(".error-summary a")] == ["#website"]
+
+
+# The answers to htmx
+
+
+def test_an_added_city_answers_with_a_fresh_form_the_board_and_the_status() -> None:
+    context = {"board": BOARD, "form": Form(focus=True), "status": "<b>x</b> added at rank 2"}
+    soup = rendered("_added.html", **context)
+    assert texts(soup, "title") == ["City leaderboard"]
+    assert one(soup, "#city-form #name").has_attr("autofocus")
+    assert one(soup, "hx-partial[hx-target='#board'][hx-swap=outerMorph] > #board")
+    status = one(soup, "hx-partial[hx-target='#status'][hx-swap=textContent]")
+    assert status.decode_contents() == "&lt;b&gt;x&lt;/b&gt; added at rank 2"
+
+
+def test_a_refused_city_answers_with_the_form_and_a_title_that_says_so() -> None:
+    soup = rendered("_refused.html", form=TWO_ERRORS)
+    assert texts(soup, "title") == ["Error: City leaderboard"]
+    assert one(soup, "#city-form #error-summary")
+    assert not soup.select("#board")
+
+
+# The error page
+
+
+def test_an_error_page_is_whole_and_has_its_own_heading() -> None:
+    soup = error_page()
+    assert texts(soup, "h1") == ["No such page"]
+    assert texts(soup, "title") == ["No such page - City leaderboard"]
+    assert one(soup, "main > p > a").get("href") == "/"
+
+
+def test_the_problem_text_is_paragraphs_only() -> None:
+    soup = error_page()
+    assert texts(soup, "#problem-text > p") == ["There is no page at this address.", "Nothing was saved."]
+    assert {element.name for element in one(soup, "#problem-text").find_all()} == {"p"}
+
+
+def test_an_error_page_shows_the_id_of_its_request() -> None:
+    assert texts(error_page("3f2a"), "#problem-text .hint") == ["Reference: 3f2a"]
+
+
+# What the pages load
+
+
+def test_every_asset_has_its_fingerprint() -> None:
+    soup = page()
+    assert [element.get("src") for element in soup.select("script")] == [
+        "/static/htmx-4.0.1-sse.min.js?v=1",
+        "/static/app.js?v=1",
+    ]
+    assert one(soup, "link[rel=stylesheet]").get("href") == "/static/site.css?v=1"
+    assert one(soup, "link[rel=icon]").get("href") == "/static/favicon.svg?v=1"
+
+
+def test_htmx_is_the_file_that_was_chosen() -> None:
+    chosen = "7f21d96de7f758ef00cfa7dd9144a3e16efa31d004f0960b40ed0728c1410642"
+    assert hashlib.sha256((html.TEMPLATES.parent / HTMX).read_bytes()).hexdigest() == chosen
+
+
+def test_the_page_takes_no_other_htmx() -> None:
+    digest = hashlib.sha384((html.TEMPLATES.parent / HTMX).read_bytes()).digest()
+    script = one(page(), "script[integrity]")
+    assert script.get("integrity") == f"sha384-{base64.b64encode(digest).decode()}"
+    assert str(script.get("src")).startswith(f"/{HTMX.as_posix()}")
+
+
+FORBIDDEN = {
+    "what htmx runs as code": r"hx-on|\bjs:|javascript:|hx-vals|hx-trigger\s*=\s*(\"[^\"]*\[|'[^']*\[)",
+    "an inline style": r"<style|\sstyle\s*=",
+    "an inline script": r"<script(?![^>]*\ssrc=)|\son[a-z]+\s*=",
+    "boosted links": r"hx-boost",
+    "unescaped text": r"\|\s*safe\b|autoescape|Markup",
+    "a comment that every visitor downloads": r"<!--",
+    "a literal address": r"(?:href|src|action|hx-get|hx-post|hx-sse:connect)\s*=\s*[\"'](?!\{\{|#)",
+    "the visitor": r"\brequest\b(?!_id)",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_template_holds(template: Path, what: str) -> None:
+    assert re.findall(FORBIDDEN[what], template.read_text(encoding="utf-8"), re.IGNORECASE) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "sample"),
+    [
+        ("what htmx runs as code", '<a hx-on:click="x">'),
+        ("what htmx runs as code", '<a hx-trigger="click[ctrlKey]">'),
+        ("an inline style", '<p style="color:red">'),
+        ("an inline script", "<script>x</script>"),
+        ("an inline script", '<a onclick="x">'),
+        ("boosted links", '<body hx-boost="true">'),
+        ("unescaped text", "{{ name | safe }}"),
+        ("a comment that every visitor downloads", "<!-- x -->"),
+        ("a literal address", '<a href="/cities/">'),
+        ("the visitor", "{{ request.url }}"),
+    ],
+)
+def test_the_search_would_find(what: str, sample: str) -> None:
+    assert re.search(FORBIDDEN[what], sample, re.IGNORECASE)
+
+
+def test_there_are_templates_to_search() -> None:
+    assert len(TEMPLATES) >= 7
+
+
+def test_the_stylesheet_names_nothing_outside() -> None:
+    css = (html.TEMPLATES.parent / "static/site.css").read_text(encoding="utf-8")
+    assert re.findall(r"url\(|@import|https?:", css) == []
