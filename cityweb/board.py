@@ -184,7 +184,7 @@ class Board:
                     connection, lost = await connect(), asyncio.Event()
                     connection.add_termination_listener(lambda _, lost=lost: lost.set())
                     await connection.add_listener("cities", lambda *_: self.heard())
-                self.hearing = True
+                self.hearing, self._resting_until = True, 0.0
                 self.heard()  # anything may have happened while nobody listened
                 delay = RETRY_SECONDS[0]
                 await self._beat(connection, lost)

@@ -71,7 +71,7 @@ async def connect_listener(url: URL) -> asyncpg.Connection:
 
 
 async def prepare(url: URL) -> None:
-    """Makes sure of a safe server and the newest schema. Raises Unsafe, and OldSchema where this role may not migrate."""
+    """Makes sure of a safe server and the newest schema. Raises Unsafe; OldSchema where this role may not migrate."""
     async with _outside_the_pool(url).connect() as connection:
         await refuse_unsafe(connection)
         if await is_current(connection):

@@ -13,6 +13,18 @@ from cityweb import html
 RETRY_SECONDS = 5
 """What `Retry-After` says of a database that is away; nobody knows better."""
 
+TITLES = {
+    400: "The request could not be read",
+    403: "The form came from another site",
+    404: "There is no such page",
+    405: "That cannot be done here",
+    413: "That is too long",
+    415: "That format is not read here",
+    429: "Too many at once",
+    431: "That is too long",
+    500: "There is a problem with the service",
+    503: "Not at the moment",
+}
 SENTENCES = {
     400: "The request could not be read. Nothing was saved. Go to the leaderboard and try again.",
     403: "The form came from another site. The city was not saved. Open the leaderboard and add it there.",
@@ -60,7 +72,7 @@ def answer(scope: Scope, refusal: Refusal) -> Response:
     """The one answer to every refusal: a problem document to whom JSON is spoken, else a page."""
     if wants_json(scope):
         return problem(refusal)
-    title = HTTPStatus(refusal.status).phrase
+    title = TITLES.get(refusal.status, TITLES[400])
     request_id = scope["state"]["request_id"] if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
     document = html.render("error.html", title=title, sentences=[refusal.text], request_id=request_id)
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})

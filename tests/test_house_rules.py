@@ -1,4 +1,4 @@
-"""The rules that no tool knows: who may import whom, locked versions, templates, vendored files, one word for one thing."""
+"""The rules that no tool knows: who may import whom, locked versions, templates, vendored files, words."""
 
 import ast
 import hashlib

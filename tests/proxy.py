@@ -1,0 +1,124 @@
+"""A proxy before PostgreSQL that breaks the way to it, after Shopify's Toxiproxy."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import URL
+
+COMMITTED = b"COMMIT\0"
+"""What PostgreSQL says of a commit, in its message CommandComplete."""
+
+
+class Proxy:
+    """Passes everything on, until it is told otherwise: `url` is the database through it."""
+
+    def __init__(self, database: URL) -> None:
+        self.database = database
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._port = 0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._down = False
+        self.answers_to_lose = 0
+        self.lost = 0
+
+    @property
+    def url(self) -> URL:
+        query = {key: value for key, value in self.database.query.items() if key not in {"host", "port"}}
+        return self.database.set(host="127.0.0.1", port=self._port, query=query)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._server
+        self._server.close()
+        self._open.set()
+        self.reset()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def down(self) -> None:
+        """Cuts every connection and accepts none."""
+        self._down = True
+        self.reset()
+
+    def up(self) -> None:
+        """Passes everything on again."""
+        self._down = False
+        self._open.set()
+
+    def swallow(self) -> None:
+        """Accepts everything and passes nothing on: a black hole."""
+        self._open.clear()
+
+    def reset(self) -> None:
+        """Cuts every connection with a reset."""
+        for writer in list(self._writers):
+            _abort(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
+            await self._open.wait()
+            if self._down:
+                return
+            there_reader, there = await self._connect()
+            self._writers.add(there)
+            ends = (self._pass(reader, there), self._pass(there_reader, writer, self._loses))
+            await asyncio.wait([asyncio.ensure_future(end) for end in ends], return_when=asyncio.FIRST_COMPLETED)
+            _abort(there)
+            self._writers.discard(there)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            _abort(writer)
+            self._writers.discard(writer)
+            self._tasks.discard(task)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        folder = self.database.query.get("host")
+        if folder:
+            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{self.database.query.get('port', 5432)}")
+        return await asyncio.open_connection(self.database.host, self.database.port or 5432)
+
+    def _loses(self, chunk: bytes) -> bool:
+        if self.answers_to_lose and COMMITTED in chunk:
+            self.answers_to_lose -= 1
+            self.lost += 1
+            return True
+        return False
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: Callable[[bytes], bool] | None = None
+    ) -> None:
+        try:
+            while chunk := await reader.read(65_536):
+                await self._open.wait()
+                if loses and loses(chunk):
+                    return
+                writer.write(chunk)
+                await writer.drain()
+        except OSError:
+            pass
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    if connection and connection.family != socket.AF_UNIX and connection.fileno() >= 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
