@@ -17,6 +17,8 @@ from cityweb import database, embedded, log
 from cityweb.settings import TOP, Settings
 
 APP = "cityweb.app:from_environment"
+BACKLOG = 2048
+"""How many visitors may knock while nobody opens: from the first moment on, the address that is printed answers."""
 STOP_SECONDS = 15
 """A backstop: shorter than the slowest request, it would turn that into a 500."""
 ACCESS = ("28", "3D")
@@ -110,6 +112,7 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listening.close()
         raise CannotServe(

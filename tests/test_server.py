@@ -1,0 +1,291 @@
+"""The server as a process: streams, several processes, stopping, a database that is away."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cityweb import embedded, server, settings
+from tests.conftest import ENVIRONMENT, TOP, Addresses, Server, run_sql
+from tests.pages import add, parse, table
+from tests.proxy import Proxy
+from tests.test_board import insert
+
+StartServer = Callable[..., Server]
+
+
+@asynccontextmanager
+async def stream(url: str, **headers: str) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
+    """The events of a live stream, each as its fields; a comment is an event of none."""
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=10) as client,
+        client.stream("GET", "/events", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        yield events(answer)
+
+
+async def events(answer: httpx.Response) -> AsyncIterator[dict[str, str]]:
+    fields: dict[str, str] = {}
+    async for line in answer.aiter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = f"{fields[name]}\n{value}" if name in fields else value
+        else:
+            yield fields
+            fields = {}
+
+
+async def next_names(events: AsyncIterator[dict[str, str]]) -> list[str]:
+    """The cities on the board of the next event."""
+    async with asyncio.timeout(5):
+        event = await anext(events)
+    return [city for _, city, _ in table(parse(event["data"]))]
+
+
+# --- live ---
+
+
+async def test_a_stream_gives_the_board_at_once_and_after_each_change(start_server: StartServer) -> None:
+    running = start_server()
+    async with stream(running.url) as live, httpx.AsyncClient(base_url=running.url) as client:
+        assert await next_names(live) == []
+        await add(client, "json", "Tokyo", 37_400_068)
+        assert await next_names(live) == ["Tokyo"]
+        await add(client, "plain", "Delhi", 28_514_000)
+        assert await next_names(live) == ["Tokyo", "Delhi"]
+
+
+async def test_a_stream_that_comes_back_gets_the_board_of_now(start_server: StartServer, empty: Addresses) -> None:
+    running = start_server()
+    async with stream(running.url) as live:
+        first = await anext(live)
+    await run_sql(empty.app, insert("Tokyo", 5))
+    async with stream(running.url, **{"Last-Event-ID": first["id"]}) as live:
+        assert await next_names(live) == ["Tokyo"]
+    assert first["retry"] == "1000"
+
+
+async def test_two_servers_on_one_database_show_each_others_cities(start_server: StartServer) -> None:
+    one, other = start_server(), start_server()
+    async with (
+        stream(other.url) as live,
+        httpx.AsyncClient(base_url=one.url) as client,
+        httpx.AsyncClient(base_url=other.url) as other_client,
+    ):
+        await next_names(live)
+        await add(client, "json", "Tokyo", 5)
+        assert await next_names(live) == ["Tokyo"]
+        assert table(parse((await other_client.get("/")).text)) == [("1", "Tokyo", "5")]
+
+
+async def test_two_workers_show_each_others_cities(start_server: StartServer) -> None:
+    running = start_server("--workers", "2")
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=running.url, limits=limits) as client:
+        for number in range(6):
+            assert (await add(client, "json", f"City {number}", number)).status == 201
+        await asyncio.sleep(0.2)
+        boards = {(await client.get("/cities/biggest")).text for _ in range(10)}
+    assert len(boards) == 1
+    assert len(json.loads(boards.pop())) == 6
+
+
+async def test_an_address_has_only_so_many_streams(start_server: StartServer) -> None:
+    running = start_server(CITYWEB_STREAMS="1,9")
+    async with stream(running.url) as live, httpx.AsyncClient(base_url=running.url) as client:
+        await next_names(live)
+        assert (await client.get("/events")).status_code == 429
+
+
+# --- stopping ---
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_stop_ends_the_streams_and_the_process(start_server: StartServer, workers: str) -> None:
+    running = start_server("--workers", workers)
+    async with stream(running.url) as live:
+        await next_names(live)
+        running.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(8):
+            assert [event async for event in live] == []
+    assert running.process.wait(10) == 0
+
+
+async def test_a_stop_answers_the_adds_under_way(start_server: StartServer, empty: Addresses) -> None:
+    running = start_server()
+    async with httpx.AsyncClient(base_url=running.url) as client:
+        await run_sql(empty.owner, "SELECT 1")
+        adds = [asyncio.create_task(add(client, "json", f"City {number}", number)) for number in range(5)]
+        await asyncio.sleep(0.05)
+        running.process.send_signal(signal.SIGTERM)
+        outcomes = await asyncio.gather(*adds, return_exceptions=True)
+    stored = [outcome for outcome in outcomes if not isinstance(outcome, BaseException) and outcome.status == 201]
+    assert running.process.wait(10) == 0
+    (row,) = await run_sql(empty.app, "SELECT count(*) FROM cities")
+    assert row["count"] >= len(stored)
+
+
+async def test_ctrl_c_stops_it_without_a_traceback(start_server: StartServer) -> None:
+    running = start_server()
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(10) in {0, 130, -signal.SIGINT}
+
+
+# --- the database ---
+
+
+async def test_a_server_starts_without_its_database_and_finds_it_later(
+    empty: Addresses, start_server: StartServer
+) -> None:
+    async with Proxy(empty.app) as proxy:
+        proxy.down()
+        running = await asyncio.to_thread(start_server, DATABASE_URL=proxy.url.render_as_string(hide_password=False))
+        async with httpx.AsyncClient(base_url=running.url) as client:
+            assert (await client.get("/")).status_code == 503
+            proxy.up()
+            async with asyncio.timeout(5):
+                while (await client.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.05)
+            assert (await client.get("/")).status_code == 200
+
+
+async def test_the_embedded_database_keeps_the_cities_over_a_restart(tmp_path: Path, start_server: StartServer) -> None:
+    for expected in ([], ["Tokyo"]):
+        running = start_server(DATABASE_URL="", CITYWEB_DATA=str(tmp_path))
+        stored = [city["name"] for city in httpx.get(f"{running.url}/cities/biggest").json()]
+        assert stored == expected
+        httpx.post(f"{running.url}/cities/", json={"name": "Tokyo", "population": 5})
+        assert running.stop() == 0
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    here = settings.read({"CITYWEB_DATA": str(tmp_path)})
+    with pytest.raises(server.CannotServe, match=r"requirements-embedded\.txt.*DATABASE_URL"), server.addresses(here):
+        pass
+
+
+# --- what it says ---
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=TOP,
+        env={**os.environ, **ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        input="n\n",
+    )
+
+
+def test_the_bare_command_lists_the_commands() -> None:
+    done = run()
+    assert done.returncode == 0
+    assert {"initdb", "runserver"} <= {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert "Run runserver first" in done.stdout
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert run("nothing").returncode == 2
+
+
+async def test_initdb_twice_is_once_and_loses_nothing(empty: Addresses) -> None:
+    await run_sql(empty.owner, insert("Tokyo", 5))
+    url = empty.owner.render_as_string(hide_password=False)
+    for _ in range(2):
+        done = await asyncio.to_thread(run, "initdb", DATABASE_URL=url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "The database is ready. Next: python manage.py runserver\n"
+    assert await run_sql(empty.app, "SELECT FROM cities")
+
+
+async def test_a_reset_asks_first(empty: Addresses) -> None:
+    await run_sql(empty.owner, insert("Tokyo", 5))
+    url = empty.owner.render_as_string(hide_password=False)
+    done = await asyncio.to_thread(run, "initdb", "--reset", DATABASE_URL=url)
+    assert done.returncode == 1
+    assert await run_sql(empty.app, "SELECT FROM cities")
+    done = await asyncio.to_thread(run, "initdb", "--reset", "--yes", DATABASE_URL=url)
+    assert done.stdout == "The database is empty and ready. Next: python manage.py runserver\n"
+    assert not await run_sql(empty.app, "SELECT FROM cities")
+
+
+def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert [word for word in words if word not in done.stderr] == []
+
+
+@pytest.mark.parametrize("command", ["initdb", "runserver"])
+def test_a_wrong_setting_is_one_sentence(command: str) -> None:
+    assert_one_sentence(run(command, DATABASE_URL="mysql://x"), "DATABASE_URL", "postgresql://")
+
+
+def test_an_unreachable_database_is_one_sentence() -> None:
+    assert_one_sentence(run("initdb", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x"), "127.0.0.1:1", "start it")
+
+
+@pytest.mark.parametrize("command", ["initdb", "runserver"])
+async def test_a_database_that_does_not_exist_is_one_sentence(command: str, postgres: Addresses) -> None:
+    url = postgres.app.set(database="nowhere").render_as_string(hide_password=False)
+    assert_one_sentence(
+        run(command, "--port", "0", DATABASE_URL=url) if command == "runserver" else run(command, DATABASE_URL=url),
+        "nowhere",
+        "Correct DATABASE_URL",
+    )
+
+
+def test_a_busy_port_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert_one_sentence(run("runserver", "--port", port), port, "--port")
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_server_that_may_forget_is_refused(postgres: Addresses, tmp_path: Path, setting: str) -> None:
+    with embedded.serving(tmp_path) as served:
+        with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as configuration:
+            configuration.write(f"{setting} = off\n")
+        pid = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGHUP)
+        time.sleep(0.3)
+        for command in (("initdb",), ("runserver", "--port", "0")):
+            done = await asyncio.to_thread(run, *command, DATABASE_URL=served.owner_url)
+            assert_one_sentence(done, f"{setting} = off", f"set {setting} = on")
+
+
+def test_the_address_is_one_to_click() -> None:
+    with server.bind("127.0.0.1", 0) as one, server.bind("0.0.0.0", 0) as all_of_them, server.bind("::1", 0) as six:
+        assert server.address(one) == f"http://127.0.0.1:{one.getsockname()[1]}/"
+        assert server.address(all_of_them) == f"http://localhost:{all_of_them.getsockname()[1]}/"
+        assert server.address(six) == f"http://[::1]:{six.getsockname()[1]}/"
+
+
+async def test_a_change_of_the_code_starts_it_again(start_server: StartServer) -> None:
+    running = start_server("--reload")
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert httpx.get(f"{running.url}/livez").status_code == 200
+                break
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+    assert running.stop() == 0
