@@ -26,7 +26,7 @@ SETTLE_SECONDS = 0.01
 SPACING_SECONDS = 0.05
 """From the end of one refresh to the next: many changes make few refreshes."""
 PATIENCE_SECONDS = 1.0
-"""How long a reader waits for a refresh, and how long nobody asks a database that has just failed."""
+"""How long a refresh may take, and the pause before a database that has failed is asked again."""
 BEAT_SECONDS = 1.0
 BEATS_TO_NOTE = 15
 """Every so many quiet beats count as a note, against errors nobody thought of."""
@@ -87,19 +87,18 @@ class Board:
         self._down: Drawing | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._rested = self._resting_until = 0.0
+        self._failing = False
+        self._rested = 0.0
 
     async def current(self) -> Drawing:
         """The board as it is; while the database is down the last one known, which says so. Raises NoBoard."""
         if self.drawing and self.hearing and self._counted == self._noted:
             return self.drawing
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await (self._reach(self._noted) if self.hearing else self.fresh())
+            return await (self._reach(self._noted) if self.hearing else self.fresh())
         except Exception as error:
             if not database.unavailable(error):
                 raise
-            self._rest()
             return self._last_known()
 
     async def fresh(self) -> Drawing:
@@ -114,8 +113,8 @@ class Board:
 
     async def _reach(self, wanted: int) -> Drawing:
         while not self.drawing or self._counted < wanted:
-            if asyncio.get_running_loop().time() < self._resting_until:
-                raise ConnectionError("the database failed less than a second ago")
+            if self._failing:
+                raise ConnectionError("the database has failed, and is asked again every second")
             await asyncio.shield(self._refresh())
         return self.drawing
 
@@ -130,13 +129,14 @@ class Board:
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(max(SETTLE_SECONDS, self._rested - now))
         wanted = self._noted
-        rows, next_mark_ends = _rows(await cities.biggest(self._engine))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            rows, next_mark_ends = _rows(await cities.biggest(self._engine))
         self._drawn_at = datetime.now(UTC)
         if self.drawing is None or rows != self.drawing.rows:
             self.drawing = draw(rows)
             self._streams.publish(self.drawing.event)
         self._counted = wanted
-        self._down, self._resting_until = None, 0.0
+        self._down, self._failing = None, False
         self._rested = asyncio.get_running_loop().time() + SPACING_SECONDS
         if next_mark_ends is not None:
             self._note_in(next_mark_ends)
@@ -146,7 +146,7 @@ class Board:
             return
         if error := refreshing.exception():
             log.warning("the board could not be read", exc_info=None if database.unavailable(error) else error)
-            self._rest()
+            self._failing = True
             self._note_in(PATIENCE_SECONDS)
         elif self._counted < self._noted:
             self._refresh()
@@ -155,9 +155,6 @@ class Board:
         if self._timer:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self.heard)
-
-    def _rest(self) -> None:
-        self._resting_until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
 
     def _last_known(self) -> Drawing:
         if self.drawing is None:
@@ -184,7 +181,7 @@ class Board:
                     connection, lost = await connect(), asyncio.Event()
                     connection.add_termination_listener(lambda _, lost=lost: lost.set())
                     await connection.add_listener("cities", lambda *_: self.heard())
-                self.hearing, self._resting_until = True, 0.0
+                self.hearing, self._failing = True, False
                 self.heard()  # anything may have happened while nobody listened
                 delay = RETRY_SECONDS[0]
                 await self._beat(connection, lost)

@@ -104,9 +104,28 @@ def _by_name(name: str) -> Select[int, str, int]:
 
 async def landing(session: AsyncSession, city_id: int) -> Landing | None:
     """Where a city stands, or None where there is none of this number; one query, its cost bounded by RANK_MAX."""
-    other = aliased(City)
-    bigger = select(other.id).where(other.population > City.population).order_by(other.population.desc())
-    near = aliased(City)
+    row = (await session.execute(_landing(city_id))).one_or_none()
+    if row is None:
+        return None
+    id_, name, population, above, near_id, near_name, near_population = row
+    return Landing(
+        city=Stored(id_, name, population),
+        rank=above + 1 if above < RANK_MAX else None,
+        near_miss=Stored(near_id, near_name, near_population) if near_id else None,
+    )
+
+
+def _landing(city_id: int) -> Select[int, str, int, int, int, str, int]:
+    """The city, how many are bigger (RANK_MAX stands for that and more), and the biggest of its near misses."""
+    other, near = aliased(City), aliased(City)
+    bigger = (
+        select(other.id)
+        .where(other.population > City.population)
+        .order_by(other.population.desc())
+        .limit(RANK_MAX)
+        .correlate(City)
+        .subquery()
+    )
     near_miss = (
         select(near.id, near.name, near.population)
         .where(near.name_bare == City.name_bare, near.id != City.id)
@@ -115,25 +134,16 @@ async def landing(session: AsyncSession, city_id: int) -> Landing | None:
         .correlate(City)
         .lateral()
     )
-    found = await session.execute(
+    return (
         select(
             City.id,
             City.name,
             City.population,
-            select(func.count()).select_from(bigger.limit(RANK_MAX).correlate(City).subquery()).scalar_subquery(),
+            select(func.count()).select_from(bigger).scalar_subquery(),
             near_miss.c.id,
             near_miss.c.name,
             near_miss.c.population,
         )
         .outerjoin(near_miss, true())
         .where(City.id == city_id)
-    )
-    row = found.one_or_none()
-    if row is None:
-        return None
-    above = row[3]
-    return Landing(
-        city=Stored(*row[:3]),
-        rank=above + 1 if above < RANK_MAX else None,
-        near_miss=Stored(*row[4:]) if row[4] is not None else None,
     )

@@ -43,7 +43,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as ano
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a cluster that is whole and stopped, or was killed: shared by all tests that leave it so."""
-    folder = tmp_path_factory.mktemp("made") / "var"
+    folder = tmp_path_factory.mktemp("made") / "not yet" / "a b+c@d"
     with serving(folder):
         pass
     yield folder
@@ -58,9 +58,13 @@ def own_folder(folder: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.fixture
-def long_folder(own_folder: Path) -> Path:
-    return own_folder.rename(own_folder.with_name(TOO_LONG))
+@pytest.fixture(scope="module")
+def long_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same in a folder of so long a path that no socket can be in it."""
+    copy = tmp_path_factory.mktemp("long") / TOO_LONG
+    subprocess.run(["cp", "-a", folder, copy], check=True)
+    yield copy
+    shutil.rmtree(copy)
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +179,8 @@ def write_pid_file(folder: Path, process: int, socket_folder: str = ".") -> None
     os.chown(pid_file(folder), account(folder), -1)
 
 
-def test_a_folder_that_is_not_there_becomes_a_database(empty_folder: Path) -> None:
-    with serving(empty_folder) as server:
+def test_a_folder_that_was_not_there_is_a_database(folder: Path) -> None:
+    with serving(folder) as server:
         assert ask(server.url, "SELECT current_database() || ' ' || current_user") == "cityweb cityweb_app"
         assert ask(server.owner_url, "SELECT current_user") == "cityweb_owner"
 
@@ -226,7 +230,8 @@ def test_the_application_may_do_nothing_that_no_migration_granted(running: str, 
 
 
 def test_the_account_has_cluster_and_socket_to_itself(folder: Path) -> None:
-    with serving(folder):
+    with serving(folder) as server:
+        assert socket_folder(server.url) == folder / "postgres"
         assert stat.filemode((folder / "postgres").stat().st_mode) == "drwx------"
         assert stat.filemode((folder / "postgres" / ".s.PGSQL.5432").stat().st_mode) == "srwx------"
 
@@ -366,10 +371,8 @@ def test_a_stranger_with_the_number_of_a_killed_server_is_not_stopped(folder: Pa
         assert process.poll() is None
 
 
-@pytest.mark.parametrize("name", [TOO_LONG, "a comma, a $(touch x) and a \" or ' é"])
-def test_a_folder_where_no_socket_can_be_has_it_elsewhere_and_for_a_time(own_folder: Path, name: str) -> None:
-    folder = own_folder.rename(own_folder.with_name(name))
-    with serving(folder) as server, serving(folder) as adopted:
+def test_a_socket_that_cannot_be_in_the_folder_is_elsewhere_for_a_time(long_folder: Path) -> None:
+    with serving(long_folder) as server, serving(long_folder) as adopted:
         elsewhere = socket_folder(server.url)
         assert stat.filemode(elsewhere.stat().st_mode) == "drwx------"
         assert adopted == server
@@ -377,10 +380,9 @@ def test_a_folder_where_no_socket_can_be_has_it_elsewhere_and_for_a_time(own_fol
     assert not elsewhere.exists()
 
 
-def test_a_socket_can_be_in_a_folder_of_an_odd_name(own_folder: Path) -> None:
-    folder = own_folder.rename(own_folder.with_name("a b+c@d"))
+def test_a_folder_may_be_called_anything(own_folder: Path) -> None:
+    folder = own_folder.rename(own_folder.with_name("a comma, a $(touch x) and a \" or ' é"))
     with serving(folder) as server:
-        assert socket_folder(server.url) == folder / "postgres"
         assert ask(server.url, "SELECT 1") == 1
 
 
@@ -410,13 +412,14 @@ def test_a_socket_folder_of_another_account_is_not_used_again(long_folder: Path)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_copy_of_a_running_folder_does_not_serve_the_original(long_folder: Path) -> None:
-    copy = long_folder.with_name(TOO_LONG + "copy")
+def test_the_copy_of_a_running_folder_does_not_serve_the_original(long_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / TOO_LONG
     with serving(long_folder) as server:
         subprocess.run(["cp", "-a", long_folder, copy], check=True)
         with pytest.raises(EmbeddedFailed, match=rf"process {postmaster(long_folder)} \(postgres\)"), serving(copy):
             pass
         assert ask(server.url, "SELECT 1") == 1
+    shutil.rmtree(copy)
 
 
 @pytest.mark.usefixtures("impatient")

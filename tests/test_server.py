@@ -1,6 +1,7 @@
 """The server as a process: streams, several processes, stopping, a database that is away."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -172,7 +173,7 @@ async def test_the_embedded_database_keeps_the_cities_over_a_restart(tmp_path: P
 
 
 def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     here = settings.read({"CITYWEB_DATA": str(tmp_path)})
     with pytest.raises(server.CannotServe, match=r"requirements-embedded\.txt.*DATABASE_URL"), server.addresses(here):
         pass
@@ -260,7 +261,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
-async def test_a_server_that_may_forget_is_refused(postgres: Addresses, tmp_path: Path, setting: str) -> None:
+async def test_a_server_that_may_forget_is_refused(tmp_path: Path, setting: str) -> None:
     with embedded.serving(tmp_path) as served:
         with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as configuration:
             configuration.write(f"{setting} = off\n")

@@ -1,0 +1,141 @@
+"""What can be done with cities, where the way to the database is not what it should be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.exc import DBAPIError, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from cityweb import cities, database
+from tests.conftest import Addresses, run_sql
+from tests.proxy import Proxy
+from tests.test_board import insert
+
+
+@pytest.fixture
+async def proxied(empty: Addresses) -> AsyncIterator[tuple[AsyncEngine, Proxy]]:
+    """The pool of the application behind a proxy."""
+    async with Proxy(empty.app) as proxy:
+        engine = database.make_engine(proxy.url)
+        yield engine, proxy
+        await engine.dispose()
+
+
+async def add(engine: AsyncEngine, name: str, population: int = 5) -> bool:
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        _, is_new = await cities.add(session, name, population)
+        return is_new
+
+
+async def test_20_lost_answers_to_commit_lose_nothing_and_lie_to_nobody(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    await add(engine, "First")
+    for number in range(20):
+        proxy.answers_to_lose = 1
+        assert await add(engine, f"City {number}") is True
+    assert proxy.lost == 20
+    assert len(await run_sql(proxy.database, "SELECT FROM cities")) == 21
+
+
+async def test_a_taken_name_stays_taken_when_the_answer_is_lost(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    await add(engine, "Paris")
+    proxy.answers_to_lose = 1
+    assert await add(engine, "paris") is False
+
+
+async def test_a_second_disconnect_is_raised(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    await add(engine, "First")
+    proxy.answers_to_lose = 2
+    with pytest.raises((DBAPIError, OSError)) as raised:
+        await add(engine, "Second")
+    assert database.unavailable(raised.value)
+
+
+async def test_a_broken_connection_costs_a_reader_nothing(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    assert await cities.biggest(engine) == ()
+    proxy.reset()
+    assert await cities.biggest(engine) == ()
+
+
+async def test_a_database_that_stays_away_is_raised(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    proxy.down()
+    with pytest.raises((DBAPIError, OSError)) as raised:
+        await cities.biggest(engine)
+    assert database.unavailable(raised.value)
+
+
+async def test_a_name_that_is_removed_meanwhile_is_tried_again(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_sql(empty.owner, insert("paris", 5))
+    by_name = cities._by_name
+
+    def removed(name: str) -> object:
+        monkeypatch.setattr(cities, "_by_name", by_name)
+        return by_name(name + " removed")
+
+    monkeypatch.setattr(cities, "_by_name", removed)
+    engine = database.make_engine(empty.app)
+    assert await add(engine, "Paris") is False
+    monkeypatch.setattr(cities, "_by_name", lambda name: by_name(name + " removed"))
+    with pytest.raises(NoResultFound):
+        await add(engine, "Paris")
+    await engine.dispose()
+
+
+async def test_a_stored_city_has_its_place_and_its_near_miss(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    await add(engine, "Zürich", 9)
+    await add(engine, "Zurich", 5)
+    async with AsyncSession(engine) as session:
+        landing = await cities.landing(session, 2)
+        assert landing == cities.Landing(cities.Stored(2, "Zurich", 5), 2, cities.Stored(1, "Zürich", 9))
+        assert await cities.landing(session, 3) is None
+    await engine.dispose()
+
+
+async def test_a_rank_and_the_board_scan_no_table(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner,
+        "INSERT INTO cities (name, name_key, name_bare, population)"
+        " SELECT 'C' || n, 'c' || n, 'c' || n, n FROM generate_series(1, 50000) n",
+        "ANALYZE cities",
+    )
+    engine = create_async_engine(empty.app)
+    plans: list[str] = []
+    async with engine.connect() as connection:
+        for statement in (cities.BIGGEST, cities._landing(25_000)):
+            text = str(statement.compile(engine.sync_engine, compile_kwargs={"literal_binds": True}))
+            rows = await connection.exec_driver_sql(f"EXPLAIN {text}")
+            plans.append("\n".join(row[0] for row in rows))
+    await engine.dispose()
+    assert len(plans) == 2
+    assert "Seq Scan" not in "".join(plans)
+
+
+async def test_work_goes_on_when_its_request_is_cancelled(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    async with AsyncSession(engine) as session:
+        request = asyncio.create_task(database.unbroken(session, cities.add(session, "Paris", 5)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await session.info["work"]
+    assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
+    await engine.dispose()
+
+
+async def test_work_that_takes_too_long_is_not_waited_for(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TimeoutError):
+            await database.unbroken(session, asyncio.sleep(0.2), seconds=0.01)
+        await session.info["work"]
+    await engine.dispose()
