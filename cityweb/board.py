@@ -129,8 +129,7 @@ class Board:
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(max(SETTLE_SECONDS, self._rested - now))
         wanted = self._noted
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            rows, next_mark_ends = _rows(await cities.biggest(self._engine))
+        rows, next_mark_ends = _rows(await self._read())
         self._drawn_at = datetime.now(UTC)
         if self.drawing is None or rows != self.drawing.rows:
             self.drawing = draw(rows)
@@ -140,6 +139,17 @@ class Board:
         self._rested = asyncio.get_running_loop().time() + SPACING_SECONDS
         if next_mark_ends is not None:
             self._note_in(next_mark_ends)
+
+    async def _read(self) -> tuple[Place, ...]:
+        reading = asyncio.create_task(cities.biggest(self._engine))
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            done, _ = await asyncio.wait([reading], timeout=PATIENCE_SECONDS)
+            if not done:
+                raise TimeoutError
+            return await reading
+        finally:
+            reading.cancel()  # in a black hole that takes seconds, and nobody waits for it
 
     def _refreshed(self, refreshing: asyncio.Task[None]) -> None:
         if refreshing.cancelled():
