@@ -109,9 +109,7 @@ async def stay_ready(settings: Settings, board: Board) -> None:
         except (database.Unsafe, database.OldSchema) as error:
             log.error(str(error))  # noqa: TRY400 (the sentence says all)
         except Exception as error:
-            if not database.unavailable(error):
-                raise
-            log.warning("the database does not answer", extra={"error": str(error)})
+            log.warning("no database yet", exc_info=None if database.unavailable(error) else error)
         await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (no secret)
     await board.listen(partial(database.connect_listener, settings.listen_url))
 

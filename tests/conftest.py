@@ -34,6 +34,9 @@ def anyio_backend() -> str:
 
 @dataclass(frozen=True)
 class Addresses:
+    """The database as the server's own role, its owner and the application; on a given server they are one role."""
+
+    server: URL
     owner: URL
     app: URL
 
@@ -46,10 +49,12 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             server = make_url(given).set(drivername="postgresql+asyncpg")
             name = f"cityweb_test_{secrets.token_hex(4)}"
             await run_sql(server, f"CREATE DATABASE {name}")
-            addresses = Addresses(server.set(database=name), server.set(database=name))
+            addresses = Addresses(server, server.set(database=name), server.set(database=name))
         else:
             served = stack.enter_context(embedded.serving(tmp_path_factory.mktemp("var")))
-            addresses = Addresses(make_url(served.owner_url), make_url(served.url))
+            owner = make_url(served.owner_url)
+            server = owner.set(username="postgres", database="postgres")
+            addresses = Addresses(server, owner, make_url(served.url))
         await database.migrate(addresses.owner)
         yield addresses
         if given:

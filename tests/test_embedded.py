@@ -211,7 +211,7 @@ def test_nothing_listens_outside_and_nothing_is_lost(running: str, setting: str,
 @pytest.mark.parametrize("right", ["rolsuper", "rolcreaterole", "rolcreatedb", "rolreplication", "rolbypassrls"])
 @pytest.mark.parametrize("role", ["cityweb_owner", "cityweb_app"])
 def test_neither_role_rules_the_server(running: str, role: str, right: str) -> None:
-    assert ask(running, f"SELECT {right} FROM pg_roles WHERE rolname = '{role}'") is False  # noqa: S608
+    assert ask(running, f"SELECT {right} FROM pg_roles WHERE rolname = '{role}'") is False
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,228 @@
+"""The application as a whole: what is answered when something fails, and how it gets ready."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from cityweb import app as application
+from cityweb import cities, database
+from cityweb.streams import Streams
+from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
+from tests.pages import HTMX, WAYS, add, one, parse, table, text
+from tests.proxy import Proxy
+
+FORM = {"name": "Boom", "population": "5"}
+
+
+async def submit(site: Site, way: str, name: str = "Boom") -> httpx.Response:
+    if way == "json":
+        return await site.client.post("/cities/", json={"name": name, "population": 5})
+    return await site.client.post("/cities/", data={**FORM, "name": name}, headers=HTMX if way == "htmx" else {})
+
+
+def sentence(answer: httpx.Response) -> str:
+    if answer.headers["content-type"] == "application/problem+json":
+        return str(answer.json()["detail"])
+    return text(one(parse(answer.text), "#problem-text"))
+
+
+@pytest.fixture
+async def failing(site: Site, empty: Addresses, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """The site on a database whose every insert raises this SQLSTATE."""
+    await site.client.get("/")
+    await run_sql(
+        empty.owner,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE SQLSTATE '{request.param}' USING MESSAGE = 'test'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON cities FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    )
+    yield site
+    await run_sql(empty.owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
+
+
+@pytest.mark.parametrize("failing", ["53100", "25006", "57014", "55P03"], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_database_that_cannot_store_is_a_503_and_recovers(failing: Site, empty: Addresses, way: str) -> None:
+    answer = await submit(failing, way)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert "The city was not saved." in sentence(answer)
+    assert (await failing.client.get("/")).status_code == 200
+    await run_sql(empty.owner, "DROP FUNCTION refuse CASCADE")
+    assert (await add(failing.client, way, "Boom", 5)).status == 201
+
+
+@pytest.mark.parametrize("failing", ["22012"], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_bug_is_a_500_that_says_what_may_have_been_saved(
+    failing: Site, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await submit(failing, way)
+    assert answer.status_code == 500
+    assert "We could not confirm that the city was saved." in sentence(answer)
+    assert "Traceback" not in answer.text
+    assert [record.levelname for record in caplog.records if record.name == "cityweb.requests"] == ["ERROR"]
+
+
+async def test_an_add_that_nobody_confirms_says_so(empty: Addresses) -> None:
+    async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
+        await hearing(site.board)
+        await site.client.get("/")
+        proxy.swallow()
+        async with asyncio.timeout(5):
+            answer = await submit(site, "plain")
+    assert answer.status_code == 503
+    assert sentence(answer) == "We could not confirm that the city was saved. Adding it again is safe."
+    assert one(parse(answer.text), "#name")["value"] == "Boom"
+
+
+async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:
+    async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
+        await hearing(site.board)
+        await add(site.client, "json", "Tokyo", 5)
+        await site.client.get("/")
+        proxy.down()
+        page = parse((await site.client.get("/?added=1")).text)
+    assert text(one(page, "#status")) == ""
+    assert table(page) == [("1", "Tokyo", "5")]
+
+
+@pytest.mark.parametrize("address", ["/?added=1", "/"])
+async def test_a_bug_in_reading_is_a_500(site: Site, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    await add(site.client, "json", "Tokyo", 5)
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cities, "landing", broken)
+    monkeypatch.setattr(cities, "biggest", broken)
+    assert (await site.client.get(address)).status_code == 500
+
+
+async def test_a_bug_after_an_add_is_a_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cities, "landing", broken)
+    assert (await submit(site, "htmx")).status_code == 500
+
+
+async def test_a_city_that_was_removed_at_once_was_added_all_the_same(
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing = cities.landing
+
+    async def removed(*arguments: object) -> object:
+        await run_sql(empty.owner, "DELETE FROM cities")
+        return await landing(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cities, "landing", removed)
+    answer = await submit(site, "htmx")
+    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom added"
+
+
+async def test_a_visitor_who_leaves_while_sending_is_no_bug(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message)
+
+    headers = [(b"host", b"testserver"), (b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/cities/", "headers": headers, "scheme": "http", "state": {}}
+    await site.app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert caplog.records == []
+
+
+async def test_streams_end_and_readiness_goes_when_the_process_stops(site: Site) -> None:
+    assert (await site.client.get("/readyz")).status_code == 200
+    site.streams.close()
+    assert (await site.client.get("/readyz")).status_code == 503
+    answer = await site.client.get("/events")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+
+
+# --- getting ready ---
+
+
+def test_the_environment_describes_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
+    assert application.from_environment().routes == application.ROUTES
+
+
+async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses) -> None:
+    name = "cityweb_test_fresh"
+    await run_sql(empty.server, f"CREATE DATABASE {name} OWNER {empty.owner.username}")
+    url = empty.owner.set(database=name)
+    try:
+        async with open_site(url) as one_site, open_site(url) as other:
+            await hearing(one_site.board)
+            await hearing(other.board)
+            assert (await add(one_site.client, "json", "Tokyo", 5)).status == 201
+    finally:
+        await run_sql(empty.server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_an_old_schema_that_this_role_may_not_change_is_waited_for(
+    empty: Addresses, caplog: pytest.LogCaptureFixture
+) -> None:
+    if empty.app == empty.owner:
+        pytest.skip("TEST_DATABASE_URL gives one role, which may change the schema")
+    await run_sql(empty.owner, "UPDATE alembic_version SET version_num = '0001'")
+    try:
+        with pytest.raises(database.OldSchema, match="initdb"):
+            await database.prepare(empty.app)
+        async with open_site(empty.app) as site:
+            await until(lambda: "initdb" in caplog.text)
+            assert (await site.client.get("/readyz")).status_code == 503
+    finally:
+        await run_sql(empty.owner, "UPDATE alembic_version SET version_num = '0002'")
+
+
+async def test_a_bug_while_getting_ready_is_logged_and_tried_again(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare = database.prepare
+
+    async def broken(*_: object) -> None:
+        monkeypatch.setattr(database, "prepare", prepare)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(database, "prepare", broken)
+    async with open_site(empty.app) as site:
+        await hearing(site.board)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_signals_are_left_alone_in_another_thread() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def elsewhere() -> None:
+        with application.ending_at_signals(Streams(1, 1)):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+async def test_a_signal_that_was_ignored_ends_the_streams_too() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        streams = Streams(1, 1)
+        with application.ending_at_signals(streams):
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: streams.closed)
+    finally:
+        signal.signal(signal.SIGTERM, before)
