@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from operator import attrgetter
 from types import FrameType
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -24,7 +25,7 @@ from cityweb import database, errors, html, settings, views
 from cityweb.assets import Assets
 from cityweb.board import Board, NoBoard
 from cityweb.errors import Refusal
-from cityweb.middleware import KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
+from cityweb.middleware import Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.models import BOARD_SIZE
 from cityweb.settings import Settings
 from cityweb.streams import Full, Streams, TooManyFromAddress
@@ -43,6 +44,8 @@ ROUTES = [
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
+DRAWN = {"/": attrgetter("page"), "/cities/biggest": attrgetter("biggest")}
+"""The addresses whose answer is a drawn one, while there is one of now."""
 ANSWERED = (Refusal, HTTPException, NoBoard, Full, TooManyFromAddress, ClientDisconnect)
 
 
@@ -73,11 +76,15 @@ def create(settings: Settings) -> Starlette:
         await asyncio.gather(*closing, board.close())
         await engine.dispose()
 
+    def drawn(path: str) -> ASGIApp | None:
+        return DRAWN[path](board.drawn) if path in DRAWN and board.drawn else None
+
     app = Starlette(
         routes=ROUTES,
         middleware=[
             Middleware(SecurityHeaders, refuse=refuse),
             Middleware(KnownHost, hosts=settings.hosts, refuse=refuse),
+            Middleware(Drawn, find=drawn),
             Middleware(SameOrigin, refuse=refuse),
             Middleware(SessionMiddleware, sessions=sessions, closing=closing),
         ],

@@ -90,10 +90,15 @@ class Board:
         self._failing = False
         self._rested = 0.0
 
+    @property
+    def drawn(self) -> Drawing | None:
+        """The drawing, where it is known to be the board of now."""
+        return self.drawing if self.hearing and self._counted == self._noted else None
+
     async def current(self) -> Drawing:
         """The board as it is; while the database is down the last one known, which says so. Raises NoBoard."""
-        if self.drawing and self.hearing and self._counted == self._noted:
-            return self.drawing
+        if self.drawn:
+            return self.drawn
         try:
             return await (self._reach(self._noted) if self.hearing else self.fresh())
         except Exception as error:
