@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import random
+import resource
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from operator import attrgetter
 from types import FrameType
@@ -25,6 +27,7 @@ from cityweb import database, errors, html, settings, views
 from cityweb.assets import Assets
 from cityweb.board import Board, NoBoard
 from cityweb.errors import Refusal
+from cityweb.limits import Limiter
 from cityweb.middleware import Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.models import BOARD_SIZE
 from cityweb.settings import Settings
@@ -46,6 +49,8 @@ ROUTES = [
 # fmt: on
 DRAWN = {"/": attrgetter("page"), "/cities/biggest": attrgetter("biggest")}
 """The addresses whose answer is a drawn one, while there is one of now."""
+FILES_TO_SPARE = 256
+"""Descriptors that the streams leave to everything else."""
 ANSWERED = (Refusal, HTTPException, NoBoard, Full, TooManyFromAddress, ClientDisconnect)
 
 
@@ -60,20 +65,23 @@ def create(settings: Settings) -> Starlette:
     engine = database.make_engine(settings.database_url, echo=settings.echo)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     assets = Assets()
-    streams = Streams(settings.streams_per_address, settings.streams_per_process)
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    streams = Streams(settings.streams_per_address, min(settings.streams_per_process, open_files - FILES_TO_SPARE))
     board = Board(engine, streams)
+    limit = settings.rate_limit
+    limiter = limit and Limiter(engine, limit.burst, limit.per_minute, limit.per_hour)
     closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
         ready = asyncio.create_task(stay_ready(settings, board))
+        following = asyncio.create_task(follow_parent())
         with ending_at_signals(streams):
-            yield {"board": board, "streams": streams, "assets": assets}
+            yield {"assets": assets, "board": board, "limiter": limiter, "streams": streams}
         streams.close()
-        ready.cancel()
-        with suppress(asyncio.CancelledError):
-            await ready
-        await asyncio.gather(*closing, board.close())
+        for task in (ready, following):
+            task.cancel()
+        await asyncio.gather(ready, following, *closing, board.close(), return_exceptions=True)
         await engine.dispose()
 
     def drawn(path: str) -> ASGIApp | None:
@@ -119,6 +127,15 @@ async def stay_ready(settings: Settings, board: Board) -> None:
             log.warning("no database yet", exc_info=None if database.unavailable(error) else error)
         await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (no secret)
     await board.listen(partial(database.connect_listener, settings.listen_url))
+
+
+async def follow_parent() -> None:
+    """Stops this process when the supervisor that started it is gone; a single process follows nobody."""
+    parent = multiprocessing.parent_process()
+    while parent:
+        if os.getppid() != parent.pid:
+            os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.5)
 
 
 @contextmanager

@@ -56,20 +56,32 @@ class SecurityHeaders:
             return
         security = HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
         begun = False
+        size, unread = 0, False
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            unread = unread or name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message = {**message, "headers": [*message["headers"], *security]}
+                # Without it the server would read a refused body to its end.
+                closing = [(b"connection", b"close")] if unread else []
+                message = {**message, "headers": [*message["headers"], *security, *closing]}
             await send(message)
+
+        async def receive_to_the_end() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = bool(message.get("more_body"))
+            return message
 
         request_id = scope.setdefault("state", {})["request_id"] = f"{self.process}-{next(self.numbers):x}"
         app = self.app
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
+        if size > HEAD_BYTES:
             app = self.refuse(scope, 431)
         try:
-            await app(scope, receive, send_with_headers)
+            await app(scope, receive_to_the_end, send_with_headers)
         except Exception:
             log.exception("failed", extra={"request_id": request_id})
             if begun:

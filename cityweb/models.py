@@ -40,3 +40,22 @@ class City(Base):
 
 Index("cities_board", City.population.desc(), City.id)
 Index("cities_bare", City.name_bare)
+
+
+class Salt(Base):
+    """The one secret that addresses are hashed with."""
+
+    __tablename__ = "salts"
+
+    salt: Mapped[bytes] = mapped_column(primary_key=True)
+
+
+class Adds(Base):
+    """How far one address has used up what it may add: two clocks, which run ahead of now (see `limits.py`)."""
+
+    __tablename__ = "adds"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 (SQLAlchemy's form)
+
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    minute: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    hour: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from cityweb import database, embedded, log
+from cityweb.guard import GuardedProtocol
 from cityweb.settings import TOP, Settings
 
 APP = "cityweb.app:from_environment"
@@ -69,6 +71,8 @@ def place(url: URL) -> str:
 
 def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool) -> None:
     """Serves until a signal stops it. Raises CannotServe."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # A stop must unwind: only then is the embedded server, if it is ours, stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
@@ -85,6 +89,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             reload=reload,
             reload_dirs=[str(TOP)] if reload else None,
             reload_includes=["*.py", "*.html", "*.css", "*.js"] if reload else None,
+            http=GuardedProtocol,
             ws="none",
             log_config=log.configuration(echo=settings.echo),
             log_level="warning",

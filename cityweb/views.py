@@ -18,6 +18,7 @@ from cityweb.board import Board, Drawing, NoBoard, page_html
 from cityweb.cities import RANK_MAX, Landing, Stored
 from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
+from cityweb.limits import Limiter
 from cityweb.models import BOARD_SIZE
 from cityweb.streams import EventStream, Streams
 
@@ -34,6 +35,7 @@ class State(TypedDict):
 
     assets: Assets
     board: Board
+    limiter: Limiter | None
     streams: Streams
     request_id: str
     session: AsyncSession
@@ -68,15 +70,17 @@ async def list_biggest(request: Request[State]) -> ASGIApp:
 async def stream_board(request: Request[State]) -> ASGIApp:
     """The board at once and after each change, as events."""
     drawing = await request.state["board"].current()
-    address = request.client.host if request.client else ""
-    return EventStream(request.state["streams"], address, drawing.event)
+    return EventStream(request.state["streams"], _address(request), drawing.event)
 
 
 async def add_city(request: Request[State]) -> ASGIApp:
     """Stores the city that a form, htmx or a program submits, and says where it landed or what is wrong with it."""
     values = await _read(request)
+    limiter = request.state["limiter"]
     try:
         submission = forms.check(values)
+        if limiter and (seconds := await limiter.seconds_to_wait(_address(request))):
+            return await _fail(request, values, Refusal(429, retry_seconds=seconds))
         city, is_new = await database.unbroken(
             request.state["session"],
             cities.add(request.state["session"], submission.name, submission.population),
@@ -124,7 +128,7 @@ async def _body(request: Request[State]) -> bytes:
                 break
         else:
             return body
-    raise Refusal(413, headers={"connection": "close"})
+    raise Refusal(413)
 
 
 async def _parts(request: Request[State]) -> list[tuple[str, str]]:
@@ -137,6 +141,10 @@ async def _parts(request: Request[State]) -> list[tuple[str, str]]:
 
     parser = MultiPartParser(request.headers, stream(), max_files=0, max_fields=FIELDS_MAX, max_part_size=PART_BYTES)
     return [(field, str(text)) for field, text in (await parser.parse()).multi_items()]
+
+
+def _address(request: Request[State]) -> str:
+    return request.client.host if request.client else ""
 
 
 def _is_json(request: Request[State]) -> bool:

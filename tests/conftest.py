@@ -76,7 +76,7 @@ async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
 @pytest.fixture
 async def empty(postgres: Addresses) -> Addresses:
     """The database without a city."""
-    await run_sql(postgres.owner, "TRUNCATE cities RESTART IDENTITY")
+    await run_sql(postgres.owner, "TRUNCATE cities, adds RESTART IDENTITY")
     return postgres
 
 

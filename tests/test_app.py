@@ -185,7 +185,7 @@ async def test_an_old_schema_that_this_role_may_not_change_is_waited_for(
             await until(lambda: "initdb" in caplog.text)
             assert (await site.client.get("/readyz")).status_code == 503
     finally:
-        await run_sql(empty.owner, "UPDATE alembic_version SET version_num = '0002'")
+        await run_sql(empty.owner, "UPDATE alembic_version SET version_num = '0003'")
 
 
 async def test_a_bug_while_getting_ready_is_logged_and_tried_again(

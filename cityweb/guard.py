@@ -1,0 +1,120 @@
+"""The HTTP protocol of the server, with a deadline for everything that a client may drag out.
+
+uvicorn waits without limit for a request to come and for an answer to be read (its issue 157). This leans on its
+internals, so uvicorn is pinned exactly; a test of each deadline fails when an update breaks one.
+"""
+
+import asyncio
+from typing import ClassVar
+from weakref import WeakSet
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cityweb.errors import SENTENCES
+from cityweb.middleware import HEAD_BYTES, HEADERS
+
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 20.0
+UNREAD_SECONDS = 30.0
+"""How long a request's head, its body, and an answer that nobody reads may take."""
+PIPELINE_MAX = 16
+"""Nobody queues so many requests on one connection in earnest."""
+SWEEP_SECONDS = 1.0
+
+
+def refusal(status: str, sentence: str) -> bytes:
+    """A whole answer to what is no request yet, so that no application can answer it."""
+    body = f"{sentence}\n".encode()
+    headers = [
+        *HEADERS,
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+    return b"HTTP/1.1 " + status.encode() + b"\r\n" + head + b"\r\n" + body
+
+
+BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
+HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Closes a connection whose request does not come, or whose answer is not read, in time."""
+
+    connections_of_loop: ClassVar[WeakSet["GuardedProtocol"]] = WeakSet()
+    sweeping: ClassVar[bool] = False
+
+    since = unread = 0.0
+    """Since when a request is awaited, and since when an answer lies unread; 0: not now."""
+    limit = HEAD_SECONDS
+    head = 0
+    """Bytes of the head so far; -1 once it is complete."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new connection owes its first request from now on."""
+        super().connection_made(transport)
+        self.since, self.limit = self.loop.time(), HEAD_SECONDS
+        self.connections_of_loop.add(self)
+        if not GuardedProtocol.sweeping:
+            GuardedProtocol.sweeping = True
+            self.loop.call_later(SWEEP_SECONDS, sweep, self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It owes nothing any more."""
+        self.connections_of_loop.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Starts the clock at the first bytes of a request, and measures its head."""
+        if not self.since and self.head >= 0:
+            self.since, self.limit = self.loop.time(), HEAD_SECONDS
+        super().data_received(data)
+        if self.since and self.head >= 0:
+            self.head += len(data)
+            if self.head > HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(HEAD_TOO_LONG)
+                self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """From the head to the body."""
+        self.head, self.since, self.limit = -1, self.loop.time(), BODY_SECONDS
+        super().on_headers_complete()
+        if len(self.pipeline) > PIPELINE_MAX:
+            self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self.since, self.head = 0.0, 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self.unread = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.unread = 0.0
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words are not for people)
+        """What is no HTTP is refused in our own words, with our own headers."""
+        self.transport.write(BAD_REQUEST)
+        self.transport.close()
+
+    def is_over(self, now: float) -> bool:
+        """Whether one of the two deadlines has passed."""
+        return bool(
+            (self.since and now - self.since > self.limit) or (self.unread and now - self.unread > UNREAD_SECONDS)
+        )
+
+
+def sweep(loop: asyncio.AbstractEventLoop) -> None:
+    """Aborts whoever is over; one look a second at all is cheaper than a timer for each request."""
+    now = loop.time()
+    for connection in list(GuardedProtocol.connections_of_loop):
+        if connection.is_over(now):
+            connection.transport.abort()
+    loop.call_later(SWEEP_SECONDS, sweep, loop)

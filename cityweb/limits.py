@@ -1,0 +1,84 @@
+"""How often one address may add: one statement, exact across processes and machines."""
+
+import hashlib
+import hmac
+import ipaddress
+import time
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+REMEMBERED_MAX = 10_000
+"""Refused addresses that a process keeps in mind, so that a flood of theirs never reaches the pool."""
+SWEEP_SECONDS = 60
+"""How often a process deletes the addresses whose time has passed."""
+
+# The generic cell rate algorithm (ITU-T I.371, annex A) with two clocks, which run ahead of now by what was used. A row
+# that may not go on is not written, so that asking again costs nothing.
+CHARGE = text("""
+WITH charged AS (
+  INSERT INTO adds AS a (address, minute, hour)
+  VALUES (
+    :address, clock_timestamp() + make_interval(secs => :gap), clock_timestamp() + make_interval(secs => :hour_gap)
+  )
+  ON CONFLICT (address) DO UPDATE SET
+    minute = greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap),
+    hour = greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap)
+  WHERE greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap)
+        <= clock_timestamp() + make_interval(secs => :span)
+    AND greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap)
+        <= clock_timestamp() + make_interval(secs => 3600)
+  RETURNING 1
+)
+SELECT CASE WHEN EXISTS (SELECT FROM charged) THEN 0 ELSE coalesce((
+  SELECT greatest(1, ceil(extract(epoch FROM greatest(
+    minute + make_interval(secs => :gap) - make_interval(secs => :span),
+    hour + make_interval(secs => :hour_gap) - make_interval(secs => 3600)
+  ) - clock_timestamp()))) FROM adds WHERE address = :address), 1) END::int
+""")
+SWEEP = text("DELETE FROM adds WHERE greatest(minute, hour) < clock_timestamp()")
+SALT = text("SELECT salt FROM salts")
+
+
+class Limiter:
+    """Says who may add: `burst` cities at once, then so many in a minute and in an hour."""
+
+    def __init__(self, engine: AsyncEngine, burst: int, per_minute: int, per_hour: int) -> None:
+        self._engine = engine
+        self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
+        self._salt = b""
+        self._refused: dict[bytes, float] = {}
+        self._next_sweep = 0.0
+
+    async def seconds_to_wait(self, address: str) -> int:
+        """0 where this address may add now, which is thereby counted; else in how many seconds it may."""
+        network = network_of(address)
+        now = time.monotonic()
+        if self._refused.get(network, 0.0) > now:
+            return max(1, round(self._refused[network] - now))
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            if not self._salt:
+                self._salt = bytes(await connection.scalar(SALT))
+            # Nobody who reads the table learns who added a city.
+            key = hmac.digest(self._salt, network, hashlib.sha256)
+            seconds = int(await connection.scalar(CHARGE, {**self._limits, "address": key}))
+            if now > self._next_sweep:
+                self._next_sweep = now + SWEEP_SECONDS
+                await connection.execute(SWEEP)
+        if seconds:
+            if len(self._refused) >= REMEMBERED_MAX:
+                self._refused.clear()
+            self._refused[network] = now + seconds
+        return seconds
+
+
+def network_of(address: str) -> bytes:
+    """What counts as one address: an IPv4 address, also in IPv6 form, or the /64 that one household of IPv6 has."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address.encode()
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    return parsed.packed[:8] if isinstance(parsed, ipaddress.IPv6Address) else parsed.packed
