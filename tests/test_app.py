@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from cityweb import app as application
 from cityweb import cities, database
@@ -168,6 +169,18 @@ async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses)
             await hearing(one_site.board)
             await hearing(other.board)
             assert (await add(one_site.client, "json", "Tokyo", 5)).status == 201
+    finally:
+        await run_sql(empty.server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_schema_that_is_not_ours_is_an_error(empty: Addresses) -> None:
+    name = "cityweb_test_strange"
+    await run_sql(empty.server, f"CREATE DATABASE {name} OWNER {empty.owner.username}")
+    url = empty.owner.set(database=name)
+    try:
+        await run_sql(url, "CREATE TABLE cities ()")
+        with pytest.raises(DBAPIError, match="already exists"):
+            await database.prepare(url)
     finally:
         await run_sql(empty.server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -2,7 +2,7 @@
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb.models import Base
@@ -15,7 +15,7 @@ def differences(connection: Connection) -> list[object]:
 
 
 async def test_the_migrations_make_what_the_models_say(postgres: Addresses) -> None:
-    async with create_async_engine(postgres.owner).connect() as connection:
+    async with create_async_engine(postgres.owner, poolclass=NullPool).connect() as connection:
         assert await connection.run_sync(differences) == []
         checks = await run_sql(
             postgres.owner,
@@ -30,7 +30,7 @@ async def test_the_migrations_make_what_the_models_say(postgres: Addresses) -> N
 
 
 async def test_a_model_that_the_migrations_lack_would_be_found(postgres: Addresses) -> None:
-    async with create_async_engine(postgres.owner).begin() as connection:
+    async with create_async_engine(postgres.owner, poolclass=NullPool).begin() as connection:
         await connection.exec_driver_sql("DROP INDEX cities_board")
         assert await connection.run_sync(differences) != []
         await connection.rollback()

@@ -138,6 +138,26 @@ async def test_a_stop_answers_the_adds_under_way(start_server: StartServer, empt
     assert row["count"] >= len(stored)
 
 
+async def test_workers_follow_a_supervisor_that_was_killed(start_server: StartServer) -> None:
+    running = start_server("--workers", "2")
+    port = int(running.url.rpartition(":")[2])
+    async with stream(running.url) as live:
+        await next_names(live)
+        running.process.kill()
+        async with asyncio.timeout(5):
+            assert [event async for event in live] == []
+            while not is_free(port):
+                await asyncio.sleep(0.05)
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 async def test_ctrl_c_stops_it_without_a_traceback(start_server: StartServer) -> None:
     running = start_server()
     running.process.send_signal(signal.SIGINT)
