@@ -20,6 +20,9 @@ check: .venv/dev ## Check style, types, import rules, lock files and templates
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q --no-header tests/test_house_rules.py
 
+bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and some ten minutes
+	@PYTHONPATH=. $(BIN)/python benchmarks/run.py $(BENCH)
+
 audit: .venv/dev ## Ask for known vulnerabilities of the locked packages
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-embedded.txt
 
@@ -27,6 +30,7 @@ lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -o requirements.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt --extra embedded -o requirements-embedded.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements-embedded.txt --extra embedded --extra dev -o requirements-dev.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements-dev.txt --extra embedded --extra bench -o requirements-bench.txt
 
 LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --python-version 3.11
@@ -37,6 +41,9 @@ LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-
 .venv/dev: requirements-dev.txt
 	@$(INSTALL)
 	@touch .venv/run
+
+.venv/bench: requirements-bench.txt
+	@$(INSTALL)
 
 INSTALL = test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@
