@@ -76,5 +76,5 @@ def takes_gzip(accept_encoding: bytes) -> bool:
     for part in accept_encoding.lower().split(b","):
         coding, _, weight = part.partition(b";")
         if coding.strip() in {b"gzip", b"x-gzip"}:
-            return weight.replace(b" ", b"") not in {b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"}
+            return b"".join(weight.split()).rstrip(b".0") != b"q="
     return False

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import Select, Table, bindparam, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import aliased
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.orm import Session, aliased
 
 from cityweb import database, names
 from cityweb.models import BOARD_SIZE, City
@@ -69,37 +69,45 @@ async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
     raise AssertionError  # pragma: no cover (the last try returns or raises)
 
 
+TABLE = cast("Table", City.__table__)
+INSERT = (
+    insert(TABLE)
+    .values({column: bindparam(column) for column in ("name", "name_key", "name_bare", "population")})
+    .on_conflict_do_nothing()
+    .returning(TABLE.c.id, TABLE.c.name, TABLE.c.population)
+)
+STORED = select(TABLE.c.id, TABLE.c.name, TABLE.c.population).where(TABLE.c.name_key == bindparam("name_key"))
+
+
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
     """The stored city of this name, and whether it was this call that stored it.
 
     The unique key decides, never a look before. `given` tells our own row where the answer to COMMIT was lost, so that
     nobody hears that somebody else stored the city they have just added.
     """
-    given = None
+    city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+    given: set[int] = set()
+
+    def insert_or_find(session: Session) -> Stored:
+        with session.begin():
+            row = session.execute(INSERT, city).one_or_none()
+            if row:
+                given.add(row.id)
+            else:
+                row = session.execute(STORED, city).one()
+        return Stored(*row)
+
     for last_try in (False, True):
         try:
-            async with session.begin():
-                row = (await session.execute(_insert(name, population))).one_or_none()
-                if row:
-                    given = row.id
-                else:
-                    row = (await session.execute(_by_name(name))).one()
-            return Stored(*row), row.id == given
+            stored = await session.run_sync(insert_or_find)
         except (DBAPIError, NoResultFound, ConnectionError) as error:
             # NoResultFound: whoever stored the name removed it between our two statements.
             if last_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
                 raise
             await database.breathe()
+        else:
+            return stored, stored.id in given
     raise AssertionError  # pragma: no cover (the last try returns or raises)
-
-
-def _insert(name: str, population: int) -> ReturningInsert[int, str, int]:
-    row = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
-    return insert(City).values(row).on_conflict_do_nothing().returning(City.id, City.name, City.population)
-
-
-def _by_name(name: str) -> Select[int, str, int]:
-    return select(City.id, City.name, City.population).where(City.name_key == names.key(name))
 
 
 async def landing(session: AsyncSession, city_id: int) -> Landing | None:

@@ -173,6 +173,8 @@ def sqlstate(error: DBAPIError) -> str:
 async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
     """Runs a unit of work to its end, even where its request is cancelled. Raises TimeoutError when that takes long."""
     task = session.info["work"] = asyncio.create_task(work)
+    # Where nobody waits any more, nobody is left to be told of its error.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     async with asyncio.timeout(seconds):
         return await asyncio.shield(task)
 

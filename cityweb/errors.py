@@ -55,6 +55,10 @@ class Refusal(Exception):
     retry_seconds: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.retry_seconds is None and self.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+            self.retry_seconds = RETRY_SECONDS
+
     @property
     def text(self) -> str:
         """What happened, whether it was saved, what to do next."""

@@ -174,9 +174,12 @@ class SessionMiddleware:
         try:
             await self.app(scope, receive, send)
         finally:
-            if "session" in state:
+            session = state.get("session")
+            if session and not session.in_transaction() and has_ended(session):
+                await session.close()
+            elif session:
                 # A task of its own: a cancelled request must still give its connection back.
-                closing = asyncio.create_task(close(state["session"]))
+                closing = asyncio.create_task(close(session))
                 self.closing.add(closing)
                 closing.add_done_callback(self.closing.discard)
                 await asyncio.shield(closing)
@@ -194,6 +197,12 @@ class RequestState(dict[str, Any]):
             raise KeyError(key)
         session = self["session"] = self.sessions()
         return session
+
+
+def has_ended(session: AsyncSession) -> bool:
+    """Whether no unit of work of this session is still under way."""
+    work = session.info.get("work")
+    return work is None or work.done()
 
 
 async def close(session: AsyncSession) -> None:

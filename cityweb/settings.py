@@ -1,6 +1,7 @@
 """What the environment may decide: read once, checked at once, never changed."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,13 @@ def read(environment: Mapping[str, str]) -> Settings:
     return Settings(
         database_url=database_url,
         listen_url=_database_url(environment, "CITYWEB_LISTEN_URL") or database_url,
-        folder=Path(environment.get("CITYWEB_DATA") or TOP / "var").expanduser().absolute(),
-        hosts=_list(environment, "CITYWEB_HOSTS") or ("localhost", "127.0.0.1", "[::1]"),
+        folder=_folder(environment),
+        hosts=_hosts(environment),
         trusted_proxies=_proxies(environment),
         rate_limit=_rate_limit(environment),
         streams_per_address=streams[0],
         streams_per_process=streams[1],
-        echo=environment.get("CITYWEB_ECHO", "") not in {"", "0"},
+        echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
     )
 
 
@@ -67,6 +68,28 @@ def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
     if url is None or url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise WrongSetting(f"{name} is not the address of a PostgreSQL server: write postgresql://user@host/database.")
     return url.set(drivername="postgresql+asyncpg")
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    folder = environment.get("CITYWEB_DATA", "").strip()
+    try:
+        return Path(folder or TOP / "var").expanduser().absolute()
+    except RuntimeError:
+        raise WrongSetting(f"CITYWEB_DATA is {folder}, but no account has that name: write a whole path.") from None
+
+
+def _hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
+    hosts = _list(environment, "CITYWEB_HOSTS")
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise WrongSetting(
+                f"CITYWEB_HOSTS has {host}, which is not the name of a host:"
+                " write names without scheme and port, like example.com,*.example.com,[::1]."
+            )
+    return hosts or ("localhost", "127.0.0.1", "[::1]")
+
+
+HOST = re.compile(r"\*|(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
 def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -95,6 +118,9 @@ def _rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
 def _counts(environment: Mapping[str, str], name: str, default: str, form: str) -> list[int]:
     text = environment.get(name, "").strip() or default
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) != len(form.split(",")) or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+    if len(parts) != len(form.split(",")) or not all(COUNT.fullmatch(part) for part in parts):
         raise WrongSetting(f"{name} is {text}: write {form} as whole numbers above zero, like {default}.")
     return [int(part) for part in parts]
+
+
+COUNT = re.compile("[1-9][0-9]{0,8}")

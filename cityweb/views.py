@@ -148,7 +148,7 @@ def _address(request: Request[State]) -> str:
 
 
 def _is_json(request: Request[State]) -> bool:
-    return parse_options_header(request.headers.get("content-type", ""))[0] == b"application/json"
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 
 def _is_partial(request: Request[State]) -> bool:
@@ -160,7 +160,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
     """The answer to a city that was stored: 201, fragments, or a redirection to the page that says where it landed."""
     board = request.state["board"]
     board.heard()
-    landed = f"{request.url_for('show_board').path}?added={city.id}"
+    landed = f"{request.app.url_path_for('show_board')}?added={city.id}"
     if _is_json(request):
         document = {"id": city.id, "name": city.name, "population": city.population}
         return JSONResponse(document, HTTPStatus.CREATED, {"cache-control": "no-store", "location": landed})

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import false
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -73,16 +74,17 @@ async def test_a_name_that_is_removed_meanwhile_is_tried_again(
     empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await run_sql(empty.owner, insert("paris", 5))
-    by_name = cities._by_name
+    stored = cities.STORED
 
-    def removed(name: str) -> object:
-        monkeypatch.setattr(cities, "_by_name", by_name)
-        return by_name(name + " removed")
+    async def put_back() -> None:
+        monkeypatch.setattr(cities, "STORED", stored)
 
-    monkeypatch.setattr(cities, "_by_name", removed)
     engine = database.make_engine(empty.app)
+    monkeypatch.setattr(cities, "STORED", stored.where(false()))
+    monkeypatch.setattr(database, "breathe", put_back)
     assert await add(engine, "Paris") is False
-    monkeypatch.setattr(cities, "_by_name", lambda name: by_name(name + " removed"))
+    monkeypatch.setattr(cities, "STORED", stored.where(false()))
+    monkeypatch.setattr(database, "breathe", lambda: asyncio.sleep(0))
     with pytest.raises(NoResultFound):
         await add(engine, "Paris")
     await engine.dispose()

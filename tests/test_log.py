@@ -1,60 +1,151 @@
-"""The log: one line for each event, whatever a visitor sent."""
+"""The log: one line of JSON whatever a visitor typed, and a configuration that the standard library takes."""
 
 import json
 import logging
 import logging.config
-import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
 from cityweb import log
+from cityweb.log import JSONLines
 
 
-def record(message: str, **more: object) -> logging.LogRecord:
-    made = logging.makeLogRecord({"name": "cityweb", "levelname": "INFO", "msg": message})
-    made.__dict__.update(more)
-    return made
+def formatted(message: str = "added", *arguments: object, **more: Any) -> str:
+    """A record as the log shows it."""
+    exc_info = more.pop("exc_info", None)
+    logger = logging.getLogger("cityweb")
+    return JSONLines().format(
+        logger.makeRecord("cityweb", logging.INFO, "x.py", 1, message, arguments, exc_info, extra=more)
+    )
 
 
-@pytest.mark.parametrize("path", ["/a\nb", '/"}{"level": "forged"}', "/\x1b[2J", "/\ud800", "/\u2028", "/é"])
-def test_nothing_that_was_sent_forges_a_line(path: str) -> None:
-    line = log.JSONLines().format(record("answered", path=path))
-    assert len(line.splitlines()) == 1
-    assert line.isascii()
-    assert json.loads(line)["path"] == path
+def read(line: str) -> dict[str, Any]:
+    members: dict[str, Any] = json.loads(line)
+    return members
 
 
-def test_a_line_says_when_how_bad_who_and_what() -> None:
-    line = json.loads(log.JSONLines().format(record("%s", args=("it works",))))
-    assert (line["level"], line["logger"], line["message"]) == ("info", "cityweb", "it works")
-    assert line["time"].endswith("+00:00")
-    assert set(line) == {"time", "level", "logger", "message"}
+def test_a_line_says_when_how_grave_where_and_what() -> None:
+    record = logging.LogRecord("cityweb", logging.WARNING, "x.py", 1, "added", (), None)
+    record.created = 1_700_000_000.25
+    assert read(JSONLines().format(record)) == {
+        "time": "2023-11-14T22:13:20.250+00:00",
+        "level": "warning",
+        "logger": "cityweb",
+        "message": "added",
+    }
 
 
-def test_a_traceback_is_in_the_line() -> None:
-    try:
-        int("many")
-    except ValueError:
-        line = log.JSONLines().format(record("failed", exc_info=sys.exc_info()))
-    assert len(line.splitlines()) == 1
-    assert "ValueError" in json.loads(line)["traceback"]
+TYPED = [
+    "Zürich", 'a "quoted" name', "two\nlines", "two\r\nlines", "a\u2028b\u2029c\x85d", "\x00\x1b[31mred\x07",
+    "\ud800", "\\n", "100 %s %d %(name)s", "{name}", '", "level": "critical', "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", TYPED, ids=ascii)
+def test_what_was_typed_is_the_value_of_its_own_key(typed: str) -> None:
+    assert read(formatted(typed=typed))["typed"] == typed
+
+
+@pytest.mark.parametrize("typed", TYPED, ids=ascii)
+def test_whatever_was_typed_a_record_is_one_line(typed: str) -> None:
+    assert formatted("added %s", typed, typed=typed).isprintable()
+
+
+@pytest.mark.parametrize("typed", TYPED, ids=ascii)
+def test_whatever_was_typed_the_line_can_be_written(typed: str) -> None:
+    assert formatted("added %s", typed, typed=typed).isascii()
+
+
+def test_arguments_are_put_into_the_message() -> None:
+    assert read(formatted("added %s of %d", "Tokyo", 7))["message"] == "added Tokyo of 7"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(7, 7), (0.5, 0.5), (None, None), (True, True), (["a", 1], ["a", 1]), ({"a": 1}, {"a": 1}), (Path("/x"), "/x")],
+)
+def test_what_was_given_has_a_key_of_its_own(value: object, shown: object) -> None:
+    assert read(formatted(given=value))["given"] == shown
+
+
+@pytest.mark.parametrize("key", ["taskName", "color_message", "args", "pathname", "exc_info", "exc_text", "thread"])
+def test_what_logging_itself_keeps_is_left_out(key: str) -> None:
+    record = logging.makeLogRecord({"msg": "added", key: None})
+    assert key not in read(JSONLines().format(record))
+
+
+def failure() -> Any:
+    """What logging keeps of a failure."""
+    with pytest.raises(ValueError, match="two") as caught:
+        fail()
+    return caught.type, caught.value, caught.tb
+
+
+def fail() -> None:
+    raise ValueError("two\nlines")
+
+
+def test_a_traceback_is_whole() -> None:
+    traceback = read(formatted("failed", exc_info=failure()))["traceback"]
+    assert traceback.startswith("Traceback (most recent call last):")
+    assert traceback.endswith("ValueError: two\nlines")
+
+
+def test_a_traceback_stays_on_the_line() -> None:
+    assert formatted("failed", exc_info=failure()).isprintable()
+
+
+def test_without_a_failure_there_is_no_traceback() -> None:
+    assert "traceback" not in read(formatted())
+
+
+# --- its configuration ---
 
 
 @pytest.fixture
-def logging_restored() -> Iterator[None]:
+def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets a test configure logging: the handlers that were there are neither closed nor lost."""
+    monkeypatch.setattr(logging, "_handlerList", [])
+    monkeypatch.setattr(logging, "_handlers", WeakValueDictionary())
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in ("", "cityweb", "sqlalchemy.engine")}
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("cityweb", "sqlalchemy.engine"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
-@pytest.mark.usefixtures("logging_restored")
-@pytest.mark.parametrize(("echo", "level"), [(True, logging.INFO), (False, logging.WARNING)])
-def test_sql_is_logged_on_request_only(echo: bool, level: int) -> None:
+LOGGED = [
+    (False, "cityweb", logging.INFO, True),
+    (False, "cityweb.requests", logging.INFO, True),
+    (False, "cityweb", logging.DEBUG, False),
+    (False, "uvicorn.error", logging.INFO, False),
+    (False, "uvicorn.error", logging.WARNING, True),
+    (False, "asyncio", logging.ERROR, True),
+    (False, "sqlalchemy.engine.Engine", logging.INFO, False),
+    (True, "sqlalchemy.engine.Engine", logging.INFO, True),
+    (True, "sqlalchemy.pool", logging.INFO, False),
+]
+
+
+@pytest.mark.usefixtures("configure")
+@pytest.mark.parametrize(("echo", "name", "level", "shown"), LOGGED)
+def test_the_log_shows_what_it_should(
+    capsys: pytest.CaptureFixture[str], echo: bool, name: str, level: int, shown: bool
+) -> None:
     logging.config.dictConfig(log.configuration(echo=echo))
-    assert logging.getLogger("sqlalchemy.engine").level == level
-    assert isinstance(logging.getLogger().handlers[-1].formatter, log.JSONLines)
+    logging.getLogger(name).log(level, "it happened")
+    lines = capsys.readouterr().err.splitlines()
+    assert [(read(line)["logger"], read(line)["message"]) for line in lines] == shown * [(name, "it happened")]
+
+
+@pytest.mark.usefixtures("configure")
+def test_nothing_is_logged_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.config.dictConfig(log.configuration(echo=True))
+    logging.getLogger("cityweb").error("it happened")
+    assert capsys.readouterr().out == ""

@@ -1,316 +1,744 @@
-"""What wraps every request."""
+"""What wraps every request: headers, host, same origin, session."""
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy import text as sql
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cityweb import database
-from cityweb.middleware import HEADERS, KnownHost, SecurityHeaders, SessionMiddleware, is_same_origin
-from tests.conftest import Addresses, Site
+from cityweb import cities, database
+from cityweb.middleware import HEAD_BYTES, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
+from tests.conftest import Addresses, Site, until
+from tests.pages import HTMX, one, parse, text
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
-def refuse(_: Scope, status: int) -> ASGIApp:
-    return PlainTextResponse("refused", status)
+async def passed(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(status_code=204)(scope, receive, send)
 
 
-async def ask(app: ASGIApp, *headers: tuple[bytes, bytes], **scope: object) -> list[Message]:
-    """What an application sends in answer to one request."""
+def refuse(scope: Scope, status: int) -> ASGIApp:  # noqa: ARG001 (what middleware calls)
+    return PlainTextResponse(f"refused with {status}", status)
+
+
+def http(headers: Headers = (), method: str = "POST", scheme: str = "http") -> Scope:
+    return {"type": "http", "method": method, "scheme": scheme, "path": "/", "headers": list(headers)}
+
+
+async def call(app: ASGIApp, scope: Scope) -> list[Message]:
+    """What an application sends in answer to a request without a body."""
     sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    request = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": list(headers), **scope}
-    await app(request, receive, send)
+    await app(scope, nobody, collect(sent))
     return sent
 
 
-# --- headers ---
-
-EXPECTED = {name.decode(): value.decode() for name, value in HEADERS}
-ANSWERS = [
-    ("GET", "/", 200),
-    ("GET", "/events", 503),
-    ("GET", "/static/site.css", 200),
-    ("GET", "/nowhere", 404),
-    ("PUT", "/", 405),
-    ("POST", "/cities/", 415),
-]
+async def nobody() -> Message:
+    return {"type": "http.request", "body": b""}
 
 
-@pytest.mark.parametrize(("method", "address", "status"), ANSWERS)
-async def test_every_answer_has_the_headers(site: Site, method: str, address: str, status: int) -> None:
-    await site.client.get("/")
-    site.streams.close()
-    answer = await site.client.request(method, address)
-    assert answer.status_code == status
-    assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
-    assert "strict-transport-security" not in answer.headers
+def collect(sent: list[Message]) -> Send:
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    return send
 
 
-async def test_a_redirection_and_a_304_have_the_headers(site: Site) -> None:
-    redirection = await site.client.post("/cities/", data={"name": "Tokyo", "population": "5"})
-    etag = (await site.client.get("/")).headers["etag"]
-    unchanged = await site.client.get("/", headers={"if-none-match": etag})
-    assert (redirection.status_code, unchanged.status_code) == (303, 304)
-    for answer in (redirection, unchanged):
-        assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
+async def status(app: ASGIApp, scope: Scope) -> int:
+    answered: int = (await call(app, scope))[0]["status"]
+    return answered
 
 
-async def test_https_is_asked_for_where_it_is_spoken() -> None:
-    (start, _) = await ask(SecurityHeaders(PlainTextResponse("x"), refuse), scheme="https")
-    assert (b"strict-transport-security", b"max-age=63072000; includeSubDomains") in start["headers"]
-
-
-async def broken(_: Scope, __: Receive, ___: Send) -> None:
-    raise ZeroDivisionError
-
-
-async def test_what_nobody_caught_is_a_500_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    (start, _) = await ask(SecurityHeaders(broken, refuse))
-    assert start["status"] == 500
-    assert set(HEADERS) <= set(start["headers"])
-    (record,) = caplog.records
-    assert record.exc_info
-    assert record.__dict__["request_id"]
-
-
-async def test_half_an_answer_never_looks_whole(caplog: pytest.LogCaptureFixture) -> None:
-    async def breaks(_: Scope, __: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await ask(SecurityHeaders(breaks, refuse))
-    assert len(caplog.records) == 1
-
-
-async def test_a_long_head_is_refused() -> None:
-    app = SecurityHeaders(PlainTextResponse("x"), refuse)
-    assert (await ask(app, (b"cookie", b"x" * 16_378)))[0]["status"] == 200
-    assert (await ask(app, (b"cookie", b"x" * 16_379)))[0]["status"] == 431
+NOTHING = object()
+"""Stands for a session maker that nobody calls."""
 
 
 @pytest.mark.parametrize(
-    ("header", "closes"),
-    [((b"content-length", b"9"), True), ((b"transfer-encoding", b"chunked"), True), ((b"content-length", b"0"), False)],
+    "wrap",
+    [
+        lambda app: SecurityHeaders(app, refuse),
+        lambda app: KnownHost(app, [], refuse),
+        lambda app: SameOrigin(app, refuse),
+        lambda app: SessionMiddleware(app, NOTHING, set()),  # type: ignore[arg-type]
+    ],
+    ids=["SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
 )
-async def test_a_body_that_nobody_read_closes_the_connection(header: tuple[bytes, bytes], closes: bool) -> None:
-    (start, _) = await ask(SecurityHeaders(PlainTextResponse("x"), refuse), header)
-    assert ((b"connection", b"close") in start["headers"]) is closes
+async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        seen.append(scope)
+
+    scope = {"type": "lifespan", "headers": [(b"x", b"x" * HEAD_BYTES)]}
+    await wrap(app)(scope, nobody, collect([]))
+    assert seen == [{"type": "lifespan", "headers": [(b"x", b"x" * HEAD_BYTES)]}]
+    assert seen[0] is scope
 
 
-async def test_a_body_that_was_read_keeps_it() -> None:
-    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await PlainTextResponse("x")(scope, receive, send)
+# --- SecurityHeaders ---
 
-    (start, _) = await ask(SecurityHeaders(reads, refuse), (b"content-length", b"9"))
-    assert (b"connection", b"close") not in start["headers"]
+SECURITY = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+HSTS = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
+OTHERS = {
+    "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag", "location",
+    "retry-after", "vary", "x-accel-buffering",
+}  # fmt: skip
+"""The headers that say something about the one answer: whatever is not here must be one for security."""
 
 
-async def test_what_is_no_request_passes() -> None:
-    seen: list[str] = []
-
-    async def lifespan(scope: Scope, _: Receive, __: Send) -> None:
-        seen.append(scope["type"])
-
-    sessions: async_sessionmaker[AsyncSession] = async_sessionmaker()
-    app = KnownHost(SessionMiddleware(lifespan, sessions, set()), [], refuse)
-    await ask(SecurityHeaders(app, refuse), type="lifespan")
-    assert seen == ["lifespan"]
+def security(answer: httpx.Response) -> list[tuple[str, str]]:
+    return sorted(pair for pair in answer.headers.multi_items() if pair[0] not in OTHERS)
 
 
-# --- host ---
-
-KNOWN = ["example.com", "*.example.org", "[::1]", "127.0.0.1"]
-HOSTS: list[tuple[bytes, int]] = [
-    (b"example.com", 200),
-    (b"EXAMPLE.com", 200),
-    (b"example.com:8000", 200),
-    (b"a.example.org", 200),
-    (b"a.b.example.org:80", 200),
-    (b"[::1]", 200),
-    (b"[::1]:8000", 200),
-    (b"127.0.0.1:8000", 200),
-    (b"", 400),
-    (b"example.org", 400),
-    (b"www.example.com", 400),
-    (b"evil.com", 400),
-    (b"example.com.", 400),
-    (b"example.com..", 400),
-    (b"example.com@evil.tld", 400),
-    (b"example.com:dr.frankenstein@evil.tld", 400),
-    (b"example.com:80/badpath", 400),
-    (b"example.com/path", 400),
-    (b"example.com?query", 400),
-    (b"example.com: recovermypassword.com", 400),
-    (b"example.com:port", 400),
-    (b"evilexample.org", 400),
-    (b"[::1", 400),
+EVIL = {"sec-fetch-site": "cross-site"}
+CITY = {"name": "Tokyo", "population": "37400068"}
+ANSWERS: list[tuple[str, str, dict[str, str], dict[str, str] | None, int]] = [
+    ("GET", "/", {}, None, 200),
+    ("HEAD", "/", {}, None, 200),
+    ("GET", "/", {"if-none-match": "*"}, None, 304),
+    ("GET", "/cities/biggest", {}, None, 200),
+    ("GET", "/livez", {}, None, 200),
+    ("GET", "/static/site.css", {}, None, 200),
+    ("GET", "/static/site.css", {"if-none-match": "*"}, None, 304),
+    ("HEAD", "/events", {}, None, 200),
+    ("POST", "/cities/", {}, CITY, 303),
+    ("POST", "/cities/", HTMX, CITY, 200),
+    ("POST", "/cities/", {}, {"name": ""}, 422),
+    ("POST", "/cities/", HTMX, {"name": ""}, 422),
+    ("GET", "/", {"host": "evil.example"}, None, 400),
+    ("POST", "/cities/", EVIL, CITY, 403),
+    ("GET", "/nowhere", {}, None, 404),
+    ("GET", "/nowhere", {"accept": "application/json"}, None, 404),
+    ("DELETE", "/", {}, None, 405),
+    ("POST", "/cities/", {"content-type": "text/plain"}, None, 415),
+    ("GET", "/", {"x": "x" * HEAD_BYTES}, None, 431),
+    ("GET", "/?added=404", {}, None, 500),
+    ("GET", "/?added=404", {"accept": "application/json"}, None, 500),
 ]
 
 
-@pytest.mark.parametrize(("host", "status"), HOSTS)
-async def test_a_host_is_known_or_refused(host: bytes, status: int) -> None:
-    (start, _) = await ask(KnownHost(PlainTextResponse("x"), KNOWN, refuse), (b"host", host))
-    assert start["status"] == status
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the page fail that says where city 404 landed."""
+    whole = cities.landing
+
+    async def landing(session: AsyncSession, city_id: int) -> cities.Landing | None:
+        if city_id == 404:
+            raise ValueError("nobody expects this")
+        return await whole(session, city_id)
+
+    monkeypatch.setattr(cities, "landing", landing)
 
 
-@pytest.mark.parametrize(("host", "status"), HOSTS)
-async def test_starlettes_own_check_lets_nothing_in_less(host: bytes, status: int) -> None:
-    theirs = TrustedHostMiddleware(PlainTextResponse("x"), KNOWN, www_redirect=False)
-    (start, _) = await ask(theirs, (b"host", host))
-    assert start["status"] <= status
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(("method", "address", "headers", "form", "expected"), ANSWERS)
+async def test_every_answer_has_the_security_headers(
+    site: Site, method: str, address: str, headers: dict[str, str], form: dict[str, str] | None, expected: int
+) -> None:
+    answer = await site.client.request(method, address, headers=headers, data=form)
+    assert answer.status_code == expected
+    assert security(answer) == sorted(SECURITY.items())
 
 
-@pytest.mark.parametrize("hosts", [(), (b"example.com", b"evil.com"), (b"evil.com", b"example.com")])
-async def test_exactly_one_host_is_named(hosts: tuple[bytes, ...]) -> None:
-    app = KnownHost(PlainTextResponse("x"), KNOWN, refuse)
-    assert (await ask(app, *((b"host", host) for host in hosts)))[0]["status"] == 400
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("address", ["/", "/nowhere", "/?added=404"])
+async def test_only_over_https_the_browser_is_told_to_stay_there(site: Site, address: str) -> None:
+    answer = await site.client.get(f"https://testserver{address}")
+    assert security(answer) == sorted([*SECURITY.items(), *HSTS.items()])
 
 
-async def test_every_host_may_be_known() -> None:
-    app = KnownHost(PlainTextResponse("x"), ["*"], refuse)
-    assert (await ask(app, (b"host", b"anything.test")))[0]["status"] == 200
+async def test_a_ready_answer_is_not_changed_by_its_headers(site: Site) -> None:
+    await site.client.get("https://testserver/")
+    assert security(await site.client.get("/")) == sorted(SECURITY.items())
 
 
-# --- same origin: the table of Go's net/http, csrf_test.go, and more ---
-
-HOST = (b"host", b"example.com")
-
-
-def site_is(value: bytes) -> tuple[bytes, bytes]:
-    return (b"sec-fetch-site", value)
-
-
-def origin_is(value: bytes) -> tuple[bytes, bytes]:
-    return (b"origin", value)
+@pytest.mark.usefixtures("broken")
+async def test_what_nobody_caught_is_a_page_with_the_id_that_the_log_has(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
+    reference = text(one(parse(answer.text), "#problem-text .hint"))
+    assert answer.status_code == 500
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert reference == f"Reference: {vars(record)['request_id']}"
 
 
-ORIGINS: list[tuple[list[tuple[bytes, bytes]], bool]] = [
-    ([], True),
-    ([site_is(b"same-origin")], True),
-    ([site_is(b"none")], True),
-    ([site_is(b"cross-site")], False),
-    ([site_is(b"same-site")], False),
-    ([site_is(b"Same-Origin")], False),
-    ([site_is(b"unknown")], False),
-    ([site_is(b"same-origin"), site_is(b"cross-site")], False),
-    ([site_is(b"same-origin"), site_is(b"same-origin")], False),
-    ([site_is(b"same-origin"), origin_is(b"https://attacker.example")], True),
-    ([site_is(b"cross-site"), origin_is(b"https://example.com")], False),
-    ([site_is(b""), origin_is(b"https://example.com")], True),
-    ([origin_is(b"https://example.com")], True),
-    ([origin_is(b"http://example.com")], True),
-    ([origin_is(b"https://attacker.example")], False),
-    ([origin_is(b"https://example.com:8443")], False),
-    ([origin_is(b"https://user@example.com")], False),
-    ([origin_is(b"null")], False),
-    ([origin_is(b"example.com")], False),
-    ([origin_is(b"http://[::1")], False),
-    ([origin_is(b"https://example.com"), origin_is(b"https://example.com")], False),
+@pytest.mark.usefixtures("broken")
+async def test_a_failure_is_logged_once_with_its_traceback(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    await site.client.get("/?added=404")
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert (record.name, record.exc_info and record.exc_info[0]) == ("cityweb.requests", ValueError)
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+async def test_no_answer_shows_what_failed(site: Site, accept: str) -> None:
+    answer = await site.client.get("/?added=404", headers={"accept": accept})
+    assert answer.status_code == 500
+    assert "nobody expects this" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_each_request_has_its_own_id() -> None:
+    ids: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ids.append(scope["state"]["request_id"])
+        await passed(scope, receive, send)
+
+    one_process, another = SecurityHeaders(app, refuse), SecurityHeaders(app, refuse)
+    await call(one_process, http())
+    await call(one_process, http())
+    await call(another, http())
+    assert len(set(ids)) == 3
+
+
+async def fail(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+    raise ValueError("nobody expects this")
+
+
+async def fail_halfway(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    await fail(scope, receive, send)
+
+
+async def test_a_failure_before_the_answer_becomes_one() -> None:
+    assert await status(SecurityHeaders(fail, refuse), http()) == 500
+
+
+async def test_a_failure_after_the_answer_has_begun_is_raised_on_so_that_the_connection_is_cut() -> None:
+    sent: list[Message] = []
+    with pytest.raises(ValueError, match="nobody expects this"):
+        await SecurityHeaders(fail_halfway, refuse)(http(), nobody, collect(sent))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[-1]["more_body"]
+
+
+async def test_a_failure_after_the_answer_has_begun_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="nobody expects this"):
+        await call(SecurityHeaders(fail_halfway, refuse), http())
+    (record,) = caplog.records
+    assert record.exc_info
+
+
+async def test_a_request_that_is_cancelled_is_not_answered() -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        raise asyncio.CancelledError
+
+    sent: list[Message] = []
+    with pytest.raises(asyncio.CancelledError):
+        await SecurityHeaders(cancelled, refuse)(http(), nobody, collect(sent))
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([(b"x", b"x" * (HEAD_BYTES - 1))], 204),
+        ([(b"x", b"x" * HEAD_BYTES)], 431),
+        ([(b"x" * HEAD_BYTES, b"x")], 431),
+        ([(b"x", b"x" * 163)] * 100, 431),
+        ([(b"x", b"x" * 162)] * 100, 204),
+    ],
+)
+async def test_a_head_of_16_kb_is_read_and_one_byte_more_is_refused(headers: Headers, expected: int) -> None:
+    assert HEAD_BYTES == 16 * 1024
+    assert await status(SecurityHeaders(passed, refuse), http(headers)) == expected
+
+
+# --- KnownHost ---
+
+HOSTS = [
+    "example.com", "12.34.56.78", "[2001:19f0:feee::dead:beef:cafe]", "xn--4ca9at.com", "*.multitenant.com",
+    "insensitive.com", "[::ffff:169.254.169.254]",
+]  # fmt: skip
+"""As in Django's HostValidationTests (tests/requests_tests/tests.py), from where the hosts below come as well."""
+
+KNOWN = [
+    b"example.com", b"example.com:80", b"example.com:0", b"example.com:65535", b"Example.COM", b"INSENSITIVE.com:8000",
+    b"12.34.56.78", b"12.34.56.78:443", b"[2001:19f0:feee::dead:beef:cafe]", b"[2001:19f0:feee::dead:beef:cafe]:8080",
+    b"[2001:19F0:FEEE::DEAD:BEEF:CAFE]", b"[::ffff:169.254.169.254]", b"xn--4ca9at.com", b"anything.multitenant.com",
+    b"a.b.multitenant.com:80", b"under_score.multitenant.com",
+]  # fmt: skip
+UNKNOWN = [
+    # Django's poisoned hosts.
+    b"example.com@evil.tld", b"example.com:dr.frankenstein@evil.tld", b"example.com:dr.frankenstein@evil.tld:80",
+    b"example.com:80/badpath", b"example.com: recovermypassword.com",
+    # Others.
+    b"other.com", b"example.com..", b"example.com.", b".example.com", b"www.example.com", b"example.com.evil.tld",
+    b"evilexample.com", b"multitenant.com", b"evilmultitenant.com", b"multitenant.com.evil.tld", b"12.34.56.78.9",
+    # Broken.
+    b"", b" ", b":80", b"example.com:", b"example.com:http", b"example.com:-1", b"example.com:+1", b"example.com:80:80",
+    b"example.com/", b"example.com/path", b"example.com?query", b"example.com#part", b"example.com\\path", b"/",
+    b"me@example.com", b"me:secret@example.com", b"@example.com", b"http://example.com", b"//example.com",
+    b" example.com", b"example.com ", b"example.com\t", b"example.com\n", b"example.com\x00", b"example.com, other.com",
+    b"example.com,example.com", b"example.com other.com", b"evil.tld/.multitenant.com", b"evil.tld?.multitenant.com",
+    b"evil.tld#.multitenant.com", b"me@evil.multitenant.com", b"evil.tld\x00.multitenant.com",
+    b"2001:19f0:feee::dead:beef:cafe", b"[2001:19f0:feee::dead:beef:cafe", b"2001:19f0:feee::dead:beef:cafe]",
+    b"[2001:19f0:feee::dead:beef:cafe]x", b"[2001:19f0:feee::dead:beef:cafe]:", b"[]", b"[::1]", b"[::1%25eth0]",
+    b"[example.com]", b"[12.34.56.78]", b"z\xc3\xbcrich.multitenant.com", b"z\xfcrich.multitenant.com", b"\xff",
+]  # fmt: skip
+STRICTER: list[list[bytes]] = [
+    # A proxy and we may read different ones.
+    [b"example.com", b"other.com"],
+    [b"example.com", b"example.com"],
+    [b"example.com", b""],
+    # A pattern is no host.
+    [b"*.multitenant.com"],
+    # RFC 3986 allows these characters in a registered name, and no name in use has one.
+    [b"evil%00.multitenant.com"],
+    [b"evil%2f.multitenant.com"],
+    [b"a&b.multitenant.com"],
+    [b"a;b.multitenant.com"],
+    [b"a'b.multitenant.com"],
+    [b"a,b.multitenant.com"],
+    # No port has so many digits.
+    [b"example.com:000080"],
+    [b"example.com:123456"],
+]
+"""What Starlette's TrustedHostMiddleware lets pass and we do not."""
+
+
+def naming(*hosts: bytes) -> Scope:
+    return http([(b"host", host) for host in hosts], method="GET")
+
+
+def known_host() -> ASGIApp:
+    return KnownHost(passed, HOSTS, refuse)
+
+
+def trusted_host() -> ASGIApp:
+    return TrustedHostMiddleware(passed, HOSTS, www_redirect=False)
+
+
+@pytest.mark.parametrize("host", KNOWN)
+async def test_a_known_host_passes(host: bytes) -> None:
+    assert await status(known_host(), naming(host)) == 204
+
+
+@pytest.mark.parametrize("host", UNKNOWN)
+async def test_another_host_is_refused(host: bytes) -> None:
+    assert await status(known_host(), naming(host)) == 400
+
+
+async def test_a_request_without_a_host_is_refused() -> None:
+    assert await status(known_host(), naming()) == 400
+
+
+@pytest.mark.parametrize("hosts", STRICTER)
+async def test_what_only_we_refuse_is_refused(hosts: list[bytes]) -> None:
+    assert await status(known_host(), naming(*hosts)) == 400
+
+
+async def test_two_hosts_are_refused_in_either_order() -> None:
+    assert await status(known_host(), naming(b"other.com", b"example.com")) == 400
+
+
+@pytest.mark.parametrize("hosts", [[host] for host in KNOWN + UNKNOWN] + [[], [b"other.com", b"example.com"]])
+async def test_starlette_agrees(hosts: list[bytes]) -> None:
+    assert await status(trusted_host(), naming(*hosts)) == await status(known_host(), naming(*hosts))
+
+
+@pytest.mark.parametrize("hosts", STRICTER)
+async def test_starlette_is_less_strict_here(hosts: list[bytes]) -> None:
+    assert await status(trusted_host(), naming(*hosts)) == 204
+
+
+@pytest.mark.parametrize("host", [b"example.com", b"anything.example:8000", b"[::1]"])
+async def test_a_star_knows_every_host(host: bytes) -> None:
+    assert await status(KnownHost(passed, ["*"], refuse), naming(host)) == 204
+
+
+@pytest.mark.parametrize(
+    "hosts", [[], [b""], [b"example.com", b"example.com"], [b"me@example.com"], [b"example.com/path"], [b"*"]]
+)
+async def test_even_a_star_wants_one_whole_host(hosts: list[bytes]) -> None:
+    assert await status(KnownHost(passed, ["*"], refuse), naming(*hosts)) == 400
+
+
+async def test_nobody_is_known_where_no_host_is() -> None:
+    assert await status(KnownHost(passed, [], refuse), naming(b"example.com")) == 400
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-host", b"forwarded", b"x-host", b"x-original-host"])
+async def test_only_the_host_header_names_the_host(name: bytes) -> None:
+    scope = http([(b"host", b"example.com"), (name, b"evil.tld")], method="GET")
+    assert await status(known_host(), scope) == 204
+
+
+@pytest.mark.parametrize("address", ["/", "/livez", "/readyz", "/static/site.css", "/nowhere"])
+async def test_every_address_wants_a_known_host(site: Site, address: str) -> None:
+    answer = await site.client.get(address, headers={"host": "evil.example"})
+    assert answer.status_code == 400
+    assert "This site is not known by the name that was asked for." in answer.text
+
+
+# --- SameOrigin ---
+
+OURS = b"https://example.com"
+UNSAFE = ["POST", "PUT", "PATCH", "DELETE"]
+
+GO = [
+    # net/http/csrf_test.go of Go, TestCrossOriginProtectionSecFetchSite.
+    ("POST", b"same-origin", None, True),
+    ("POST", b"none", None, True),
+    ("POST", b"cross-site", None, False),
+    ("POST", b"same-site", None, False),
+    ("POST", None, None, True),
+    ("POST", None, OURS, True),
+    ("POST", None, b"https://attacker.example", False),
+    ("POST", None, b"null", False),
+    ("GET", b"cross-site", None, True),
+    ("HEAD", b"cross-site", None, True),
+    ("OPTIONS", b"cross-site", None, True),
+    ("PUT", b"cross-site", None, False),
+    # TestCrossOriginProtectionTrustedOriginBypass: we trust no other origin.
+    ("POST", None, b"https://trusted.example", False),
+    ("POST", b"cross-site", b"https://trusted.example", False),
+    ("POST", b"cross-site", b"https://attacker.example", False),
+    # TestCrossOriginProtectionPatternBypass: and no address is exempt.
+    ("POST", b"same-origin", b"https://attacker.example", True),
 ]
 
 
-@pytest.mark.parametrize(("headers", "same"), ORIGINS)
-def test_same_origin(headers: list[tuple[bytes, bytes]], same: bool) -> None:
-    assert is_same_origin({"headers": [HOST, *headers]}) is same
+def coming(method: str, sites: Sequence[bytes], origins: Sequence[bytes], hosts: Sequence[bytes]) -> Scope:
+    headers = [(b"sec-fetch-site", site) for site in sites] + [(b"origin", origin) for origin in origins]
+    return http([(b"host", host) for host in hosts] + headers, method)
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_another_sites_form_is_refused(site: Site, method: str) -> None:
-    answer = await site.client.request(method, "/cities/", headers={"sec-fetch-site": "cross-site"})
+async def passes(scope: Scope) -> bool:
+    answered = await status(SameOrigin(passed, refuse), scope)
+    assert answered in {204, 403}
+    return answered == 204
+
+
+@pytest.mark.parametrize(("method", "site", "origin", "expected"), GO)
+async def test_go_decides_the_same(method: str, site: bytes | None, origin: bytes | None, expected: bool) -> None:
+    sites = [] if site is None else [site]
+    origins = [] if origin is None else [origin]
+    assert await passes(coming(method, sites, origins, [b"example.com"])) is expected
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("origins", [[], [b"https://attacker.example"], [b"null"]])
+@pytest.mark.parametrize("sites", [[], [b"cross-site"], [b"cross-site", b"none"]])
+async def test_what_changes_nothing_passes(method: str, sites: list[bytes], origins: list[bytes]) -> None:
+    assert await passes(coming(method, sites, origins, [b"example.com"]))
+
+
+FROM_US = [
+    ([b"same-origin"], []),
+    ([b"none"], []),
+    # Origin is not looked at where the browser itself says where it comes from.
+    ([b"same-origin"], [b"null"]),
+    ([b"none"], [b"https://attacker.example"]),
+    # What sends neither header is no browser, and rides on nobody.
+    ([], []),
+    ([b""], []),
+    ([], [b""]),
+    ([b""], [b""]),
+    ([], [b"https://example.com"]),
+    ([b""], [b"https://example.com"]),
+    # The scheme is ignored: HSTS covers it.
+    ([], [b"http://example.com"]),
+]
+FROM_OTHERS = [
+    ([b"cross-site"], []),
+    ([b"same-site"], []),
+    ([b"cross-site"], [OURS]),
+    ([b"same-site"], [OURS]),
+    ([b"Same-Origin"], [OURS]),
+    ([b"SAME-ORIGIN"], []),
+    ([b"None"], []),
+    ([b"same-origin "], []),
+    ([b"same-origin, same-origin"], []),
+    ([b"friendly"], [OURS]),
+    ([b"same-origin", b"same-origin"], [OURS]),
+    ([b"same-origin", b"cross-site"], []),
+    ([b"", b"same-origin"], []),
+    ([], [b"null"]),
+    ([], [b"https://attacker.example"]),
+    ([], [b"https://example.com.attacker.example"]),
+    ([], [b"https://attacker-example.com"]),
+    ([], [b"https://www.example.com"]),
+    ([], [b"https://example.com:8443"]),
+    ([], [b"https://example.com:443"]),
+    ([], [b"https://EXAMPLE.com"]),
+    ([], [b"https://example.com."]),
+    ([], [b"https://example.com/"]),
+    ([], [b"https://example.com/path"]),
+    ([], [b"https://example.com?query"]),
+    ([], [b"https://me@example.com"]),
+    ([], [b"https://example.com@attacker.example"]),
+    ([], [b"https://attacker.example/://example.com"]),
+    ([], [b"http://[::1"]),
+    ([], [b"example.com"]),
+    ([], [b"//example.com"]),
+    ([], [b"https:example.com"]),
+    ([], [b"https://"]),
+    ([], [b"https://example.com https://attacker.example"]),
+    ([], [b"https://example.com", b"https://example.com"]),
+    ([], [b"https://example.com", b"https://attacker.example"]),
+    ([], [b"https://attacker.example", b"https://example.com"]),
+    ([], [b"", b"https://attacker.example"]),
+]
+
+
+@pytest.mark.parametrize("method", UNSAFE)
+@pytest.mark.parametrize(("sites", "origins"), FROM_US)
+async def test_what_comes_from_our_page_or_from_no_browser_passes(
+    method: str, sites: list[bytes], origins: list[bytes]
+) -> None:
+    assert await passes(coming(method, sites, origins, [b"example.com"]))
+
+
+@pytest.mark.parametrize("method", [*UNSAFE, "TRACE", "post", "get"])
+@pytest.mark.parametrize(("sites", "origins"), FROM_OTHERS)
+async def test_what_another_site_makes_a_browser_send_is_refused(
+    method: str, sites: list[bytes], origins: list[bytes]
+) -> None:
+    assert not await passes(coming(method, sites, origins, [b"example.com"]))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        (b"http://localhost:8000", b"localhost:8000", True),
+        (b"http://localhost:8000", b"localhost:8001", False),
+        (b"http://localhost", b"localhost:8000", False),
+        (b"http://[::1]:8000", b"[::1]:8000", True),
+        (b"http://[::1", b"[::1]", False),
+        (b"http://127.0.0.1:8000", b"localhost:8000", False),
+    ],
+)
+async def test_the_port_is_a_part_of_the_origin(origin: bytes, host: bytes, expected: bool) -> None:
+    assert await passes(coming("POST", [], [origin], [host])) is expected
+
+
+@pytest.mark.parametrize("hosts", [[], [b"example.com", b"example.com"], [b"attacker.example", b"example.com"]])
+async def test_an_origin_is_compared_with_one_host(hosts: list[bytes]) -> None:
+    assert not await passes(coming("POST", [], [OURS], hosts))
+
+
+@pytest.mark.parametrize("origin", [b"null", b"https://", b""])
+async def test_an_empty_host_is_refused_before_it_could_equal_an_empty_origin(site: Site, origin: bytes) -> None:
+    headers = [(b"host", b""), (b"origin", origin)]
+    assert (await site.client.post("/cities/", data=CITY, headers=headers)).status_code == 400
+
+
+@pytest.mark.parametrize("way", [{}, HTMX])
+async def test_a_city_from_another_site_is_not_stored(site: Site, way: dict[str, str]) -> None:
+    answer = await site.client.post("/cities/", data=CITY, headers={**way, **EVIL})
     assert answer.status_code == 403
-    assert "The form came from another site. The city was not saved." in answer.text
+    assert "The form came from another site." in answer.text
+    assert (await site.client.get("/cities/biggest")).json() == []
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_another_sites_link_is_followed(site: Site, method: str) -> None:
-    answer = await site.client.request(method, "/", headers={"sec-fetch-site": "cross-site"})
-    assert answer.status_code == 200
+# --- SessionMiddleware ---
 
 
-# --- session ---
-
-
-async def test_a_request_that_asks_no_database_has_no_session(site: Site) -> None:
-    pool = site.board._engine.pool
-    await site.client.get("/livez")
-    made: list[Scope] = []
-
-    async def looks(scope: Scope, receive: Receive, send: Send) -> None:
-        made.append(scope)
-        await PlainTextResponse("x")(scope, receive, send)
-
-    sessions: async_sessionmaker[AsyncSession] = async_sessionmaker()
-    await ask(SessionMiddleware(looks, sessions, set()))
-    assert "session" not in made[0]["state"]
-    with pytest.raises(KeyError):
-        made[0]["state"]["sessions"]
-    assert pool.checkedout() == 0  # type: ignore[attr-defined]
-
-
-async def test_500_cancelled_requests_give_every_connection_back(empty: Addresses) -> None:
+@pytest.fixture
+async def engine(empty: Addresses) -> AsyncIterator[AsyncEngine]:
     engine = database.make_engine(empty.app)
-    closing: set[asyncio.Task[None]] = set()
-
-    async def asks(scope: Scope, _: Receive, __: Send) -> None:
-        await scope["state"]["session"].execute(text("SELECT pg_sleep(1)"))
-
-    app = SessionMiddleware(asks, async_sessionmaker(engine), closing)
-    requests = [asyncio.create_task(ask(app)) for _ in range(500)]
-    await asyncio.sleep(0.1)
-    assert engine.pool.checkedout() == database.POOL_SIZE  # type: ignore[attr-defined]
-    for request in requests:
-        request.cancel()
-    await asyncio.gather(*requests, return_exceptions=True)
-    await asyncio.gather(*closing)
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    async with engine.connect() as connection:
-        assert await connection.scalar(text("SELECT 1")) == 1
+    yield engine
     await engine.dispose()
 
 
-async def test_a_session_is_closed_after_its_work_has_ended(empty: Addresses) -> None:
-    engine = database.make_engine(empty.app)
-    ended: list[bool] = []
+def lent(engine: AsyncEngine) -> int:
+    """How many connections the pool has given out."""
+    count: int = engine.pool.checkedout()  # type: ignore[attr-defined]
+    return count
 
-    async def work(session: AsyncSession) -> None:
-        await session.execute(text("SELECT pg_sleep(0.2)"))
-        ended.append(True)
 
-    async def gives_up(scope: Scope, receive: Receive, send: Send) -> None:
+def with_session(
+    engine: AsyncEngine, app: ASGIApp, closing: set[asyncio.Task[None]] | None = None
+) -> SessionMiddleware:
+    return SessionMiddleware(app, async_sessionmaker(engine), set() if closing is None else closing)
+
+
+async def ask(session: AsyncSession, statement: str = "SELECT 1") -> None:
+    await session.execute(sql(statement))
+
+
+async def test_a_request_that_asks_for_no_session_makes_none(engine: AsyncEngine) -> None:
+    made: list[AsyncSession] = []
+
+    def make() -> AsyncSession:
+        made.append(AsyncSession(engine))
+        return made[-1]
+
+    await call(SessionMiddleware(passed, make, set()), http())  # type: ignore[arg-type]
+    assert made == []
+    assert engine.pool.status() == database.make_engine(engine.url).pool.status()
+
+
+async def test_a_request_that_fails_before_it_asks_makes_no_session() -> None:
+    with pytest.raises(ValueError, match="nobody expects this"):
+        await call(SessionMiddleware(fail, NOTHING, set()), http())  # type: ignore[arg-type]
+
+
+async def test_a_session_that_is_asked_for_works_and_is_the_same_all_along(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["state"]["session"]
-        with pytest.raises(TimeoutError):
-            await database.unbroken(session, work(session), seconds=0.05)
-        await PlainTextResponse("x")(scope, receive, send)
+        await ask(session)
+        assert lent(engine) == 1
+        assert scope["state"]["session"] is session
+        await passed(scope, receive, send)
 
-    await ask(SessionMiddleware(gives_up, async_sessionmaker(engine), set()))
-    assert ended == [True]
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    await engine.dispose()
+    assert await status(with_session(engine, app), http()) == 204
 
 
-async def test_a_pool_exhausted_tenfold_is_a_503(site: Site) -> None:
+async def test_a_session_is_closed_after_the_answer(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ask(scope["state"]["session"])
+        await passed(scope, receive, send)
+
+    await call(with_session(engine, app), http())
+    assert lent(engine) == 0
+
+
+async def test_a_request_that_fails_gives_its_connection_back(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ask(scope["state"]["session"])
+        await fail(scope, receive, send)
+
+    with pytest.raises(ValueError, match="nobody expects this"):
+        await call(with_session(engine, app), http())
+    assert lent(engine) == 0
+
+
+async def test_two_requests_have_two_sessions(engine: AsyncEngine) -> None:
+    sessions: list[AsyncSession] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        sessions.append(scope["state"]["session"])
+        await passed(scope, receive, send)
+
+    middleware, state = with_session(engine, app), {"board": "the board"}
+    await call(middleware, {**http(), "state": state})
+    await call(middleware, {**http(), "state": state})
+    assert sessions[0] is not sessions[1]
+    assert state == {"board": "the board"}
+
+
+async def test_what_the_lifespan_gave_is_still_there_and_nothing_else(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["state"]["board"] == "the board"
+        with pytest.raises(KeyError, match="streams"):
+            scope["state"]["streams"]
+        await passed(scope, receive, send)
+
+    assert await status(with_session(engine, app), {**http(), "state": {"board": "the board"}}) == 204
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1", "SELECT pg_sleep(1.5)"], ids=["between statements", "in a statement"]
+)
+async def test_a_cancelled_request_gives_its_connection_back(engine: AsyncEngine, statement: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        session = scope["state"]["session"]
+        await ask(session)
+        await ask(session, statement)
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(call(with_session(engine, app), http()))
+    await until(lambda: lent(engine) == 1)
+    await asyncio.sleep(0.05)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert lent(engine) == 0
+
+
+class Unit:
+    """A unit of work that is under way until it may end."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), False
+        self.failure: Exception | None = None
+
+    async def run(self, session: AsyncSession) -> None:
+        await ask(session)
+        self.begun.set()
+        await self.may_end.wait()
+        await ask(session)
+        self.ended = True
+        if self.failure:
+            raise self.failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await database.unbroken(scope["state"]["session"], self.run(scope["state"]["session"]))
+        await passed(scope, receive, send)
+
+
+async def test_work_that_is_under_way_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
+    unit = Unit()
+    request = asyncio.create_task(call(with_session(engine, unit), http()))
+    await unit.begun.wait()
+    request.cancel()
+    await asyncio.wait([request], timeout=0.05)
+    assert (request.done(), lent(engine)) == (False, 1)
+    unit.may_end.set()
+    await asyncio.wait([request])
+    assert (request.cancelled(), unit.ended, lent(engine)) == (True, True, 0)
+
+
+async def test_work_that_is_under_way_ends_though_its_request_is_cancelled_again(engine: AsyncEngine) -> None:
+    unit, closing = Unit(), set[asyncio.Task[None]]()
+    request = asyncio.create_task(call(with_session(engine, unit, closing), http()))
+    await unit.begun.wait()
+    request.cancel()
+    await until(lambda: len(closing) == 1)
+    request.cancel()
+    await asyncio.wait([request])
+    assert (unit.ended, len(closing)) == (False, 1)
+    unit.may_end.set()
+    await asyncio.gather(*closing)
+    assert (unit.ended, lent(engine)) == (True, 0)
+
+
+async def test_work_that_fails_after_its_request_was_cancelled_keeps_no_connection(engine: AsyncEngine) -> None:
+    unit = Unit()
+    unit.failure = ValueError("nobody expects this")
+    request = asyncio.create_task(call(with_session(engine, unit), http()))
+    await unit.begun.wait()
+    request.cancel()
+    unit.may_end.set()
+    await asyncio.wait([request])
+    assert (request.cancelled(), lent(engine)) == (True, 0)
+
+
+async def test_nothing_is_left_to_close_after_the_answer(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ask(scope["state"]["session"])
+        await passed(scope, receive, send)
+
+    closing: set[asyncio.Task[None]] = set()
+    await call(with_session(engine, app, closing), http())
+    await until(lambda: not closing)
+
+
+async def test_a_page_takes_no_connection_and_a_city_gives_its_own_back(site: Site) -> None:
+    engine = site.board._engine
     await site.client.get("/")
-    held = [await site.board._engine.connect() for _ in range(database.POOL_SIZE)]
-    try:
-        async with asyncio.timeout(5):
-            answers: list[httpx.Response] = await asyncio.gather(
-                *(site.client.post("/cities/", json={"name": f"C{n}", "population": n}) for n in range(50))
-            )
-    finally:
-        for connection in held:
-            await connection.close()
-    assert {answer.status_code for answer in answers} == {503}
-    assert all(answer.headers["retry-after"] for answer in answers)
+    assert (await site.client.post("/cities/", data=CITY, follow_redirects=True)).status_code == 200
+    assert lent(engine) == 0
