@@ -1,245 +1,325 @@
-"""`make bench`: measures the application against its targets and its peers, and prints a table.
-
-Everything it starts runs on 127.0.0.1 and in a temporary folder, and is gone when it ends, also after Ctrl+C.
-"""
+"""`make bench`: measures cityweb against its targets and its peers, on this machine, and prints one table."""
 
 import argparse
 import asyncio
-import importlib.util
-import json
 import os
+import platform
+import re
 import resource
-import secrets
 import shutil
 import signal
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import NoReturn
 
-import uvloop
+import asyncpg
+import httpx
+from sqlalchemy import make_url
 
-from benchmarks import load, machine, servers, stored, visitors
-from benchmarks.load import Figures, Target
-from benchmarks.servers import CITYWEB, GUNICORN, UVICORN, Server, cityweb, peer, running
-from cityweb import embedded
-from cityweb.database import POOL_SIZE
-from cityweb.models import POPULATION_MAX
+from cityweb import database, embedded
 
-FEW, SOME, MANY = 20, 32_000, 10_000_000
-"""Cities."""
+HERE = Path(__file__).parent
+TOP = HERE.parent
 STREAMS = 2_000
-FILES = 2 * STREAMS
-GZIP = ("-H", "Accept-Encoding: gzip")
-ADDS = ("-s", str(Path(__file__).with_name("add_cities.lua")))
-KB = 1000
+numbers = count(1)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long it takes, and how sure it is."""
-
-    rounds: int
-    seconds: int
-    changes: int
-    starts: int
-    biggest: int
-
-
-CAREFUL = Effort(rounds=7, seconds=4, changes=10, starts=5, biggest=MANY)
-QUICK = Effort(rounds=2, seconds=1, changes=3, starts=2, biggest=SOME)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the table; where there is no target, there is nothing to miss."""
-
-    number: str
-    work: str
-    target: str
-    ours: str
-    peer: str
-    ratio: str
-    ok: bool | None
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every measurement needs."""
-
-    postgres: embedded.Server
-    folder: Path
-    effort: Effort
-
-    def database(self, name: str, cities: int) -> str:
-        """A new database with so many cities; its address."""
-        say(f"filling {name} with {cities:,} cities")
-        return asyncio.run(stored.make(self.postgres, name, cities)).render_as_string(hide_password=False)
-
-    def in_turns(self, targets: dict[str, Target]) -> dict[str, Figures]:
-        """Requests per second of each."""
-        say(f"{self.effort.rounds} rounds of {', '.join(targets)}")
-        return load.in_turns(targets, self.effort.rounds, self.effort.seconds)
-
-
-# --- the measurements, in the order of the targets ---
-
-
-def reads(bench: Bench) -> Iterator[Line]:
-    """P1 and P2: the page against constants, and against designs that ask and render for each request."""
-    url = bench.database("reads", SOME)
-    with ExitStack() as stack:
-        ours = stack.enter_context(running(CITYWEB, "/readyz", **cityweb(url)))
-        bodies = {}
-        for encoding in ("identity", "gzip"):
-            bodies[encoding] = bench.folder / f"page.{encoding}"
-            body = visitors.exchange(ours.port, "/", encoding).partition(b"\r\n\r\n")[2]
-            bodies[encoding].write_bytes(body)
-
-        def constant(app: str, encoding: str) -> Server:
-            return stack.enter_context(running(peer(UVICORN, f"constant:{app}"), "/", BODY=str(bodies[encoding])))
-
-        plain, packed, bare = constant("app", "identity"), constant("app", "gzip"), constant("bare", "identity")
-        fastapi = stack.enter_context(
-            running(peer(UVICORN, "fastapi_cities:app"), "/cities/biggest", DATABASE_URL=url)
+def main() -> None:
+    """Measures what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short runs, and no table of 10,000,000 cities")
+    parser.add_argument("--only", default=",".join(MEASUREMENTS), help="some of %(default)s")
+    options = parser.parse_args()
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed: apt-get install wrk")
+    _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(machine())
+    print("\n| # | work | cityweb | beside it | ratio | target | |\n| --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder, embedded.serving(Path(folder)) as served:
+        asyncio.run(database.migrate(make_url(served.owner_url)))
+        quick = options.quick
+        bench = Bench(
+            served, rounds=3 if quick else 5, seconds=1 if quick else 3, most=200_000 if quick else 10_000_000
         )
-        django = stack.enter_context(running(peer(GUNICORN, "django_page:app"), "/", DATABASE_URL=url))
-        rates = bench.in_turns({
-            "page": Target(ours.url()),
-            "constant": Target(plain.url()),
-            "bare ASGI": Target(bare.url()),
-            "gzip page": Target(ours.url(), GZIP),
-            "gzip constant": Target(packed.url(), GZIP),
-            "FastAPI": Target(fastapi.url("/cities/biggest")),
-            "Django": Target(django.url()),
-        })
-    sizes = {encoding: f"{path.stat().st_size / KB:.1f} kB" for encoding, path in bodies.items()}
-    page, per_second = rates["page"], "req/s"
-    yield compare("P1", f"`GET /`, {sizes['identity']}", page, "Starlette, constant", rates["constant"], per_second, 0.95)
-    yield compare(
-        *("P1", f"`GET /`, gzip, {sizes['gzip']}", rates["gzip page"], "Starlette, constant", rates["gzip constant"]),
-        *(per_second, 0.95),
-    )
-    yield compare("P1", "`GET /`", page, "bare ASGI, constant", rates["bare ASGI"], per_second)
-    yield compare("P2", "`GET /`", page, "FastAPI, ORM, JSON for each request", rates["FastAPI"], per_second, 25)
-    yield compare("P2", "`GET /`", page, "Django, ORM, template for each request", rates["Django"], per_second)
+        for name in options.only.split(","):
+            bench.fill(20)
+            MEASUREMENTS[name](bench)
 
 
-def sizes(bench: Bench) -> Iterator[Line]:
-    """P3: the page, however many cities there are."""
-    counts = sorted({FEW, SOME, bench.effort.biggest})
-    with ExitStack() as stack:
-        targets = {}
-        for count in counts:
-            url = bench.database(f"cities_{count}", count)
-            targets[f"{count:,}"] = Target(stack.enter_context(running(CITYWEB, "/readyz", **cityweb(url))).url())
-        rates = bench.in_turns(targets)
-    few = rates[f"{FEW:,}"]
-    for count in counts[1:]:
-        yield compare("P3", f"`GET /`, {count:,} cities", rates[f"{count:,}"], f"{FEW} cities", few, "req/s", 0.95)
-
-
-def adds(bench: Bench) -> Iterator[Line]:
-    """P4: accepted adds, each into a database of its own, so that neither hears the other's changes."""
-    urls = [bench.database(name, SOME) for name in ("adds", "adds_of_peer")]
-    with (
-        running(CITYWEB, "/readyz", **cityweb(urls[0])) as ours,
-        # It has no page: 405 would do, and a 404 says as much.
-        running(peer(UVICORN, "asyncpg_add:app"), "/livez", DATABASE_URL=urls[1]) as bare,
-    ):
-        rates = bench.in_turns({
-            name: Target(server.url(), ADDS, ("--", secrets.token_hex(4)))
-            for name, server in (("adds", ours), ("asyncpg", bare))
-        })
-    yield compare("P4", "accepted adds, JSON", rates["adds"], "Starlette, asyncpg", rates["asyncpg"], "adds/s", 0.5)
-
-
-def streams(bench: Bench) -> Iterator[Line]:
-    """P5: two thousand readers of one worker, and what they cost."""
-    url = bench.database("watched", SOME)
-    say(f"{STREAMS:,} streams")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard != resource.RLIM_INFINITY and hard < FILES:
-        raise CannotMeasure(f"{STREAMS:,} streams need {FILES:,} open files, and only {hard:,} are allowed: ulimit -Hn.")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
-    with running(CITYWEB, "/readyz", **cityweb(url, CITYWEB_STREAMS="3000,3000")) as ours:
-        watched = uvloop.run(watch(bench, ours))
-    yield Line(
-        *("P5", f"a change reaches {STREAMS:,} streams", "≤ 1 s", f"{watched.seconds.text(2)} s", "", ""),
-        max(watched.seconds.values) <= 1,
-    )
-    each = watched.memory / STREAMS / KB
-    yield Line("P5", "memory a stream", "≤ 40 kB", f"{each:.1f} kB", "", "", each <= 40)  # noqa: PLR2004 (the target)
-    yield Line(
-        *("P5", f"database connections, {STREAMS:,} streams open", f"≤ {POOL_SIZE + 1} (pool, listener)"),
-        *(str(watched.connections), "", "", watched.connections <= POOL_SIZE + 1),
+def machine() -> str:
+    """What this ran on, and when."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    name = cpu[1] if cpu else platform.machine()
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {name}, {os.cpu_count()} cores, Python {platform.python_version()}, embedded"
+        " PostgreSQL 18; one worker on one core, wrk -t1 -c32 on another; medians of runs in turn (least-most)"
     )
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What the streams cost: the seconds of each change, bytes of memory for all, connections to the database."""
+class Bench:
+    """The measurements, on one embedded server."""
 
-    seconds: Figures
-    memory: int
-    connections: int
+    def __init__(self, served: embedded.Server, rounds: int, seconds: int, most: int) -> None:
+        self.served, self.rounds, self.seconds, self.most = served, rounds, seconds, most
+
+    # --- reading ---
+
+    def measure_page(self) -> None:
+        """P1: the page against a constant of the same size, plain and compressed."""
+        with self.cityweb() as (ours, _):
+            for label, headers in (("", ()), (", gzip", ("-H", "Accept-Encoding: gzip"))):
+                size = len(curl(ours, *headers))
+                with self.peer("constant", BENCH_BYTES=str(size)) as constant:
+                    pairs = self.pairs(partial(wrk, ours, self.seconds, *headers), partial(wrk, constant, self.seconds))
+                row("P1", f"`GET /`{label}, {size:,} bytes; a constant of Starlette", pairs, 0.95)
+
+    def measure_peers(self) -> None:
+        """P2: the page against designs that ask the database for each request."""
+        peers = (("constant", "/", None), ("fastapi_cities", "/cities/biggest", 25.0), ("django_page", "/", None))
+        with self.cityweb() as (ours, _):
+            for module, address, target in peers:
+                with self.peer(module) as peer:
+                    pairs = self.pairs(partial(wrk, ours, self.seconds), partial(wrk, peer + address, self.seconds))
+                row("P2", f"`GET /`; {module} `{address}`", pairs, target)
+
+    def measure_size(self) -> None:
+        """P3: the page of many cities against that of 20; each has its turn on the one database."""
+        for cities in (32_000, self.most):
+            rates: dict[int, list[float]] = {20: [], cities: []}
+            for _ in range(2):
+                for stored in rates:
+                    self.fill(stored)
+                    with self.cityweb() as (ours, _):
+                        wrk(ours, 1)
+                        rates[stored] += [wrk(ours, self.seconds) for _ in range(self.rounds)]
+            row("P3", f"`GET /`, {cities:,} cities; 20 cities", [rates[cities], rates[20]], 0.95)
+
+    # --- adding ---
+
+    def measure_adds(self) -> None:
+        """P4: accepted adds, as JSON, against the same INSERT and nothing else."""
+        script = ("-s", str(HERE / "add.lua"))
+        with self.cityweb() as (ours, _), self.peer("asyncpg_add") as peer:
+            pairs = self.pairs(partial(wrk, ours, self.seconds, *script), partial(wrk, peer, self.seconds, *script))
+        row("P4", "adds as JSON; the INSERT through plain asyncpg", pairs, 0.5)
+
+    # --- live ---
+
+    def measure_streams(self) -> None:
+        """P5: how soon the last of many readers has a change, what a reader costs, and how soon a stop is over."""
+        with self.cityweb() as (ours, process):
+            before = memory(process.pid)
+            seconds, connections, after, stop = asyncio.run(self.watch(ours, process))
+        line("P5", f"a change reaches the last of {STREAMS:,} readers", f"{seconds:.2f} s", "at most 1 s", seconds <= 1)
+        each = (after - before) / STREAMS / 1000
+        line("P5", "memory of a reader", f"{each:.0f} kB", "at most 40 kB", each <= 40)
+        line("P5", "connections to the database", str(connections), "at most 6", connections <= 6)
+        line("P5", "SIGTERM until the process has ended", f"{stop:.1f} s", "at most 5 s", stop <= 5)
+
+    async def watch(self, ours: str, process: "subprocess.Popen[str]") -> tuple[float, int, int, float]:
+        """Opens the streams, makes a change, waits for it everywhere, and stops the server."""
+        port = int(ours.rpartition(":")[2])
+        request = f"GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()
+        readers = []
+        for _ in range(STREAMS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            await reader.readuntil(b"</table></div></div>\n\n")
+            readers.append((reader, writer))
+        after = memory(process.pid)
+        async with httpx.AsyncClient() as client:
+            begun = time.perf_counter()
+            answer = await client.post(f"{ours}/cities/", json={"name": "Newest", "population": 99_999_999})
+            answer.raise_for_status()
+            await asyncio.gather(*(reader.readuntil(b"Newest") for reader, _ in readers))
+            seconds = time.perf_counter() - begun
+        connection = await asyncpg.connect(dsn(self.served.owner_url))
+        connections = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = 'cityweb_app'")
+        await connection.close()
+        begun = time.perf_counter()
+        process.terminate()
+        await asyncio.gather(*(reader.read() for reader, _ in readers))
+        await asyncio.to_thread(process.wait)
+        stop = time.perf_counter() - begun
+        for _, writer in readers:
+            writer.transport.abort()
+        return seconds, connections, after, stop
+
+    # --- the first visit ---
+
+    def measure_weight(self) -> None:
+        """P7: what a first visit transfers, heads included."""
+        with self.cityweb() as (ours, _):
+            page = curl(ours, "--compressed").decode()
+            addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+            gzip = ("-i", "-H", "Accept-Encoding: gzip")
+            weights = [len(curl(ours + address, *gzip)) for address in ("/", *addresses)]
+        line("P7", "the page, compressed, with its head", f"{weights[0]:,} bytes", "at most 4 kB", weights[0] <= 4_000)
+        whole = sum(weights)
+        line("P7", "a first visit, everything", f"{whole:,} bytes", "at most 30 kB", whole <= 30_000)
+
+    def measure_start(self) -> None:
+        """P8: `runserver` on a ready embedded database until the first 200."""
+        seconds = []
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(self.rounds + 1):
+                begun = time.perf_counter()
+                with self.cityweb(pinned="", DATABASE_URL="", CITYWEB_DATA=folder) as (ours, _):
+                    while httpx.get(ours).status_code != 200:
+                        time.sleep(0.01)
+                    seconds.append(time.perf_counter() - begun)
+        median = statistics.median(seconds[1:])
+        line("P8", "`runserver` until the first 200", f"{median:.2f} s", "at most 2 s", median <= 2)
+
+    # --- what they stand on ---
+
+    def fill(self, cities: int) -> None:
+        """The table with so many cities, made by SQL, all of them an hour old."""
+
+        async def insert() -> None:
+            connection = await asyncpg.connect(dsn(self.served.owner_url))
+            await connection.execute("TRUNCATE cities RESTART IDENTITY")
+            await connection.execute(
+                "INSERT INTO cities (name, name_key, name_bare, population, created_at)"
+                " SELECT 'City ' || n, 'city ' || n, 'city ' || n, 30000000 - 1000000 * least(n, 20) - n,"
+                " now() - interval '1 h' FROM generate_series(1, $1::int) n",
+                cities,
+            )
+            await connection.execute("VACUUM ANALYZE cities")
+            await connection.close()
+
+        asyncio.run(insert())
+
+    @contextmanager
+    def cityweb(self, pinned: str = "0", **environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+        """Our server, as `runserver` starts it, without the limits that one address would soon reach."""
+        given = {
+            "DATABASE_URL": self.served.url,
+            "CITYWEB_RATE_LIMIT": "off",
+            "CITYWEB_STREAMS": "3000,3000",
+            **environment,
+        }
+        with started([sys.executable, "manage.py", "runserver", "--port", "0"], pinned, given) as process:
+            assert process.stdout  # noqa: S101 (it is a pipe)
+            address = re.search(r"http://[^/]+", process.stdout.readline())
+            if not address:
+                sys.exit("cityweb did not start")
+            yield ready(address[0] + "/livez").removesuffix("/livez"), process
+
+    @contextmanager
+    def peer(self, module: str, **environment: str) -> Iterator[str]:
+        """A peer under the same server, on the same core."""
+        port = 8_500 + next(numbers)
+        command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
+        command += ["--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
+        with started(command, "0", {"DATABASE_URL": self.served.url, **environment}):
+            yield ready(f"http://127.0.0.1:{port}")
+
+    def pairs(self, ours: Callable[[], float], theirs: Callable[[], float]) -> Sequence[list[float]]:
+        """Both in turn, A B A B, after one run of each to warm up."""
+        ours(), theirs()
+        runs = [(ours(), theirs()) for _ in range(self.rounds)]
+        return [list(rates) for rates in zip(*runs, strict=True)]
 
 
-async def watch(bench: Bench, server: Server) -> Watched:
-    """Opens the streams, changes the board again and again, and leaves."""
-    visitors.leave(await visitors.open_streams(server.port, 1))
-    before = machine.memory(server.pid)
-    room = await visitors.open_streams(server.port, STREAMS)
-    seconds = []
-    for number in range(bench.effort.changes):
-        await asyncio.sleep(0.5)
-        # Each on top of the board.
-        population = POPULATION_MAX - bench.effort.changes + number
-        seconds.append(await visitors.change(room, server.port, f"Change {number}", population))
-    memory = machine.memory(server.pid) - before
-    connections = await stored.connections(bench.postgres, "watched")
-    visitors.leave(room)
-    return Watched(Figures(tuple(seconds)), memory, connections)
-
-
-def first_visit(bench: Bench) -> Iterator[Line]:
-    """P7: the bytes of a first visit."""
-    url = bench.database("visited", SOME)
-    with running(CITYWEB, "/readyz", **cityweb(url)) as ours:
-        visit = visitors.first_visit(ours.port)
-    for work, size, most in (
-        ("first visit: page, assets, first live event; gzip", visit.everything / KB, 30),
-        ("of it the page", visit.page / KB, 4),
-    ):
-        yield Line("P7", work, f"≤ {most} kB", f"{size:.1f} kB", "", "", size <= most)
-
-
-def start(bench: Bench) -> Iterator[Line]:
-    """P8: from `runserver` to the first 200, its own PostgreSQL started on the way."""
-    folder = bench.folder / "started"
-    say(f"{bench.effort.starts} starts")
-    with embedded.serving(folder) as server:
-        asyncio.run(stored.database.migrate(stored.make_url(server.owner_url)))
-    seconds = []
-    for _ in range(bench.effort.starts):
-        begun = time.monotonic()
-        with running(CITYWEB, "/", cores=machine.CORES, CITYWEB_DATA=str(folder)):
-            seconds.append(time.monotonic() - begun)
-    figures = Figures(tuple(seconds))
-    yield Line("P8", "`runserver` to the first 200", "≤ 2 s", f"{figures.text(2)} s", "", "", figures.median <= 2)  # noqa: PLR2004
-
-
-MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Line]]] = {
-    "P1": reads,
-    "P2": reads,
-    "P3": sizes,
-    "P4": adds,
-    "P5": streams,
-    "P7": first_visit,
-    "P8": start,
+MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
+    "P1": Bench.measure_page,
+    "P2": Bench.measure_peers,
+    "P3": Bench.measure_size,
+    "P4": Bench.measure_adds,
+    "P5": Bench.measure_streams,
+    "P7": Bench.measure_weight,
+    "P8": Bench.measure_start,
 }
+"""P6, one refresh whatever the number of those who wait, is counted exactly in tests/test_board.py."""
+
+
+@contextmanager
+def started(command: list[str], core: str, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process, on one core where there are more, until the block is left."""
+    pin = ["taskset", "-c", core] if core and (os.cpu_count() or 1) > 1 else []
+    process = subprocess.Popen(
+        [*pin, *command], cwd=TOP, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ready(url: str) -> str:
+    """The address, once something answers there."""
+    for _ in range(200):
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return url
+    sys.exit(f"nothing answers at {url}")
+
+
+def wrk(url: str, seconds: int, *arguments: str) -> float:
+    """Requests a second; stops where one was not answered well."""
+    pin = ["taskset", "-c", "1"] if (os.cpu_count() or 1) > 1 else []
+    done = subprocess.run(
+        [*pin, "wrk", "-t1", "-c32", f"-d{seconds}", *arguments, url],
+        env={**os.environ, "START": str(next(numbers))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if not rate or "Non-2xx" in done.stdout:
+        sys.exit(f"{url}: {done.stdout}")
+    return float(rate[1])
+
+
+def curl(url: str, *arguments: str) -> bytes:
+    """What a request transfers."""
+    return subprocess.run(["curl", "-s", *arguments, url], capture_output=True, check=True).stdout
+
+
+def dsn(url: str) -> str:
+    """The address as asyncpg reads it."""
+    return url.replace("postgresql+asyncpg", "postgresql")
+
+
+def memory(pid: int) -> int:
+    """The bytes that a process holds in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def row(name: str, work: str, pairs: Sequence[list[float]], target: float | None) -> None:
+    """Prints medians, their spread, the ratio and whether it is enough."""
+    ours, theirs = pairs
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    verdict = "" if target is None else "ok" if ratio >= target else "**miss**"
+    cells = (name, work, spread(ours), spread(theirs), f"{ratio:.2f}", str(target or ""), verdict)
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def spread(rates: list[float]) -> str:
+    """A median with the least and the most."""
+    return f"{statistics.median(rates):,.0f}/s ({min(rates):,.0f}-{max(rates):,.0f})"
+
+
+def line(name: str, work: str, measured: str, target: str, holds: bool) -> None:
+    """Prints a figure that has no peer."""
+    print(f"| {name} | {work} | {measured} | | | {target} | {'ok' if holds else '**miss**'} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
