@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import uvicorn
 from sqlalchemy import URL, make_url
@@ -75,7 +75,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # A stop must unwind: only then is the embedded server, if it is ours, stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
+    with suppress(KeyboardInterrupt), closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
         try:
             with explained(url):
                 asyncio.run(database.prepare(owner_url))

@@ -131,8 +131,12 @@ async def test_who_refuses_gzip_gets_the_plain_bytes() -> None:
     assert sent.body == BODY
 
 
-async def test_an_encoding_may_stand_in_a_second_header() -> None:
-    assert "content-encoding" in (await ask(page(), ("accept-encoding", "br"), GZIP)).headers
+BROTLI = ("accept-encoding", "br")
+
+
+@pytest.mark.parametrize("accepted", [(BROTLI, GZIP), (GZIP, BROTLI)])
+async def test_an_encoding_may_stand_in_a_header_of_its_own(accepted: Encoding) -> None:
+    assert "content-encoding" in (await ask(page(), *accepted)).headers
 
 
 # --- the ETag ---
@@ -150,6 +154,11 @@ async def test_each_encoding_has_its_own_etag() -> None:
 @encodings
 async def test_equal_bytes_have_equal_etags_in_every_process(encoding: Encoding) -> None:
     assert await ask(page(), *encoding) == await ask(page(), *encoding)
+
+
+async def test_packed_bytes_do_not_tell_when_they_were_packed() -> None:
+    # RFC 1952, 2.3: the fourth to seventh byte are a time, or zero.
+    assert (await ask(page(), GZIP)).body[4:8] == bytes(4)
 
 
 @encodings

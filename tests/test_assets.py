@@ -126,3 +126,16 @@ async def test_an_error_page_names_the_same_assets(site: Site) -> None:
 
     page, error = await site.client.get("/"), await site.client.get("/nowhere", headers={"accept": "text/html"})
     assert named(page.text) == named(error.text)
+
+
+@pytest.mark.parametrize("address", ["/static/site.css", "/static/site.css?v=", "/static/site.css?v=0123456789ab"])
+async def test_an_address_without_the_right_fingerprint_is_asked_for_each_time(site: Site, address: str) -> None:
+    assert (await site.client.get(address)).headers["cache-control"] == "no-cache"
+
+
+async def test_a_first_visit_weighs_at_most_30_kb_and_its_page_4(site: Site) -> None:
+    page = await site.client.get("/")
+    named = [str(tag.get("href") or tag["src"]) for tag in parse(page.text).select("link, script")]
+    weights = [int((await site.client.get(address)).headers["content-length"]) for address in ["/", *named]]
+    assert weights[0] <= 4_000
+    assert sum(weights) <= 30_000

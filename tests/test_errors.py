@@ -111,6 +111,10 @@ def test_a_sentence_of_its_own_takes_the_place_of_the_usual_one(asking: Scope) -
     assert errors.SENTENCES[400] not in said
 
 
+def test_an_unusual_status_has_a_sentence_too() -> None:
+    assert Refusal(418).text == errors.SENTENCES[400]
+
+
 # --- words ---
 
 

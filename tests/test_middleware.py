@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -263,6 +264,49 @@ async def test_a_request_that_is_cancelled_is_not_answered() -> None:
 async def test_a_head_of_16_kb_is_read_and_one_byte_more_is_refused(headers: Headers, expected: int) -> None:
     assert HEAD_BYTES == 16 * 1024
     assert await status(SecurityHeaders(passed, refuse), http(headers)) == expected
+
+
+UNREAD = [
+    ([(b"content-length", b"9")], True),
+    ([(b"content-length", b"0")], False),
+    ([(b"transfer-encoding", b"chunked")], True),
+    ([], False),
+]
+
+
+def closes(sent: list[Message]) -> bool:
+    return (b"connection", b"close") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(("headers", "expected"), UNREAD)
+@pytest.mark.parametrize("app", [passed, fail], ids=["answered", "failed"])
+async def test_a_body_that_nobody_read_closes_the_connection(app: ASGIApp, headers: Headers, expected: bool) -> None:
+    # Else the server would read it to its end, however long it is.
+    assert closes(await call(SecurityHeaders(app, refuse), http(headers))) is expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([{"type": "http.request", "body": b"whole"}], False),
+        ([{"type": "http.request", "body": b"h", "more_body": True}, {"type": "http.request", "body": b"t"}], False),
+        ([{"type": "http.request", "body": b"half", "more_body": True}], True),
+    ],
+)
+async def test_a_body_that_was_read_to_its_end_keeps_the_connection(parts: list[Message], expected: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in parts:
+            await receive()
+        await passed(scope, receive, send)
+
+    sent: list[Message] = []
+    coming_in = iter(parts)
+
+    async def receive() -> Message:
+        return next(coming_in)
+
+    await SecurityHeaders(app, refuse)(http([(b"transfer-encoding", b"chunked")]), receive, collect(sent))
+    assert closes(sent) is expected
 
 
 # --- KnownHost ---
@@ -669,6 +713,34 @@ async def test_a_cancelled_request_gives_its_connection_back(engine: AsyncEngine
     assert lent(engine) == 0
 
 
+async def test_500_cancelled_requests_give_every_connection_back(engine: AsyncEngine) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        await ask(scope["state"]["session"], "SELECT pg_sleep(1.5)")
+
+    closing: set[asyncio.Task[None]] = set()
+    middleware = with_session(engine, app, closing)
+    requests = [asyncio.create_task(call(middleware, http())) for _ in range(500)]
+    await until(lambda: lent(engine) == database.POOL_SIZE)
+    for request in requests:
+        request.cancel()
+    await asyncio.wait(requests)
+    await asyncio.gather(*closing)
+    assert lent(engine) == 0
+    async with engine.connect() as connection:
+        assert await connection.scalar(sql("SELECT 1")) == 1
+
+
+async def test_a_pool_exhausted_tenfold_is_a_503(site: Site) -> None:
+    await site.client.get("/")
+    async with AsyncExitStack() as held:
+        for _ in range(database.POOL_SIZE):
+            await held.enter_async_context(site.board._engine.connect())
+        adds = [site.client.post("/cities/", json={"name": f"C{n}", "population": n}) for n in range(50)]
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*adds)
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "5")}
+
+
 class Unit:
     """A unit of work that is under way until it may end."""
 
@@ -725,6 +797,23 @@ async def test_work_that_fails_after_its_request_was_cancelled_keeps_no_connecti
     unit.may_end.set()
     await asyncio.wait([request])
     assert (request.cancelled(), lent(engine)) == (True, 0)
+
+
+async def test_work_that_took_too_long_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
+    ended: list[bool] = []
+
+    async def work(session: AsyncSession) -> None:
+        await ask(session, "SELECT pg_sleep(0.2)")
+        ended.append(True)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        session = scope["state"]["session"]
+        with pytest.raises(TimeoutError):
+            await database.unbroken(session, work(session), seconds=0.05)
+        await passed(scope, receive, send)
+
+    await call(with_session(engine, app), http())
+    assert (ended, lent(engine)) == ([True], 0)
 
 
 async def test_nothing_is_left_to_close_after_the_answer(engine: AsyncEngine) -> None:

@@ -161,7 +161,7 @@ def is_free(port: int) -> bool:
 async def test_ctrl_c_stops_it_without_a_traceback(start_server: StartServer) -> None:
     running = start_server()
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(10) in {0, 130, -signal.SIGINT}
+    assert running.process.wait(10) == 0
 
 
 # --- the database ---

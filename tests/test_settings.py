@@ -1,5 +1,6 @@
 """Every setting: what it means, what it is where nobody sets it, and the sentence that answers a wrong one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ NAMES = [
     "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT", "CITYWEB_STREAMS",
     "CITYWEB_LISTEN_URL", "CITYWEB_ECHO",
 ]  # fmt: skip
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    code = (settings.TOP / "cityweb" / "settings.py").read_text()
+    docs = (settings.TOP / "docs" / "settings.md").read_text()
+    assert {"DATABASE_URL", *re.findall(r'"(CITYWEB_[A-Z_]+)"', code)} == set(NAMES)
+    assert [name for name in NAMES if f"`{name}`" not in docs] == []
+
 
 DEFAULTS = {
     "database_url": None,
