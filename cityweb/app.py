@@ -79,9 +79,12 @@ def create(settings: Settings) -> Starlette:
         with ending_at_signals(streams):
             yield {"assets": assets, "board": board, "limiter": limiter, "streams": streams}
         streams.close()
-        for task in (ready, following):
-            task.cancel()
-        await asyncio.gather(ready, following, *closing, board.close(), return_exceptions=True)
+        pending = {ready, following}
+        while pending:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1)
+        await asyncio.gather(*closing, board.close(), return_exceptions=True)
         await engine.dispose()
 
     def drawn(path: str) -> ASGIApp | None:

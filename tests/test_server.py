@@ -121,7 +121,7 @@ async def test_a_stop_ends_the_streams_and_the_process(start_server: StartServer
         running.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(8):
             assert [event async for event in live] == []
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
 
 
 async def test_a_stop_answers_the_adds_under_way(start_server: StartServer, empty: Addresses) -> None:
@@ -133,7 +133,7 @@ async def test_a_stop_answers_the_adds_under_way(start_server: StartServer, empt
         running.process.send_signal(signal.SIGTERM)
         outcomes = await asyncio.gather(*adds, return_exceptions=True)
     stored = [outcome for outcome in outcomes if not isinstance(outcome, BaseException) and outcome.status == 201]
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     (row,) = await run_sql(empty.app, "SELECT count(*) FROM cities")
     assert row["count"] >= len(stored)
 
@@ -161,7 +161,7 @@ def is_free(port: int) -> bool:
 async def test_ctrl_c_stops_it_without_a_traceback(start_server: StartServer) -> None:
     running = start_server()
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
 
 
 # --- the database ---
