@@ -799,6 +799,45 @@ async def test_work_that_fails_after_its_request_was_cancelled_keeps_no_connecti
     assert (request.cancelled(), lent(engine)) == (True, 0)
 
 
+async def test_a_request_that_is_cancelled_again_while_it_is_closed_gives_its_connection_back(
+    engine: AsyncEngine,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        await ask(scope["state"]["session"])
+        await asyncio.Event().wait()
+
+    closing: set[asyncio.Task[None]] = set()
+    request = asyncio.create_task(call(with_session(engine, app, closing), http()))
+    await until(lambda: lent(engine) == 1)
+    await asyncio.sleep(0.05)
+    request.cancel()
+    await asyncio.sleep(0)
+    request.cancel()
+    assert len(closing) == 1
+    await asyncio.gather(request, *closing, return_exceptions=True)
+    assert (request.cancelled(), lent(engine)) == (True, 0)
+
+
+async def test_work_that_has_not_yet_asked_the_database_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
+    begun, may_ask = asyncio.Event(), asyncio.Event()
+
+    async def work(session: AsyncSession) -> None:
+        begun.set()
+        await may_ask.wait()
+        await ask(session)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        await database.unbroken(scope["state"]["session"], work(scope["state"]["session"]))
+
+    request = asyncio.create_task(call(with_session(engine, app), http()))
+    await begun.wait()
+    request.cancel()
+    await asyncio.wait([request], timeout=0.05)
+    may_ask.set()
+    await asyncio.wait([request])
+    await until(lambda: lent(engine) == 0)
+
+
 async def test_work_that_took_too_long_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
     ended: list[bool] = []
 
