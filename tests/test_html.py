@@ -21,7 +21,6 @@ ADDRESSES = {
     "stream_board": "/events",
 }
 HTMX = Path("static/htmx-4.0.1-sse.min.js")
-TEMPLATES = sorted(html.TEMPLATES.glob("*.html"))
 
 EMPTY: Mapping[str, str] = {"name": "", "population": ""}
 
@@ -465,57 +464,11 @@ def test_every_asset_has_its_fingerprint() -> None:
     assert one(soup, "link[rel=icon]").get("href") == "/static/favicon.svg?v=1"
 
 
-def test_htmx_is_the_file_that_was_chosen() -> None:
-    chosen = "7f21d96de7f758ef00cfa7dd9144a3e16efa31d004f0960b40ed0728c1410642"
-    assert hashlib.sha256((html.TEMPLATES.parent / HTMX).read_bytes()).hexdigest() == chosen
-
-
 def test_the_page_takes_no_other_htmx() -> None:
     digest = hashlib.sha384((html.TEMPLATES.parent / HTMX).read_bytes()).digest()
     script = one(page(), "script[integrity]")
     assert script.get("integrity") == f"sha384-{base64.b64encode(digest).decode()}"
     assert str(script.get("src")).startswith(f"/{HTMX.as_posix()}")
-
-
-FORBIDDEN = {
-    "what htmx runs as code": r"hx-on|\bjs:|javascript:|hx-vals|hx-trigger\s*=\s*(\"[^\"]*\[|'[^']*\[)",
-    "an inline style": r"<style|\sstyle\s*=",
-    "an inline script": r"<script(?![^>]*\ssrc=)|\son[a-z]+\s*=",
-    "boosted links": r"hx-boost",
-    "unescaped text": r"\|\s*safe\b|autoescape|Markup",
-    "a comment that every visitor downloads": r"<!--",
-    "a literal address": r"(?:href|src|action|hx-get|hx-post|hx-sse:connect)\s*=\s*[\"'](?!\{\{|#)",
-    "the visitor": r"\brequest\b(?!_id)",
-}
-
-
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
-@pytest.mark.parametrize("what", FORBIDDEN)
-def test_no_template_holds(template: Path, what: str) -> None:
-    assert re.findall(FORBIDDEN[what], template.read_text(encoding="utf-8"), re.IGNORECASE) == []
-
-
-@pytest.mark.parametrize(
-    ("what", "sample"),
-    [
-        ("what htmx runs as code", '<a hx-on:click="x">'),
-        ("what htmx runs as code", '<a hx-trigger="click[ctrlKey]">'),
-        ("an inline style", '<p style="color:red">'),
-        ("an inline script", "<script>x</script>"),
-        ("an inline script", '<a onclick="x">'),
-        ("boosted links", '<body hx-boost="true">'),
-        ("unescaped text", "{{ name | safe }}"),
-        ("a comment that every visitor downloads", "<!-- x -->"),
-        ("a literal address", '<a href="/cities/">'),
-        ("the visitor", "{{ request.url }}"),
-    ],
-)
-def test_the_search_would_find(what: str, sample: str) -> None:
-    assert re.search(FORBIDDEN[what], sample, re.IGNORECASE)
-
-
-def test_there_are_templates_to_search() -> None:
-    assert len(TEMPLATES) >= 7
 
 
 def test_the_stylesheet_names_nothing_outside() -> None:

@@ -226,29 +226,21 @@ async def fill(site: Site, count: int) -> None:
     )
 
 
-async def test_landing_outside_the_board_names_rank_and_what_the_last_place_takes(site: Site) -> None:
-    await fill(site, 25)
-    outcome = await add(site.client, "plain", "Small", 1_500)
+LANDINGS = [
+    (25, 1_500, "Small added at rank 25, outside the top 20. The 20th place takes more than 6,000"),
+    (9_999, 0, "Small added at rank 10,000, outside the top 20. The 20th place takes more than 9,980,000"),
+    (10_001, 0, "Small added outside the top 10,000. The 20th place takes more than 9,982,000"),
+]
+
+
+@pytest.mark.parametrize(("others", "population", "status"), LANDINGS)
+async def test_landing_outside_the_board_names_rank_and_what_the_last_place_takes(
+    site: Site, others: int, population: int, status: str
+) -> None:
+    await fill(site, others)
+    outcome = await add(site.client, "plain", "Small", population)
     page = parse((await site.client.get(f"/?added={outcome.city_id}")).text)
-    assert text(one(page, "#status")) == (
-        "Small added at rank 25, outside the top 20. The 20th place takes more than 6,000"
-    )
-
-
-async def test_a_rank_is_counted_no_further_than_10_000(site: Site) -> None:
-    await fill(site, 10_001)
-    outcome = await add(site.client, "plain", "Small", 0)
-    page = parse((await site.client.get(f"/?added={outcome.city_id}")).text)
-    assert text(one(page, "#status")) == (
-        "Small added outside the top 10,000. The 20th place takes more than 9,982,000"
-    )
-
-
-async def test_rank_10_000_is_exact(site: Site) -> None:
-    await fill(site, 9_999)
-    outcome = await add(site.client, "plain", "Small", 0)
-    page = parse((await site.client.get(f"/?added={outcome.city_id}")).text)
-    assert text(one(page, "#status")).startswith("Small added at rank 10,000, outside the top 20.")
+    assert text(one(page, "#status")) == status
 
 
 @pytest.mark.parametrize("way", ["plain", "htmx"])
