@@ -62,7 +62,7 @@ def from_environment() -> Starlette:
 def create(settings: Settings) -> Starlette:
     """The application. Its `database_url` must be set: only `server.py` knows the embedded server."""
     assert settings.database_url  # noqa: S101 (said above)
-    engine = database.make_engine(settings.database_url, echo=settings.echo)
+    engine = database.make_engine(settings.database_url)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     assets = Assets()
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -178,9 +178,9 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
         case NoBoard():
             refusal = errors.no_board()
         case Full():
-            refusal = Refusal(503, errors.STREAMS_FULL, errors.RETRY_SECONDS)
+            refusal = Refusal(503, errors.STREAMS_FULL)
         case TooManyFromAddress():
-            refusal = Refusal(429, errors.TOO_MANY_STREAMS, errors.RETRY_SECONDS)
+            refusal = Refusal(429, errors.TOO_MANY_STREAMS)
         case _:
             refusal = Refusal(400)
     return errors.answer(request.scope, refusal)

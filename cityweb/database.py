@@ -37,11 +37,10 @@ class Unsafe(Exception):
     """The server would lose what it said it stored; the text names the setting and the way out."""
 
 
-def make_engine(url: URL, *, echo: bool = False) -> AsyncEngine:
+def make_engine(url: URL) -> AsyncEngine:
     """The pool of connections that serves requests; every wait in it is bounded."""
     return create_async_engine(
         url,
-        echo=echo,
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=PATIENCE_SECONDS,

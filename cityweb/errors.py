@@ -97,13 +97,16 @@ def problem(refusal: Refusal, **more: object) -> Response:
 
 def wants_json(scope: Scope) -> bool:
     """Whether the other side speaks JSON: it sends it, or takes it and no HTML."""
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json":
-        return True
-    accept = headers.get(b"accept", b"").lower()
-    return b"json" in accept and b"html" not in accept
+    accept = dict(scope["headers"]).get(b"accept", b"").lower()
+    return sends_json(scope) or (b"json" in accept and b"html" not in accept)
+
+
+def sends_json(scope: Scope) -> bool:
+    """Whether the body of a request is JSON, by its own word."""
+    kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def no_board() -> Refusal:
     """What is said where the database is away and no board was ever read."""
-    return Refusal(503, NO_BOARD, RETRY_SECONDS)
+    return Refusal(503, NO_BOARD)

@@ -88,11 +88,11 @@ async def add_city(request: Request[State]) -> ASGIApp:
     except SubmissionRefused as refused:
         return await _refuse(request, values, refused.errors)
     except TimeoutError:
-        return await _fail(request, values, Refusal(503, errors.UNCONFIRMED, RETRY_SECONDS))
+        return await _fail(request, values, Refusal(503, errors.UNCONFIRMED))
     except Exception as error:
         if not database.unavailable(error):
             raise
-        return await _fail(request, values, Refusal(503, retry_seconds=RETRY_SECONDS))
+        return await _fail(request, values, Refusal(503))
     if is_new:
         return await _welcome(request, city)
     taken = f"{ALREADY_STORED}: {city.name}, population {city.population:,}"
@@ -147,10 +147,6 @@ def _address(request: Request[State]) -> str:
     return request.client.host if request.client else ""
 
 
-def _is_json(request: Request[State]) -> bool:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-
-
 def _is_partial(request: Request[State]) -> bool:
     """Whether htmx asks for fragments; it calls a request "full" whose answer it takes a part of."""
     return request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
@@ -161,7 +157,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
     board = request.state["board"]
     board.heard()
     landed = f"{request.app.url_path_for('show_board')}?added={city.id}"
-    if _is_json(request):
+    if errors.sends_json(request.scope):
         document = {"id": city.id, "name": city.name, "population": city.population}
         return JSONResponse(document, HTTPStatus.CREATED, {"cache-control": "no-store", "location": landed})
     if not _is_partial(request):
@@ -184,7 +180,7 @@ async def _refuse(
 ) -> Response:
     """The 422 that names each field, says what is wrong with it and keeps what was typed."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    if _is_json(request):
+    if errors.sends_json(request.scope):
         if stored:
             entry = {"id": stored.id, "name": stored.name, "population": stored.population}
             return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=entry)
@@ -203,7 +199,7 @@ async def _fail(request: Request[State], values: Mapping[str, object], refusal: 
         drawing = await request.state["board"].current()
     except NoBoard:
         drawing = None
-    if drawing is None or _is_json(request):
+    if drawing is None or errors.sends_json(request.scope):
         return errors.answer(request.scope, refusal)
     form = Form(values=_typed(values))
     document = page_html(drawing.rows, form=form, problem=[refusal.text])

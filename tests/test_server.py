@@ -139,6 +139,15 @@ async def test_a_stop_answers_the_adds_under_way(start_server: StartServer, empt
     assert row["count"] >= len(stored)
 
 
+async def test_sql_that_is_shown_is_not_shown_twice(start_server: StartServer) -> None:
+    running = start_server(CITYWEB_ECHO="1")
+    assert httpx.get(f"{running.url}/cities/biggest").status_code == 200
+    running.stop()
+    assert running.process.stdout
+    # The log is on standard error; what SQLAlchemy's own echo prints would be here.
+    assert running.process.stdout.read() == ""
+
+
 async def test_workers_follow_a_supervisor_that_was_killed(start_server: StartServer) -> None:
     running = start_server("--workers", "2")
     port = int(running.url.rpartition(":")[2])
