@@ -100,8 +100,16 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=STOP_SECONDS,
         )
-        print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
         server = uvicorn.Server(config)
+
+        # From here on a signal is remembered, not raised: until uvicorn takes over, an exception could get lost in a
+        # callback of the garbage collector, and a shell that starts us in the background has SIGINT ignored.
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listening]).run()
         elif workers > 1:
