@@ -804,12 +804,14 @@ async def test_a_request_that_is_cancelled_again_while_it_is_closed_gives_its_co
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
         await ask(scope["state"]["session"])
+        asked.set()
         await asyncio.Event().wait()
 
+    asked = asyncio.Event()
     closing: set[asyncio.Task[None]] = set()
     request = asyncio.create_task(call(with_session(engine, app, closing), http()))
-    await until(lambda: lent(engine) == 1)
-    await asyncio.sleep(0.05)
+    await asked.wait()
+    assert lent(engine) == 1
     request.cancel()
     await asyncio.sleep(0)
     request.cancel()
