@@ -32,8 +32,9 @@ lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -c requirements-embedded.txt --extra embedded --extra dev -o requirements-dev.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements-dev.txt --extra embedded --extra bench -o requirements-bench.txt
 
+# Extras are kept: an older pip takes `coverage[toml]` for another package than the pinned `coverage`.
 LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
-	--no-annotate --python-version 3.11
+	--no-annotate --no-strip-extras --python-version 3.11
 
 .venv/run: requirements-embedded.txt
 	@$(INSTALL)
