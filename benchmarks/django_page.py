@@ -4,7 +4,7 @@ import os
 
 import django
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template import engines
@@ -50,11 +50,10 @@ class City(models.Model):
         managed = False
 
 
-async def show_board(request: HttpRequest) -> HttpResponse:
+def show_board(request: HttpRequest) -> HttpResponse:
     """The page, rendered for this request."""
-    cities = [city async for city in City.objects.order_by("-population", "id")[:20]]
-    return HttpResponse(PAGE.render({"cities": cities}, request))
+    return HttpResponse(PAGE.render({"cities": City.objects.order_by("-population", "id")[:20]}, request))
 
 
 urlpatterns = [path("", show_board)]
-app = get_asgi_application()
+app = get_wsgi_application()

@@ -29,6 +29,7 @@ from cityweb import database, embedded
 HERE = Path(__file__).parent
 TOP = HERE.parent
 STREAMS = 2_000
+GZIP = ("-H", "Accept-Encoding: gzip")
 numbers = count(1)
 
 
@@ -77,7 +78,7 @@ class Bench:
     def measure_page(self) -> None:
         """P1: the page against a constant of the same size, plain and compressed."""
         with self.cityweb() as (ours, _):
-            for label, headers in (("", ()), (", gzip", ("-H", "Accept-Encoding: gzip"))):
+            for label, headers in (("", ()), (", gzip", GZIP)):
                 size = len(curl(ours, *headers))
                 with self.peer("constant", BENCH_BYTES=str(size)) as constant:
                     pairs = self.pairs(partial(wrk, ours, self.seconds, *headers), partial(wrk, constant, self.seconds))
@@ -85,12 +86,17 @@ class Bench:
 
     def measure_peers(self) -> None:
         """P2: the page against designs that ask the database for each request."""
-        peers = (("constant", "/", None), ("fastapi_cities", "/cities/biggest", 25.0), ("django_page", "/", None))
+        peers = (
+            ("FastAPI", partial(self.peer, "fastapi_cities"), "/cities/biggest", 25.0),
+            ("Django", self.django, "/", None),
+        )
         with self.cityweb() as (ours, _):
-            for module, address, target in peers:
-                with self.peer(module) as peer:
-                    pairs = self.pairs(partial(wrk, ours, self.seconds), partial(wrk, peer + address, self.seconds))
-                row("P2", f"`GET /`; {module} `{address}`", pairs, target)
+            for name, serving, address, target in peers:
+                with serving() as peer:
+                    pairs = self.pairs(
+                        partial(wrk, ours, self.seconds, *GZIP), partial(wrk, peer + address, self.seconds, *GZIP)
+                    )
+                row("P2", f"`GET /` as browsers ask for it; {name}, `{address}`", pairs, target)
 
     def measure_size(self) -> None:
         """P3: the page of many cities between two looks at that of 20, on one database."""
@@ -109,7 +115,12 @@ class Bench:
     def measure_adds(self) -> None:
         """P4: accepted adds, as JSON, against the same INSERT and nothing else."""
         script = ("-s", str(HERE / "add.lua"))
-        with self.cityweb() as (ours, _), self.peer("asyncpg_add") as peer:
+        # Two databases: else we would answer the notes of what the peer adds, while it is measured.
+        with (
+            self.another_database() as url,
+            self.cityweb() as (ours, _),
+            self.peer("asyncpg_add", DATABASE_URL=url) as peer,
+        ):
             pairs = self.pairs(partial(wrk, ours, self.seconds, *script), partial(wrk, peer, self.seconds, *script))
         row("P4", "adds as JSON; the INSERT through plain asyncpg", pairs, 0.5)
 
@@ -162,8 +173,7 @@ class Bench:
         with self.cityweb() as (ours, _):
             page = curl(ours, "--compressed").decode()
             addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
-            gzip = ("-i", "-H", "Accept-Encoding: gzip")
-            weights = [len(curl(ours + address, *gzip)) for address in ("/", *addresses)]
+            weights = [len(curl(ours + address, "-i", *GZIP)) for address in ("/", *addresses)]
         line("P7", "the page, compressed, with its head", f"{weights[0]:,} bytes", "at most 4 kB", weights[0] <= 4_000)
         whole = sum(weights)
         line("P7", "a first visit, everything", f"{whole:,} bytes", "at most 30 kB", whole <= 30_000)
@@ -217,12 +227,40 @@ class Bench:
             yield ready(address[0] + "/livez").removesuffix("/livez"), process
 
     @contextmanager
+    def another_database(self) -> Iterator[str]:
+        """A second database with the same schema and no city, gone when the block is left."""
+        server = make_url(self.served.owner_url).set(username="postgres", database="postgres")
+        another = make_url(self.served.owner_url).set(database="another")
+
+        async def run(statement: str) -> None:
+            connection = await asyncpg.connect(dsn(server.render_as_string()))
+            await connection.execute(statement)
+            await connection.close()
+
+        asyncio.run(run("CREATE DATABASE another OWNER cityweb_owner"))
+        try:
+            asyncio.run(database.migrate(another))
+            yield make_url(self.served.url).set(database="another").render_as_string()
+        finally:
+            asyncio.run(run("DROP DATABASE another WITH (FORCE)"))
+
+    @contextmanager
     def peer(self, module: str, **environment: str) -> Iterator[str]:
         """A peer under the same server, on the same core."""
         port = 8_500 + next(numbers)
         command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
-        command += ["--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
+        command += ["--loop", "uvloop", "--http", "httptools", "--no-server-header", "--no-proxy-headers"]
+        command += ["--no-access-log", "--log-level", "warning"]
         with started(command, "0", {"DATABASE_URL": self.served.url, **environment}):
+            yield ready(f"http://127.0.0.1:{port}")
+
+    @contextmanager
+    def django(self) -> Iterator[str]:
+        """Django under gunicorn with threads, its fast form, on the same core."""
+        port = 8_500 + next(numbers)
+        command = [sys.executable, "-m", "gunicorn", "django_page:app", "--chdir", str(HERE), "-b", f"127.0.0.1:{port}"]
+        command += ["--worker-class", "gthread", "--threads", "5", "--log-level", "warning"]
+        with started(command, "0", {"DATABASE_URL": self.served.url}):
             yield ready(f"http://127.0.0.1:{port}")
 
     def pairs(self, ours: Callable[[], float], theirs: Callable[[], float]) -> Sequence[list[float]]:
@@ -248,14 +286,15 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
 def started(command: list[str], core: str, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     """A process, on one core where there are more, until the block is left."""
     pin = ["taskset", "-c", core] if core and (os.cpu_count() or 1) > 1 else []
-    process = subprocess.Popen(
-        [*pin, *command], cwd=TOP, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*pin, *command], cwd=TOP, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def ready(url: str) -> str:
@@ -281,7 +320,7 @@ def wrk(url: str, seconds: int, *arguments: str) -> float:
         check=True,
     )
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    if not rate or "Non-2xx" in done.stdout:
+    if not rate or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         sys.exit(f"{url}: {done.stdout}")
     return float(rate[1])
 
