@@ -1,5 +1,6 @@
 """What can be done with cities: the only SQL of the application."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -56,12 +57,11 @@ BIGGEST = (
 async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
     """The board: the biggest cities, biggest first, among equals the earliest added first.
 
-    Reads on a connection of its own, without a transaction, and once more where that connection turns out broken.
+    Reads on a connection of its own, and once more where that connection turns out broken.
     """
     for last_try in (False, True):
         try:
             async with engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
                 return tuple(Place(*row) for row in await connection.execute(BIGGEST))
         except (DBAPIError, ConnectionError) as error:
             if last_try or not database.disconnected(error):
@@ -76,38 +76,41 @@ INSERT = (
     .on_conflict_do_nothing()
     .returning(TABLE.c.id, TABLE.c.name, TABLE.c.population)
 )
-STORED = select(TABLE.c.id, TABLE.c.name, TABLE.c.population).where(TABLE.c.name_key == bindparam("name_key"))
+STORED = select(
+    TABLE.c.id,
+    TABLE.c.name,
+    TABLE.c.population,
+    func.extract("epoch", func.now() - TABLE.c.created_at).label("age"),
+).where(TABLE.c.name_key == bindparam("name_key"))
 
 
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
     """The stored city of this name, and whether it was this call that stored it.
 
-    The unique key decides, never a look before. `given` tells our own row where the answer to COMMIT was lost, so that
-    nobody hears that somebody else stored the city they have just added.
+    One statement, and so its own transaction; the unique key decides, never a look before. Where its answer was lost, a
+    row just like ours that is younger than our first try is ours: nobody hears that somebody else stored the city they
+    have just added.
     """
+    begun = time.monotonic()
     city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
-    given: set[int] = set()
 
-    def insert_or_find(session: Session) -> Stored:
-        with session.begin():
-            row = session.execute(INSERT, city).one_or_none()
-            if row:
-                given.add(row.id)
-            else:
-                row = session.execute(STORED, city).one()
-        return Stored(*row)
+    def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
+        with session:
+            if row := session.execute(INSERT, city).one_or_none():
+                return Stored(*row), True
+            id_, *stored, age = session.execute(STORED, city).one()
+        is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - begun
+        return Stored(id_, *stored), is_ours
 
-    for last_try in (False, True):
+    for is_second_try in (False, True):
         try:
-            stored = await session.run_sync(insert_or_find)
+            return await session.run_sync(insert_or_find, is_second_try)
         except (DBAPIError, NoResultFound, ConnectionError) as error:
             # NoResultFound: whoever stored the name removed it between our two statements.
-            if last_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
+            if is_second_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
                 raise
             await database.breathe()
-        else:
-            return stored, stored.id in given
-    raise AssertionError  # pragma: no cover (the last try returns or raises)
+    raise AssertionError  # pragma: no cover (the second try returns or raises)
 
 
 async def landing(session: AsyncSession, city_id: int) -> Landing | None:

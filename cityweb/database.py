@@ -38,9 +38,13 @@ class Unsafe(Exception):
 
 
 def make_engine(url: URL) -> AsyncEngine:
-    """The pool of connections that serves requests; every wait in it is bounded."""
+    """The pool of connections that serves requests; every wait in it is bounded.
+
+    A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
+    """
     return create_async_engine(
         url,
+        isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=PATIENCE_SECONDS,

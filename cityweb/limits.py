@@ -57,7 +57,6 @@ class Limiter:
         if self._refused.get(network, 0.0) > now:
             return max(1, round(self._refused[network] - now))
         async with self._engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             if not self._salt:
                 self._salt = bytes(await connection.scalar(SALT))
             # Nobody who reads the table learns who added a city.

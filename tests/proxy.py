@@ -9,8 +9,8 @@ from typing import Self
 
 from sqlalchemy import URL
 
-COMMITTED = b"COMMIT\0"
-"""What PostgreSQL says of a commit, in its message CommandComplete."""
+STORED = b"INSERT 0 1\0"
+"""What PostgreSQL says, in its message CommandComplete, of a row that is stored and committed."""
 
 
 class Proxy:
@@ -97,7 +97,7 @@ class Proxy:
         return await asyncio.open_connection(self.database.host, self.database.port or 5432)
 
     def _loses(self, chunk: bytes) -> bool:
-        if self.answers_to_lose and COMMITTED in chunk:
+        if self.answers_to_lose and STORED in chunk:
             self.answers_to_lose -= 1
             self.lost += 1
             return True

@@ -29,7 +29,7 @@ async def add(engine: AsyncEngine, name: str, population: int = 5) -> bool:
         return is_new
 
 
-async def test_20_lost_answers_to_commit_lose_nothing_and_lie_to_nobody(proxied: tuple[AsyncEngine, Proxy]) -> None:
+async def test_20_lost_answers_lose_nothing_and_lie_to_nobody(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
     await add(engine, "First")
     for number in range(20):
@@ -46,10 +46,26 @@ async def test_a_taken_name_stays_taken_when_the_answer_is_lost(proxied: tuple[A
     assert await add(engine, "paris") is False
 
 
-async def test_a_second_disconnect_is_raised(proxied: tuple[AsyncEngine, Proxy]) -> None:
+async def test_a_city_like_ours_that_was_stored_before_is_not_ours(proxied: tuple[AsyncEngine, Proxy]) -> None:
+    engine, proxy = proxied
+    await add(engine, "Paris")
+    await run_sql(
+        proxy.database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cityweb'"
+    )
+    assert await add(engine, "Paris") is False
+
+
+async def test_a_second_disconnect_is_raised(
+    proxied: tuple[AsyncEngine, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, proxy = proxied
     await add(engine, "First")
-    proxy.answers_to_lose = 2
+    proxy.answers_to_lose = 1
+
+    async def cut() -> None:
+        proxy.down()
+
+    monkeypatch.setattr(database, "breathe", cut)
     with pytest.raises((DBAPIError, OSError)) as raised:
         await add(engine, "Second")
     assert database.unavailable(raised.value)
