@@ -32,6 +32,11 @@ class Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
         """Sends the answer in the form that the request takes."""
+        for message in self.messages(scope):
+            await send(message)
+
+    def messages(self, scope: Scope) -> tuple[Message, Message]:
+        """The head and the body, in the form that the request takes."""
         form, known = self.plain, b""
         for name, value in scope["headers"]:
             if name == b"accept-encoding":
@@ -40,11 +45,8 @@ class Answer:
             elif name == b"if-none-match":
                 known = value
         if known and form.is_known(known):
-            await send(form.not_modified)
-            await send(NO_BODY)
-        else:
-            await send(form.start)
-            await send(NO_BODY if scope["method"] == "HEAD" else form.content)
+            return form.not_modified, NO_BODY
+        return form.start, NO_BODY if scope["method"] == "HEAD" else form.content
 
 
 class _Form:

@@ -24,10 +24,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from cityweb import database, errors, html, settings, views
+from cityweb.answers import Answer
 from cityweb.assets import Assets
 from cityweb.board import Board, NoBoard
 from cityweb.errors import Refusal
 from cityweb.limits import Limiter
+from cityweb.log import Requests
 from cityweb.middleware import Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.models import BOARD_SIZE
 from cityweb.settings import Settings
@@ -70,6 +72,7 @@ def create(settings: Settings) -> Starlette:
     board = Board(engine, streams)
     limit = settings.rate_limit
     limiter = limit and Limiter(engine, limit.burst, limit.per_minute, limit.per_hour)
+    requests = Requests()
     closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -86,16 +89,16 @@ def create(settings: Settings) -> Starlette:
             _, pending = await asyncio.wait(pending, timeout=1)
         await asyncio.gather(*closing, board.close(), return_exceptions=True)
         await engine.dispose()
+        requests.flush()
 
-    def drawn(path: str) -> ASGIApp | None:
+    def drawn(path: str) -> Answer | None:
         return DRAWN[path](board.drawn) if path in DRAWN and board.drawn else None
 
     app = Starlette(
         routes=ROUTES,
         middleware=[
-            Middleware(SecurityHeaders, refuse=refuse),
+            Middleware(SecurityHeaders, refuse=refuse, requests=requests),
             Middleware(KnownHost, hosts=settings.hosts, refuse=refuse),
-            Middleware(Drawn, find=drawn),
             Middleware(SameOrigin, refuse=refuse),
             Middleware(SessionMiddleware, sessions=sessions, closing=closing),
         ],
@@ -103,6 +106,8 @@ def create(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    # Outside of Starlette's own error middleware, which a drawn answer has no need of.
+    app.middleware_stack = Drawn(app.build_middleware_stack(), drawn, settings.hosts, requests)
     html.set_globals(
         url_for=app.url_path_for,
         asset=lambda name: f"{app.url_path_for('show_asset', name=name)}?v={assets.fingerprints[name]}",

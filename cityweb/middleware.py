@@ -1,15 +1,18 @@
-"""What wraps every request, from the outside in: headers, host, same origin, session."""
+"""What wraps every request, from the outside in: drawn answers, headers, host, same origin, session."""
 
 import asyncio
-import itertools
 import logging
 import re
-import secrets
+import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cityweb.answers import Answer
+from cityweb.log import Requests
 
 HEAD_BYTES = 16_384
 """The longest head of a request: its header names and values added up."""
@@ -37,37 +40,83 @@ Refuse = Callable[[Scope, int], ASGIApp]
 log = logging.getLogger("cityweb.requests")
 
 
+class Drawn:
+    """Sends what is drawn already before anything else is done: most visitors read, and that costs next to nothing.
+
+    Only a request that the whole way would answer alike is answered here: the plainest one, without a query or a body,
+    for one known host, with a head of the usual length. All others go the whole way.
+    """
+
+    def __init__(
+        self, app: ASGIApp, find: Callable[[str], Answer | None], hosts: Sequence[str], requests: Requests
+    ) -> None:
+        self.app, self.find, self.requests = app, find, requests
+        self.knows = host_rule(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the drawn answer of the address, if it has one and the request is plain."""
+        answer = self.find(scope["path"]) if scope["type"] == "http" and self._is_plain(scope) else None
+        if answer:
+            begun = time.perf_counter()
+            start, body = answer.messages(scope)
+            await send({**start, "headers": [*start["headers"], *security_headers(scope)]})
+            await send(body)
+            self.requests.note(self.requests.next_id(), scope["method"], scope["path"], start["status"], begun)
+        else:
+            await self.app(scope, receive, send)
+
+    def _is_plain(self, scope: Scope) -> bool:
+        if scope["query_string"] or scope["method"] not in {"GET", "HEAD"}:
+            return False
+        size = hosts = 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"host":
+                if not self.knows(value):
+                    return False
+                hosts += 1
+            elif name in BODY_HEADERS:
+                return False
+        return hosts == 1 and size <= HEAD_BYTES
+
+
+BODY_HEADERS = {b"content-length", b"transfer-encoding"}
+
+
+def security_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers that every answer has."""
+    return HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
+
+
 class SecurityHeaders:
-    """Gives every answer its security headers and every request its id, and answers what nobody else caught.
+    """Gives every answer its security headers, every request an id and a line in the log, and answers what failed.
 
     A failure after the answer has begun is raised on: the server then cuts the connection, so that half an answer never
     looks whole.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
-        self.app, self.refuse = app, refuse
-        self.process = secrets.token_hex(4)
-        self.numbers = itertools.count(1)
+    def __init__(self, app: ASGIApp, refuse: Refuse, requests: Requests) -> None:
+        self.app, self.refuse, self.requests = app, refuse, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Adds the headers, and answers what failed."""
+        """Adds the headers, answers what failed, and notes the request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        security = HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
-        begun = False
+        begun = time.perf_counter()
+        status: int | None = None
         size, unread = 0, False
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             unread = unread or name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 # Without it the server would read a refused body to its end.
                 closing = [(b"connection", b"close")] if unread else []
-                message = {**message, "headers": [*message["headers"], *security, *closing]}
+                message = {**message, "headers": [*message["headers"], *security_headers(scope), *closing]}
             await send(message)
 
         async def receive_to_the_end() -> Message:
@@ -76,7 +125,7 @@ class SecurityHeaders:
             unread = bool(message.get("more_body"))
             return message
 
-        request_id = scope.setdefault("state", {})["request_id"] = f"{self.process}-{next(self.numbers):x}"
+        request_id = scope.setdefault("state", {})["request_id"] = self.requests.next_id()
         app = self.app
         if size > HEAD_BYTES:
             app = self.refuse(scope, 431)
@@ -84,9 +133,11 @@ class SecurityHeaders:
             await app(scope, receive_to_the_end, send_with_headers)
         except Exception:
             log.exception("failed", extra={"request_id": request_id})
-            if begun:
+            if status:
                 raise
             await self.refuse(scope, 500)(scope, receive, send_with_headers)
+        finally:
+            self.requests.note(request_id, scope["method"], scope["path"], status, begun)
 
 
 class KnownHost:
@@ -94,37 +145,33 @@ class KnownHost:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], refuse: Refuse) -> None:
         self.app, self.refuse = app, refuse
-        self.any = "*" in hosts
-        self.exact = {host.encode() for host in hosts}
-        self.endings = tuple(host[1:].encode() for host in hosts if host.startswith("*."))
+        self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a known host pass."""
         app = self.app
-        if scope["type"] == "http" and not self._knows([value for name, value in scope["headers"] if name == b"host"]):
-            app = self.refuse(scope, 400)
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not self.knows(hosts[0]):
+                app = self.refuse(scope, 400)
         await app(scope, receive, send)
 
-    def _knows(self, hosts: list[bytes]) -> bool:
-        match = HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
-        return match is not None and (self.any or match[1] in self.exact or match[1].endswith(self.endings))
+
+def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
+    """Says of the value of a Host header whether it names one of these hosts, `*.` and `*` included."""
+    exact = {host.encode() for host in hosts}
+    endings = tuple(host[1:].encode() for host in hosts if host.startswith("*."))
+
+    @lru_cache(HOSTS_REMEMBERED)
+    def knows(host: bytes) -> bool:
+        match = HOST.fullmatch(host.lower())
+        return match is not None and ("*" in hosts or match[1] in exact or match[1].endswith(endings))
+
+    return knows
 
 
 HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
-
-
-class Drawn:
-    """Sends what is drawn already before a route is looked for: most visitors read, and that costs next to nothing."""
-
-    def __init__(self, app: ASGIApp, find: Callable[[str], ASGIApp | None]) -> None:
-        self.app, self.find = app, find
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a plain GET or HEAD of an address that has a drawn answer."""
-        app = self.app
-        if scope["type"] == "http" and scope["method"] in {"GET", "HEAD"} and not scope["query_string"]:
-            app = self.find(scope["path"]) or app
-        await app(scope, receive, send)
+HOSTS_REMEMBERED = 256
 
 
 class SameOrigin:

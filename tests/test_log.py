@@ -1,14 +1,19 @@
 """The log: one line of JSON whatever a visitor typed, and a configuration that the standard library takes."""
 
+import asyncio
 import json
 import logging
 import logging.config
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cityweb import log
 from cityweb.log import JSONLines
@@ -149,3 +154,53 @@ def test_nothing_is_logged_to_standard_output(capsys: pytest.CaptureFixture[str]
     logging.config.dictConfig(log.configuration(echo=True))
     logging.getLogger("cityweb").error("it happened")
     assert capsys.readouterr().out == ""
+
+
+# --- requests ---
+
+
+async def note(method: str = "GET", path: str = "/") -> None:
+    """Writes the line of one request."""
+    requests = log.Requests()
+    requests.note(requests.next_id(), method, path, 200, time.perf_counter())
+    requests.flush()
+
+
+async def test_the_line_of_a_request_says_what_was_asked_and_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    await note()
+    (line,) = capsys.readouterr().err.splitlines()
+    said = read(line)
+    assert datetime.now(UTC) - datetime.fromisoformat(said["time"]) < timedelta(seconds=5)
+    assert 0 <= said["milliseconds"] < 5_000
+    assert {name: said[name] for name in said.keys() - {"time", "milliseconds", "request_id"}} == {
+        "level": "info",
+        "logger": "cityweb.requests",
+        "message": "answered",
+        "method": "GET",
+        "path": "/",
+        "status": 200,
+    }
+
+
+@given(st.text(), st.text(st.characters(), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_that_is_asked_for_forges_a_line(capsys: pytest.CaptureFixture[str], path: str, method: str) -> None:
+    asyncio.run(note(method, path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (read(line)["path"], read(line)["method"]) == (path, method)
+
+
+async def test_a_long_address_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    await note(path="/" * 60_000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(read(line)["path"]) == log.PATH_MAX
+
+
+async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture[str]) -> None:
+    requests = log.Requests()
+    for _ in range(3):
+        requests.note(requests.next_id(), "GET", "/", 200, time.perf_counter())
+    assert capsys.readouterr().err == ""
+    await asyncio.sleep(2 * log.FLUSH_SECONDS)
+    written = capsys.readouterr().err.splitlines()
+    assert len({read(line)["request_id"] for line in written}) == 3

@@ -1,6 +1,7 @@
 """What wraps every request: headers, host, same origin, session."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -14,7 +15,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cityweb import cities, database
-from cityweb.middleware import HEAD_BYTES, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
+from cityweb.answers import Answer
+from cityweb.log import FLUSH_SECONDS, Requests
+from cityweb.middleware import HEAD_BYTES, Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
 from tests.conftest import Addresses, Site, until
 from tests.pages import HTMX, one, parse, text
 
@@ -63,12 +66,13 @@ NOTHING = object()
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda app: SecurityHeaders(app, refuse),
+        lambda app: Drawn(app, {"/": DRAWN}.get, [], Requests()),
+        lambda app: SecurityHeaders(app, refuse, Requests()),
         lambda app: KnownHost(app, [], refuse),
         lambda app: SameOrigin(app, refuse),
         lambda app: SessionMiddleware(app, NOTHING, set()),  # type: ignore[arg-type]
     ],
-    ids=["SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
+    ids=["Drawn", "SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
 )
 async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
     seen: list[Scope] = []
@@ -80,6 +84,52 @@ async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
     await wrap(app)(scope, nobody, collect([]))
     assert seen == [{"type": "lifespan", "headers": [(b"x", b"x" * HEAD_BYTES)]}]
     assert seen[0] is scope
+
+
+# --- Drawn ---
+
+LOCAL = ("host", "testserver")
+DRAWN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
+    ("GET", [LOCAL]),
+    ("HEAD", [LOCAL]),
+    ("GET", [LOCAL, ("accept-encoding", "gzip")]),
+    ("GET", [LOCAL, ("accept-encoding", "gzip;q=0")]),
+    ("GET", [LOCAL, ("if-none-match", "*")]),
+    ("GET", [LOCAL, ("hx-request", "true")]),
+    ("GET", [("host", "TESTSERVER:80")]),
+    ("GET", [("host", "evil.example")]),
+    ("GET", [LOCAL, LOCAL]),
+    ("GET", []),
+    ("GET", [LOCAL, ("content-length", "5")]),
+    ("GET", [LOCAL, ("content-length", "0")]),
+    ("GET", [LOCAL, ("transfer-encoding", "chunked")]),
+    ("GET", [LOCAL, ("x", "x" * HEAD_BYTES)]),
+    ("POST", [LOCAL]),
+    ("OPTIONS", [LOCAL]),
+]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("method", "headers"), DRAWN_AND_NOT)
+async def test_what_is_drawn_is_sent_as_the_whole_way_would_send_it(
+    site: Site, scheme: str, method: str, headers: list[tuple[str, str]]
+) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    scope = {**http(raw, method, scheme), "state": {"board": site.board, "streams": site.streams}, "app": site.app}
+    short = await call(site.app, {**scope, "query_string": b""})
+    # A query is enough to send a request the whole way.
+    assert await call(site.app, {**scope, "query_string": b"x"}) == short
+
+
+async def test_what_is_drawn_goes_no_further_and_all_else_does() -> None:
+    async def ask(path: str, query: bytes = b"") -> int:
+        scope = {**http([(b"host", b"testserver")], "GET"), "path": path, "query_string": query}
+        return await status(Drawn(passed, {"/": DRAWN}.get, ["testserver"], Requests()), scope)
+
+    assert [await ask("/"), await ask("/", b"x"), await ask("/other")] == [200, 204, 204]
+
+
+DRAWN: Answer = Answer(b"<p>Tokyo</p>", "text/html", {})
 
 
 # --- SecurityHeaders ---
@@ -205,7 +255,7 @@ async def test_each_request_has_its_own_id() -> None:
         ids.append(scope["state"]["request_id"])
         await passed(scope, receive, send)
 
-    one_process, another = SecurityHeaders(app, refuse), SecurityHeaders(app, refuse)
+    one_process, another = SecurityHeaders(app, refuse, Requests()), SecurityHeaders(app, refuse, Requests())
     await call(one_process, http())
     await call(one_process, http())
     await call(another, http())
@@ -223,20 +273,20 @@ async def fail_halfway(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_a_failure_before_the_answer_becomes_one() -> None:
-    assert await status(SecurityHeaders(fail, refuse), http()) == 500
+    assert await status(SecurityHeaders(fail, refuse, Requests()), http()) == 500
 
 
 async def test_a_failure_after_the_answer_has_begun_is_raised_on_so_that_the_connection_is_cut() -> None:
     sent: list[Message] = []
     with pytest.raises(ValueError, match="nobody expects this"):
-        await SecurityHeaders(fail_halfway, refuse)(http(), nobody, collect(sent))
+        await SecurityHeaders(fail_halfway, refuse, Requests())(http(), nobody, collect(sent))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[-1]["more_body"]
 
 
 async def test_a_failure_after_the_answer_has_begun_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="nobody expects this"):
-        await call(SecurityHeaders(fail_halfway, refuse), http())
+        await call(SecurityHeaders(fail_halfway, refuse, Requests()), http())
     (record,) = caplog.records
     assert record.exc_info
 
@@ -247,7 +297,7 @@ async def test_a_request_that_is_cancelled_is_not_answered() -> None:
 
     sent: list[Message] = []
     with pytest.raises(asyncio.CancelledError):
-        await SecurityHeaders(cancelled, refuse)(http(), nobody, collect(sent))
+        await SecurityHeaders(cancelled, refuse, Requests())(http(), nobody, collect(sent))
     assert sent == []
 
 
@@ -263,7 +313,7 @@ async def test_a_request_that_is_cancelled_is_not_answered() -> None:
 )
 async def test_a_head_of_16_kb_is_read_and_one_byte_more_is_refused(headers: Headers, expected: int) -> None:
     assert HEAD_BYTES == 16 * 1024
-    assert await status(SecurityHeaders(passed, refuse), http(headers)) == expected
+    assert await status(SecurityHeaders(passed, refuse, Requests()), http(headers)) == expected
 
 
 UNREAD = [
@@ -282,7 +332,7 @@ def closes(sent: list[Message]) -> bool:
 @pytest.mark.parametrize("app", [passed, fail], ids=["answered", "failed"])
 async def test_a_body_that_nobody_read_closes_the_connection(app: ASGIApp, headers: Headers, expected: bool) -> None:
     # Else the server would read it to its end, however long it is.
-    assert closes(await call(SecurityHeaders(app, refuse), http(headers))) is expected
+    assert closes(await call(SecurityHeaders(app, refuse, Requests()), http(headers))) is expected
 
 
 @pytest.mark.parametrize(
@@ -305,8 +355,48 @@ async def test_a_body_that_was_read_to_its_end_keeps_the_connection(parts: list[
     async def receive() -> Message:
         return next(coming_in)
 
-    await SecurityHeaders(app, refuse)(http([(b"transfer-encoding", b"chunked")]), receive, collect(sent))
+    await SecurityHeaders(app, refuse, Requests())(http([(b"transfer-encoding", b"chunked")]), receive, collect(sent))
     assert closes(sent) is expected
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(("method", "address", "headers", "form", "expected"), ANSWERS)
+async def test_every_request_is_one_line_of_the_log(
+    site: Site,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    address: str,
+    headers: dict[str, str],
+    form: dict[str, str] | None,
+    expected: int,
+) -> None:
+    await site.client.request(method, address, headers=headers, data=form)
+    (line,) = await lines(capsys)
+    assert (line["method"], line["path"], line["status"]) == (method, address.partition("?")[0], expected)
+
+
+async def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    """What the log says of requests, once it is written."""
+    await asyncio.sleep(1.5 * FLUSH_SECONDS)
+    written = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    return [line for line in written if line["message"] == "answered"]
+
+
+@pytest.mark.usefixtures("broken")
+async def test_an_error_page_has_the_id_of_its_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
+    (line,) = await lines(capsys)
+    assert text(one(parse(answer.text), "#problem-text .hint")) == f"Reference: {line['request_id']}"
+
+
+async def test_what_was_never_answered_has_no_status(capsys: pytest.CaptureFixture[str]) -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await call(SecurityHeaders(cancelled, refuse, Requests()), http())
+    (line,) = await lines(capsys)
+    assert line["status"] is None
 
 
 # --- KnownHost ---
