@@ -2,9 +2,10 @@
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 GZIP_LEVEL = 9
 """An answer is compressed once for a change, never for a request."""
@@ -32,11 +33,12 @@ class Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
         """Sends the answer in the form that the request takes."""
-        for message in self.messages(scope):
-            await send(message)
+        head, body = self.choose(scope)
+        await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
+        await send({"type": "http.response.body", "body": body})
 
-    def messages(self, scope: Scope) -> tuple[Message, Message]:
-        """The head and the body, in the form that the request takes."""
+    def choose(self, scope: Scope) -> "tuple[Head, bytes]":
+        """The head and the body in the form that the request takes."""
         form, known = self.plain, b""
         for name, value in scope["headers"]:
             if name == b"accept-encoding":
@@ -45,32 +47,40 @@ class Answer:
             elif name == b"if-none-match":
                 known = value
         if known and form.is_known(known):
-            return form.not_modified, NO_BODY
-        return form.start, NO_BODY if scope["method"] == "HEAD" else form.content
+            return form.not_modified, b""
+        return form.head, b"" if scope["method"] == "HEAD" else form.body
+
+
+class Head:
+    """The head of an answer; `lines` are its status and its headers as HTTP/1.1 writes them (RFC 9112, 4 and 5)."""
+
+    def __init__(self, status: HTTPStatus, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status, self.headers = status.value, headers
+        self.lines = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() + header_lines(headers)
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as HTTP/1.1 writes them."""
+    return b"".join(name + b": " + value + b"\r\n" for name, value in headers)
 
 
 class _Form:
     """One encoding of an answer."""
 
     def __init__(self, body: bytes, etag: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self.etag = etag
+        self.body, self.etag = body, etag
         headers = [*headers, (b"etag", etag)]
-        self.not_modified: Message = {
-            "type": "http.response.start",
-            "status": 304,
-            "headers": [pair for pair in headers if pair[0] not in {b"content-type", b"content-encoding"}],
-        }
         length = (b"content-length", str(len(body)).encode())
-        self.start: Message = {"type": "http.response.start", "status": 200, "headers": [*headers, length]}
-        self.content: Message = {"type": "http.response.body", "body": body}
+        self.head = Head(HTTPStatus.OK, [*headers, length])
+        self.not_modified = Head(
+            HTTPStatus.NOT_MODIFIED,
+            [pair for pair in headers if pair[0] not in {b"content-type", b"content-encoding"}],
+        )
 
     def is_known(self, if_none_match: bytes) -> bool:
         """Whether If-None-Match (RFC 9110, 13.1.2) names these bytes; it compares weakly."""
         tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
         return self.etag in tags or tags == [b"*"]
-
-
-NO_BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 def takes_gzip(accept_encoding: bytes) -> bool:

@@ -80,7 +80,7 @@ def create(settings: Settings) -> Starlette:
         ready = asyncio.create_task(stay_ready(settings, board))
         following = asyncio.create_task(follow_parent())
         with ending_at_signals(streams):
-            yield {"assets": assets, "board": board, "limiter": limiter, "streams": streams}
+            yield {"assets": assets, "board": board, "drawn": outermost, "limiter": limiter, "streams": streams}
         streams.close()
         pending = {ready, following}
         while pending:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
@@ -107,7 +107,7 @@ def create(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     # Outside of Starlette's own error middleware, which a drawn answer has no need of.
-    app.middleware_stack = Drawn(app.build_middleware_stack(), drawn, settings.hosts, requests)
+    app.middleware_stack = outermost = Drawn(app.build_middleware_stack(), drawn, settings.hosts, requests)
     html.set_globals(
         url_for=app.url_path_for,
         asset=lambda name: f"{app.url_path_for('show_asset', name=name)}?v={assets.fingerprints[name]}",

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cityweb.answers import Answer
+from cityweb.answers import Answer, Head
 from cityweb.log import Requests
 
 HEAD_BYTES = 16_384
@@ -55,15 +55,25 @@ class Drawn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the drawn answer of the address, if it has one and the request is plain."""
-        answer = self.find(scope["path"]) if scope["type"] == "http" and self._is_plain(scope) else None
-        if answer:
-            begun = time.perf_counter()
-            start, body = answer.messages(scope)
-            await send({**start, "headers": [*start["headers"], *security_headers(scope)]})
-            await send(body)
-            self.requests.note(self.requests.next_id(), scope["method"], scope["path"], start["status"], begun)
+        begun = time.perf_counter()
+        chosen = self.choose(scope) if scope["type"] == "http" else None
+        if chosen:
+            head, body = chosen
+            headers = [*head.headers, *security_headers(scope)]
+            await send({"type": "http.response.start", "status": head.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            self.note(scope, head, begun)
         else:
             await self.app(scope, receive, send)
+
+    def choose(self, scope: Scope) -> tuple[Head, bytes] | None:
+        """What is sent to a plain request for an address that has a drawn answer."""
+        answer = self.find(scope["path"]) if self._is_plain(scope) else None
+        return answer.choose(scope) if answer else None
+
+    def note(self, scope: Scope, head: Head, begun: float) -> None:
+        """Notes that it was sent."""
+        self.requests.note(self.requests.next_id(), scope["method"], scope["path"], head.status, begun)
 
     def _is_plain(self, scope: Scope) -> bool:
         if scope["query_string"] or scope["method"] not in {"GET", "HEAD"}:

@@ -1,22 +1,34 @@
-"""The deadlines of the server's protocol, on a real socket; limits shortened."""
+"""The server's protocol, on a real socket: its deadlines, with limits shortened, and the answers it writes itself."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cityweb import guard
+from cityweb.answers import Answer
 from cityweb.guard import GuardedProtocol
-from cityweb.middleware import HEADERS
+from cityweb.log import Requests
+from cityweb.middleware import HEADERS, Drawn
+from tests.conftest import Server
+
+DRAWN: Answer = Answer(b"drawn" * 2_000, "text/html", {})
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body to its end and answers; at /endless it never stops answering."""
+    """Reads the body to its end and answers; at /endless it never stops answering, and /drawn is drawn."""
+    if scope["type"] == "lifespan":
+        await receive()
+        scope["state"]["drawn"] = Drawn(app, {"/drawn": DRAWN}.get, ["localhost"], Requests())
+        await send({"type": "lifespan.startup.complete"})
+        return
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -30,7 +42,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
     """The port of a server in this process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
@@ -151,3 +163,77 @@ async def test_a_slow_reader_that_reads_is_served(port: int) -> None:
 async def test_a_queue_of_many_requests_is_cut(port: int) -> None:
     answers = await exchange(port, (HEAD + b"\r\n") * 5_000)
     assert answers.count(b"whole") < 50
+
+
+# --- drawn answers, written at once ---
+
+LOCAL = b"host: localhost\r\n"
+CLOSING = b"connection: close\r\n"
+PLAIN: dict[str, tuple[bytes, bytes]] = {
+    "a page": (b"GET", b""),
+    "its head": (b"HEAD", b""),
+    "a page, packed": (b"GET", b"accept-encoding: gzip, br\r\n"),
+    "a page that is known": (b"GET", b"if-none-match: *\r\n"),
+    "a page with a body to read": (b"GET", b"content-length: 1\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+async def test_a_drawn_answer_is_written_as_uvicorn_would_write_it(
+    start_server: Callable[..., Server], kind: str
+) -> None:
+    method, headers = PLAIN[kind]
+    port = await ready(start_server())
+
+    async def ask(address: bytes) -> bytes:
+        request = method + b" " + address + b" HTTP/1.1\r\n" + LOCAL + headers
+        # A drawn answer keeps its connection, so the end is that of a second request.
+        answer = await exchange(port, request + b"\r\n" + b"GET /livez HTTP/1.1\r\n" + LOCAL + CLOSING + b"\r\n")
+        return re.sub(rb"date: .*?\r\n", b"", answer)
+
+    # A query is enough to send a request uvicorn's way.
+    at_once = await ask(b"/")
+    assert at_once == await ask(b"/?x")
+    assert at_once.startswith(b"HTTP/1.1 ")
+
+
+async def ready(server: Server) -> int:
+    """The port of a server that has its board."""
+    async with httpx.AsyncClient() as client:
+        while (await client.get(f"{server.url}/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+        await client.get(server.url)
+    return int(server.url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("last", [b" HTTP/1.1\r\n" + CLOSING, b" HTTP/1.0\r\n"])
+async def test_a_connection_that_ends_with_a_drawn_page_is_closed(
+    start_server: Callable[..., Server], last: bytes
+) -> None:
+    port = await ready(start_server())
+    assert b"connection: close" in await exchange(port, b"GET /" + last + LOCAL + b"\r\n")
+
+
+async def test_requests_of_one_connection_are_answered_in_their_order(start_server: Callable[..., Server]) -> None:
+    port = await ready(start_server())
+    asked = [b"/", b"/livez", b"/", b"/cities/biggest", b"/readyz"]
+    requests = [b"GET " + address + b" HTTP/1.1\r\n" + LOCAL for address in asked]
+    answer = await exchange(port, b"\r\n".join(requests) + CLOSING + b"\r\n")
+    kinds = [b"text/html", b"text/plain", b"text/html", b"application/json", b"text/plain"]
+    assert re.findall(rb"content-type: ([a-z/]+)", answer) == kinds
+
+
+async def test_what_a_trusted_proxy_says_counts_for_a_drawn_page(start_server: Callable[..., Server]) -> None:
+    server = start_server(CITYWEB_TRUSTED_PROXIES="127.0.0.1")
+    await ready(server)
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(server.url, headers={"x-forwarded-proto": "https"})
+    assert "strict-transport-security" in answer.headers
+
+
+async def test_a_reader_of_many_drawn_pages_that_never_reads_is_cut(port: int) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    writer.write((HEAD.replace(b"/ ", b"/drawn ", 1) + b"\r\n") * 10_000)
+    await until_gone(lambda: len(GuardedProtocol.connections_of_loop))
+    writer.transport.abort()
+    assert not GuardedProtocol.connections_of_loop

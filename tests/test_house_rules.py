@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "errors": {"html"},
     "middleware": {"answers", "log"},
     "cities": {"database", "models", "names"},
-    "guard": {"errors", "middleware"},
+    "guard": {"answers", "errors", "middleware"},
     "limits": set(),
     "forms": {"models", "names"},
     "board": {"answers", "cities", "database", "forms", "html", "streams"},

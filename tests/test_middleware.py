@@ -370,6 +370,7 @@ async def test_every_request_is_one_line_of_the_log(
     form: dict[str, str] | None,
     expected: int,
 ) -> None:
+    await lines(capsys)  # those of other tests
     await site.client.request(method, address, headers=headers, data=form)
     (line,) = await lines(capsys)
     assert (line["method"], line["path"], line["status"]) == (method, address.partition("?")[0], expected)
@@ -384,6 +385,7 @@ async def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 @pytest.mark.usefixtures("broken")
 async def test_an_error_page_has_the_id_of_its_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    await lines(capsys)
     answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
     (line,) = await lines(capsys)
     assert text(one(parse(answer.text), "#problem-text .hint")) == f"Reference: {line['request_id']}"
@@ -393,6 +395,7 @@ async def test_what_was_never_answered_has_no_status(capsys: pytest.CaptureFixtu
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
         raise asyncio.CancelledError
 
+    await lines(capsys)
     with pytest.raises(asyncio.CancelledError):
         await call(SecurityHeaders(cancelled, refuse, Requests()), http())
     (line,) = await lines(capsys)
