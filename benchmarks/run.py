@@ -139,14 +139,7 @@ class Bench:
 
     async def watch(self, ours: str, process: "subprocess.Popen[str]") -> tuple[float, int, int, float]:
         """Opens the streams, makes a change, waits for it everywhere, and stops the server."""
-        port = int(ours.rpartition(":")[2])
-        request = f"GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()
-        readers = []
-        for _ in range(STREAMS):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request)
-            await reader.readuntil(b"</table></div></div>\n\n")
-            readers.append((reader, writer))
+        readers = [await stream(ours) for _ in range(STREAMS)]
         after = memory(process.pid)
         async with httpx.AsyncClient() as client:
             begun = time.perf_counter()
@@ -165,6 +158,19 @@ class Bench:
         for _, writer in readers:
             writer.transport.abort()
         return seconds, connections, after, stop
+
+    def measure_processes(self) -> None:
+        """P5: how soon a change through one process is on the page and on the streams of another."""
+        with self.cityweb() as (one, _), self.cityweb(pinned="1") as (other, _):
+            self.reach("two servers", one, other)
+        with self.cityweb("--workers", "2", pinned="") as (ours, _):
+            self.reach("two workers", ours, ours)
+
+    def reach(self, who: str, adding: str, reading: str) -> None:
+        """Prints the slowest of several changes; a handful of streams reaches both of two workers."""
+        seconds = max(asyncio.run(changed(adding, reading, readers=20)) for _ in range(5 * self.rounds))
+        work = f"a change through one of {who} is on the other's page and streams, the slowest of {5 * self.rounds}"
+        line("P5", work, f"{1000 * seconds:.0f} ms", "at most 100 ms", seconds <= 0.1)
 
     # --- the first visit ---
 
@@ -211,7 +217,9 @@ class Bench:
         asyncio.run(insert())
 
     @contextmanager
-    def cityweb(self, pinned: str = "0", **environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    def cityweb(
+        self, *arguments: str, pinned: str = "0", **environment: str
+    ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
         """Our server, as `runserver` starts it, without the limits that one address would soon reach."""
         given = {
             "DATABASE_URL": self.served.url,
@@ -219,12 +227,13 @@ class Bench:
             "CITYWEB_STREAMS": "3000,3000",
             **environment,
         }
-        with started([sys.executable, "manage.py", "runserver", "--port", "0"], pinned, given) as process:
+        command = [sys.executable, "manage.py", "runserver", "--port", "0", *arguments]
+        with started(command, pinned, given) as process:
             assert process.stdout  # noqa: S101 (it is a pipe)
             address = re.search(r"http://[^/]+", process.stdout.readline())
             if not address:
                 sys.exit("cityweb did not start")
-            yield ready(address[0] + "/livez").removesuffix("/livez"), process
+            yield ready(address[0] + "/readyz").removesuffix("/readyz"), process
 
     @contextmanager
     def another_database(self) -> Iterator[str]:
@@ -276,6 +285,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "P3": Bench.measure_size,
     "P4": Bench.measure_adds,
     "P5": Bench.measure_streams,
+    "P5-processes": Bench.measure_processes,
     "P7": Bench.measure_weight,
     "P8": Bench.measure_start,
 }
@@ -301,12 +311,42 @@ def ready(url: str) -> str:
     """The address, once something answers there."""
     for _ in range(200):
         try:
-            httpx.get(url)
+            if httpx.get(url).status_code != 503:
+                return url
         except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return url
+            pass
+        time.sleep(0.05)
     sys.exit(f"nothing answers at {url}")
+
+
+async def stream(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An open live stream that has had its first board."""
+    port = int(url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+    await reader.readuntil(b"</table></div></div>\n\n")
+    return reader, writer
+
+
+async def changed(adding: str, reading: str, readers: int) -> float:
+    """Seconds from an add at one address until the page and all streams of another show it."""
+    streams = [await stream(reading) for _ in range(readers)]
+    number = next(numbers)
+    name = f"Newest {number}"
+    async with httpx.AsyncClient() as client:
+
+        async def page_shows() -> None:
+            while name not in (await client.get(reading)).text:
+                pass
+
+        begun = time.perf_counter()
+        answer = await client.post(f"{adding}/cities/", json={"name": name, "population": 99_000_000 + number})
+        answer.raise_for_status()
+        await asyncio.gather(page_shows(), *(reader.readuntil(name.encode()) for reader, _ in streams))
+        seconds = time.perf_counter() - begun
+    for _, writer in streams:
+        writer.transport.abort()
+    return seconds
 
 
 def wrk(url: str, seconds: int, *arguments: str) -> float:
