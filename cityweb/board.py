@@ -60,14 +60,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Table:
+    """The table at one moment; its id changes with whatever it shows, and is the same in all processes."""
+
+    rows: tuple[Row, ...]
+    id: str
+
+
+@dataclass(frozen=True)
 class Drawing:
     """The board at one moment, and every answer that shows it, complete."""
 
-    rows: tuple[Row, ...]
+    table: Table
     page: Answer
     paused_page: Answer
     biggest: Answer
     event: bytes
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of its table."""
+        return self.table.rows
 
 
 class Board:
@@ -236,26 +249,27 @@ def _rows(places: tuple[Place, ...]) -> tuple[tuple[Row, ...], float | None]:
 
 def draw(rows: tuple[Row, ...], down_since: datetime | None = None) -> Drawing:
     """Renders and compresses every answer once; with `down_since` they say that they are the last ones known."""
+    fragment = html.render("_board.html", board={"rows": rows})
+    table = Table(rows, hashlib.sha256(fragment.encode()).hexdigest()[:16])
     page, paused_page = (
         Answer(
-            page_html(rows, live=live, down=down_since is not None).encode(), "text/html; charset=utf-8", PAGE_HEADERS
+            page_html(table, live=live, down=down_since is not None).encode(), "text/html; charset=utf-8", PAGE_HEADERS
         )
         for live in (True, False)
     )
     biggest = json.dumps([{"name": row.name, "population": row.population} for row in rows], ensure_ascii=False)
     since = {"last-modified": format_datetime(down_since, usegmt=True)} if down_since else {}
-    table = html.render("_board.html", board={"rows": rows})
     return Drawing(
-        rows=rows,
+        table=table,
         page=page,
         paused_page=paused_page,
         biggest=Answer(biggest.encode(), "application/json", {"cache-control": CACHE_CONTROL, **since}),
-        event=streams.event(hashlib.sha256(table.encode()).hexdigest()[:16], table),
+        event=streams.event(table.id, fragment),
     )
 
 
 def page_html(
-    rows: tuple[Row, ...],
+    table: Table,
     *,
     form: Form = NEW_FORM,
     status: str = "",
@@ -264,6 +278,4 @@ def page_html(
     down: bool = False,
 ) -> str:
     """The page with this board, this form and what there is to say."""
-    return html.render(
-        "page.html", board={"rows": rows}, form=form, status=status, problem=problem, live=live, down=down
-    )
+    return html.render("page.html", board=table, form=form, status=status, problem=problem, live=live, down=down)

@@ -76,7 +76,7 @@ class Drawn:
         self.requests.note(self.requests.next_id(), scope["method"], scope["path"], head.status, begun)
 
     def _is_plain(self, scope: Scope) -> bool:
-        if scope["query_string"] or scope["method"] not in {"GET", "HEAD"}:
+        if scope["method"] not in {"GET", "HEAD"} or scope["query_string"]:
             return False
         size = hosts = 0
         for name, value in scope["headers"]:

@@ -127,6 +127,12 @@ async def _left(receive: Receive) -> None:
 
 
 def event(id: str, document: str) -> bytes:  # noqa: A002 (the field's name in the standard)
-    """An unnamed event of these lines; `retry` asks a browser that lost the stream to come back after a second."""
+    """An unnamed event of these lines."""
     lines = "".join(f"data: {line}\n" for line in document.splitlines())
-    return f"retry: 1000\nid: {id}\n{lines}\n".encode()
+    return f"{RETRY}id: {id}\n{lines}\n".encode()
+
+
+RETRY = "retry: 1000\n"
+"""Asks a browser that lost the stream to come back after a second."""
+NOTHING_NEW = f"{RETRY}\n".encode()
+"""How a stream begins whose reader shows the newest event already."""

@@ -20,7 +20,7 @@ from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
 from cityweb.limits import Limiter
 from cityweb.models import BOARD_SIZE
-from cityweb.streams import EventStream, Streams
+from cityweb.streams import NOTHING_NEW, EventStream, Streams
 
 BODY_BYTES = 8_192
 """The longest body that is read."""
@@ -51,7 +51,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
             landing = await cities.landing(request.state["session"], int(added))
             if landing:
                 drawing = await board.fresh()
-                return _html(page_html(drawing.rows, status=_status(landing, drawing), live=live))
+                return _html(page_html(drawing.table, status=_status(landing, drawing), live=live))
         except Exception as error:
             if not database.unavailable(error):
                 raise
@@ -68,9 +68,11 @@ async def list_biggest(request: Request[State]) -> ASGIApp:
 
 
 async def stream_board(request: Request[State]) -> ASGIApp:
-    """The board at once and after each change, as events."""
+    """The board at once and after each change, as events; not at once to whom shows it already."""
     drawing = await request.state["board"].current()
-    return EventStream(request.state["streams"], _address(request), drawing.event)
+    shown = request.headers.get("last-event-id") or request.query_params.get("shown")
+    first = NOTHING_NEW if shown == drawing.table.id else drawing.event
+    return EventStream(request.state["streams"], _address(request), first)
 
 
 async def add_city(request: Request[State]) -> ASGIApp:
@@ -172,7 +174,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
         if not database.unavailable(error):
             raise
         drawing = await board.current()
-    return _html(html.render("_added.html", board={"rows": drawing.rows}, form=Form(focus=True), status=status))
+    return _html(html.render("_added.html", board=drawing.table, form=Form(focus=True), status=status))
 
 
 async def _refuse(
@@ -190,7 +192,7 @@ async def _refuse(
     form = Form(values=_typed(values), errors=wrong, stored=row)
     if _is_partial(request):
         return _html(html.render("_refused.html", form=form), status)
-    return _html(page_html(drawing.rows, form=form), status)
+    return _html(page_html(drawing.table, form=form), status)
 
 
 async def _fail(request: Request[State], values: Mapping[str, object], refusal: Refusal) -> Response:
@@ -202,7 +204,7 @@ async def _fail(request: Request[State], values: Mapping[str, object], refusal: 
     if drawing is None or errors.sends_json(request.scope):
         return errors.answer(request.scope, refusal)
     form = Form(values=_typed(values))
-    document = page_html(drawing.rows, form=form, problem=[refusal.text])
+    document = page_html(drawing.table, form=form, problem=[refusal.text])
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})
 
 

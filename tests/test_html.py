@@ -38,6 +38,7 @@ class Row:
 @dataclass
 class Board:
     rows: list[Row] = field(default_factory=list)
+    id: str = "5f3a"
 
 
 @dataclass
@@ -188,7 +189,7 @@ def test_a_problem_is_told_in_its_region() -> None:
 def test_a_live_page_streams_and_can_be_paused() -> None:
     soup = page(live=True)
     stream = one(soup, "#live")
-    assert stream.get("hx-sse:connect") == "/events"
+    assert stream.get("hx-sse:connect") == "/events?shown=5f3a"
     assert stream.get("hx-target") == "#board"
     assert stream.get("hx-trigger") == "load, every 30s"
     assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/?live=off", ["Pause live updates"])

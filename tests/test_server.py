@@ -17,7 +17,7 @@ import pytest
 
 from cityweb import embedded, server, settings
 from tests.conftest import ENVIRONMENT, TOP, Addresses, Server, run_sql
-from tests.pages import add, parse, table
+from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
 from tests.test_board import insert
 
@@ -25,11 +25,11 @@ StartServer = Callable[..., Server]
 
 
 @asynccontextmanager
-async def stream(url: str, **headers: str) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
+async def stream(url: str, address: str = "/events", **headers: str) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
     """The events of a live stream, each as its fields; a comment is an event of none."""
     async with (
         httpx.AsyncClient(base_url=url, timeout=10) as client,
-        client.stream("GET", "/events", headers=headers) as answer,
+        client.stream("GET", address, headers=headers) as answer,
     ):
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -75,6 +75,24 @@ async def test_a_stream_that_comes_back_gets_the_board_of_now(start_server: Star
     async with stream(running.url, **{"Last-Event-ID": first["id"]}) as live:
         assert await next_names(live) == ["Tokyo"]
     assert first["retry"] == "1000"
+
+
+async def test_a_stream_repeats_nothing_to_whom_shows_the_board_of_now(
+    start_server: StartServer, empty: Addresses
+) -> None:
+    running = start_server()
+    async with httpx.AsyncClient(base_url=running.url) as client:
+        address = str(one(parse((await client.get("/")).text), "#live")["hx-sse:connect"])
+    async with stream(running.url, address) as live:
+        assert await anext(live) == {"retry": "1000"}
+        await run_sql(empty.app, insert("Tokyo", 5))
+        shown = await anext(live)
+        assert "Tokyo" in shown["data"]
+    async with stream(running.url, address) as live:
+        assert await next_names(live) == ["Tokyo"]
+    # What came last counts, not what the page came with.
+    async with stream(running.url, address, **{"Last-Event-ID": shown["id"]}) as live:
+        assert await anext(live) == {"retry": "1000"}
 
 
 async def test_two_servers_on_one_database_show_each_others_cities(start_server: StartServer) -> None:
