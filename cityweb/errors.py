@@ -63,7 +63,8 @@ class Refusal(Exception):
     def text(self) -> str:
         """What happened, whether it was saved, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
-        return sentence.format(seconds=self.retry_seconds)
+        # Not format: a sentence may quote a name, and a name may have braces.
+        return sentence.replace("{seconds}", str(self.retry_seconds))
 
     @property
     def all_headers(self) -> dict[str, str]:
@@ -74,10 +75,10 @@ class Refusal(Exception):
 
 def answer(scope: Scope, refusal: Refusal) -> Response:
     """The one answer to every refusal: a problem document to whom JSON is spoken, else a page."""
-    if wants_json(scope):
-        return problem(refusal)
-    title = TITLES.get(refusal.status, TITLES[400])
     request_id = scope["state"]["request_id"] if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+    if wants_json(scope):
+        return problem(refusal, **({"request_id": request_id} if request_id else {}))
+    title = TITLES.get(refusal.status, TITLES[400])
     document = html.render("error.html", title=title, sentences=[refusal.text], request_id=request_id)
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})
 

@@ -86,6 +86,7 @@ def test_a_program_gets_a_problem_document(status: int) -> None:
         "title": members(answer)["title"],
         "status": status,
         "detail": Refusal(status).text,
+        **({"request_id": "3f2a-7"} if status == 500 else {}),
     }
 
 
@@ -109,6 +110,11 @@ def test_a_sentence_of_its_own_takes_the_place_of_the_usual_one(asking: Scope) -
     said = bytes(errors.answer(asking, Refusal(400, errors.WRONG_HOST)).body).decode()
     assert errors.WRONG_HOST in said
     assert errors.SENTENCES[400] not in said
+
+
+@everybody
+def test_a_sentence_may_quote_braces(asking: Scope) -> None:
+    assert "{7*7} {seconds" in bytes(errors.answer(asking, Refusal(503, "{7*7} {seconds")).body).decode()
 
 
 def test_an_unusual_status_has_a_sentence_too() -> None:
