@@ -6,7 +6,10 @@ import ipaddress
 import time
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from cityweb import database
 
 REMEMBERED_MAX = 10_000
 """Refused addresses that a process keeps in mind, so that a flood of theirs never reaches the pool."""
@@ -56,6 +59,21 @@ class Limiter:
         now = time.monotonic()
         if self._refused.get(network, 0.0) > now:
             return max(1, round(self._refused[network] - now))
+        try:
+            seconds = await self._charge(network, now)
+        except (DBAPIError, ConnectionError) as error:
+            # Once more, as an add itself; at worst it counts twice.
+            if not database.disconnected(error):
+                raise
+            await database.breathe()
+            seconds = await self._charge(network, now)
+        if seconds:
+            if len(self._refused) >= REMEMBERED_MAX:
+                self._refused.clear()
+            self._refused[network] = now + seconds
+        return seconds
+
+    async def _charge(self, network: bytes, now: float) -> int:
         async with self._engine.connect() as connection:
             if not self._salt:
                 self._salt = bytes(await connection.scalar(SALT))
@@ -65,10 +83,6 @@ class Limiter:
             if now > self._next_sweep:
                 self._next_sweep = now + SWEEP_SECONDS
                 await connection.execute(SWEEP)
-        if seconds:
-            if len(self._refused) >= REMEMBERED_MAX:
-                self._refused.clear()
-            self._refused[network] = now + seconds
         return seconds
 
 

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "middleware": {"answers", "log"},
     "cities": {"database", "models", "names"},
     "guard": {"answers", "errors", "middleware"},
-    "limits": set(),
+    "limits": {"database"},
     "forms": {"models", "names"},
     "board": {"answers", "cities", "database", "forms", "html", "streams"},
     "views": {"assets", "board", "cities", "database", "errors", "forms", "html", "limits", "models", "streams"},

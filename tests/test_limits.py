@@ -53,6 +53,15 @@ async def test_the_limit_is_exact_for_many_processes_at_once(engine: AsyncEngine
     assert answers.count(0) == 10
 
 
+async def test_a_connection_that_broke_meanwhile_is_no_reason_to_refuse(engine: AsyncEngine, empty: Addresses) -> None:
+    limiter = Limiter(engine, 3, 3, 60)
+    assert await waits(limiter, 1) == [0]
+    await run_sql(
+        empty.server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cityweb'"
+    )
+    assert await waits(limiter, 3) == [0, 0, 20]
+
+
 async def test_a_refused_address_does_not_reach_the_database_again(engine: AsyncEngine, empty: Addresses) -> None:
     limiter = Limiter(engine, 1, 1, 60)
     await waits(limiter, 2)
