@@ -1,6 +1,7 @@
 """What `runserver` starts: the database where none is set, then uvicorn, one process or many."""
 
 import asyncio
+import ipaddress
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from cityweb import database, embedded, log
 from cityweb.guard import GuardedProtocol
-from cityweb.settings import TOP, Settings
+from cityweb.settings import LOCAL_HOSTS, TOP, Settings
 
 APP = "cityweb.app:from_environment"
 BACKLOG = 2048
@@ -110,6 +111,8 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
+        if settings.hosts == LOCAL_HOSTS and not is_local(listening):
+            print("Others are refused until CITYWEB_HOSTS has the names they type, like example.com.", file=sys.stderr)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listening]).run()
         elif workers > 1:
@@ -134,6 +137,11 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
     listening.set_inheritable(True)
     return listening
+
+
+def is_local(listening: socket.socket) -> bool:
+    """Whether nobody but this machine can reach it."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def address(listening: socket.socket) -> str:

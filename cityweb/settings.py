@@ -86,9 +86,10 @@ def _hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
                 f"CITYWEB_HOSTS has {host}, which is not the name of a host:"
                 " write names without scheme and port, like example.com,*.example.com,[::1]."
             )
-    return hosts or ("localhost", "127.0.0.1", "[::1]")
+    return hosts or LOCAL_HOSTS
 
 
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 HOST = re.compile(r"\*|(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
@@ -100,12 +101,17 @@ def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
     proxies = _list(environment, "CITYWEB_TRUSTED_PROXIES")
     for proxy in proxies:
         try:
-            ipaddress.ip_network(proxy)
+            everybody = ipaddress.ip_network(proxy).prefixlen == 0
         except ValueError:
             raise WrongSetting(
                 f"CITYWEB_TRUSTED_PROXIES has {proxy}, which is not an address or a network:"
                 " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
             ) from None
+        if everybody:
+            raise WrongSetting(
+                f"CITYWEB_TRUSTED_PROXIES has {proxy}, and then every visitor could claim any address:"
+                " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
+            )
     return proxies
 
 

@@ -1,7 +1,9 @@
 """One function for each route: a request becomes calls, what they give becomes an answer."""
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import TypedDict
 
@@ -28,6 +30,8 @@ PART_BYTES = 4_096
 """The longest field of a multipart form."""
 ID_MAX = 2**31 - 1
 """The biggest number that a city can have."""
+
+log = logging.getLogger("cityweb")
 
 
 class State(TypedDict):
@@ -123,7 +127,7 @@ async def _body(request: Request[State]) -> bytes:
     """The body, if it is not too long. Raises Refusal."""
     announced = request.headers.get("content-length", "0")
     body = b""
-    if announced.isdigit() and int(announced) <= BODY_BYTES:
+    if announced.isdecimal() and int(announced[:20]) <= BODY_BYTES:
         async for chunk in request.stream():
             body += chunk
             if len(body) > BODY_BYTES:
@@ -146,7 +150,17 @@ async def _parts(request: Request[State]) -> list[tuple[str, str]]:
 
 
 def _address(request: Request[State]) -> str:
-    return request.client.host if request.client else ""
+    """Where a request comes from; what a trusted proxy forwards, the server has put there already."""
+    address = request.client.host if request.client else ""
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+    if forwarded and address not in forwarded:
+        _tell_of_unlisted_proxy()
+    return address
+
+
+@cache
+def _tell_of_unlisted_proxy() -> None:
+    log.warning("CITYWEB_TRUSTED_PROXIES lacks a proxy that forwards visitors: all who come through it count as one")
 
 
 def _is_partial(request: Request[State]) -> bool:

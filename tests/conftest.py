@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from sqlalchemy import URL, make_url
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +27,12 @@ from cityweb.board import Board
 from cityweb.streams import Streams
 
 TOP = Path(__file__).parent.parent
+
+# The examples of a property share its fixtures, and a fixture here is made for that.
+SHARED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=200)
+hypothesis.register_profile("torture", SHARED, max_examples=10_000, database=None, print_blob=True)
+hypothesis.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +93,13 @@ ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_
 
 @dataclass(frozen=True)
 class Site:
-    """The application in this process: its client goes through every middleware."""
+    """The application in this process: its client goes through every middleware; `asgi` is what a server calls."""
 
     client: httpx.AsyncClient
     board: Board
     streams: Streams
     app: Starlette
+    asgi: ASGIApp
 
 
 @asynccontextmanager
@@ -101,9 +110,10 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         assert state
-        transport = httpx.ASGITransport(with_state(app, state), raise_app_exceptions=False)
+        asgi = with_state(app, state)
+        transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["streams"], app)
+        yield Site(client, state["board"], state["streams"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:
@@ -148,24 +158,22 @@ class Server:
         return self.process.wait(20)
 
 
-@pytest.fixture
-def start_server(empty: Addresses) -> Iterator[Callable[..., Server]]:
-    """Starts servers on the empty database, on ports of their own, and stops them all."""
+@contextmanager
+def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers on a database, on ports of their own, which log to a file, and stops them all."""
     servers: list[Server] = []
 
     def start(*arguments: str, **environment: str) -> Server:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "runserver", "--port", "0", *arguments],
-            cwd=TOP,
-            env={
-                **os.environ,
-                **ENVIRONMENT,
-                "DATABASE_URL": empty.app.render_as_string(hide_password=False),
-                **environment,
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
+        with log.open("a") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "runserver", "--port", "0", *arguments],
+                cwd=TOP,
+                env={**os.environ, **given},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert process.stdout
         line = process.stdout.readline()
         address = re.search(r"http://\S+", line)
@@ -173,9 +181,26 @@ def start_server(empty: Addresses) -> Iterator[Callable[..., Server]]:
         servers.append(Server(process, address[0].rstrip("/")))
         return servers[-1]
 
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            server.stop()
-        assert server.process.stdout
-        server.process.stdout.close()
+    try:
+        yield start
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                server.stop()
+            assert server.process.stdout
+            server.process.stdout.close()
+        # Where a test fails, pytest shows it.
+        sys.stderr.write(log.read_text() if log.exists() else "")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What the servers of a test log to."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def start_server(empty: Addresses, log: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers on the empty database, and stops them all."""
+    with serving(empty.app, log) as start:
+        yield start

@@ -275,6 +275,17 @@ async def test_a_reset_asks_first(empty: Addresses) -> None:
     assert not await run_sql(empty.app, "SELECT FROM cities")
 
 
+@pytest.mark.parametrize(
+    ("host", "hosts", "hinted"),
+    [("0.0.0.0", "", True), ("0.0.0.0", "example.com", False), ("127.0.0.1", "", False), ("::1", "", False)],
+)
+async def test_who_listens_to_everybody_and_knows_only_itself_is_told(
+    start_server: StartServer, log: Path, host: str, hosts: str, hinted: bool
+) -> None:
+    start_server("--host", host, CITYWEB_HOSTS=hosts).stop()
+    assert ("until CITYWEB_HOSTS has the names they type" in log.read_text()) is hinted
+
+
 def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
     assert done.returncode == 1
     assert done.stdout == ""

@@ -110,6 +110,10 @@ NO_PROXY = (
     "CITYWEB_TRUSTED_PROXIES has {text}, which is not an address or a network:"
     " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
 )
+EVERY_PROXY = (
+    "CITYWEB_TRUSTED_PROXIES has {text}, and then every visitor could claim any address:"
+    " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
+)
 NO_RATE = "CITYWEB_RATE_LIMIT is {text}: write BURST,PER_MINUTE,PER_HOUR as whole numbers above zero, like 10,10,60."
 NO_STREAMS = "CITYWEB_STREAMS is {text}: write PER_ADDRESS,PER_PROCESS as whole numbers above zero, like 20,3000."
 
@@ -134,6 +138,7 @@ WRONG = [
         ("CITYWEB_TRUSTED_PROXIES", text, NO_PROXY)
         for text in ("*", "proxy.example", "10.0.0.256", "10.0.0.1/16", "10.0.0.2:8000", "[::1]")
     ],
+    *[("CITYWEB_TRUSTED_PROXIES", text, EVERY_PROXY) for text in ("0.0.0.0/0", "::/0", "::0/0")],
     *[
         ("CITYWEB_RATE_LIMIT", text, NO_RATE)
         for text in (
