@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock audit bench
+.PHONY: help run test fuzz check lock audit bench
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ run: .venv/run ## Serve the leaderboard; prepares everything, its database too
 
 test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE_URL)
 	@$(BIN)/python -X dev -m pytest --cov --cov-report=term-missing
+
+fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
+	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
 
 check: .venv/dev ## Check style, types, import rules, lock files and templates
 	@$(BIN)/ruff check .
