@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, DateTime, Identity, Index, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, SmallInteger, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 BOARD_SIZE = 20
@@ -40,6 +40,42 @@ class City(Base):
 
 Index("cities_board", City.population.desc(), City.id)
 Index("cities_bare", City.name_bare)
+
+
+class Word(Base):
+    """A name from one of its words on, as it is searched for; triggers keep these in step with the cities.
+
+    The population stands here too, so that an index has the words in the order of the board.
+    """
+
+    __tablename__ = "words"
+
+    suffix: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    population: Mapped[int] = mapped_column(primary_key=True)
+    city_id: Mapped[int] = mapped_column(primary_key=True)
+
+
+Index("words_board", func.left(Word.suffix, 1), Word.population.desc(), Word.city_id, postgresql_include=["suffix"])
+
+
+class Tally(Base):
+    """How many cities there are in a bucket of populations (`population >> shift`); triggers count them."""
+
+    __tablename__ = "tally"
+
+    shift: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    bucket: Mapped[int] = mapped_column(primary_key=True)
+    cities: Mapped[int]
+
+
+class TallyChange(Base):
+    """What is not yet folded into the tally: so many cities of this population more, or fewer."""
+
+    __tablename__ = "tally_changes"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    population: Mapped[int]
+    cities: Mapped[int]
 
 
 class Salt(Base):

@@ -1,0 +1,170 @@
+"""What the database keeps by itself, whoever changes the cities: ranks and words."""
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from cityweb import database, names
+from tests.conftest import Addresses, run_sql
+
+FILL = (
+    "INSERT INTO cities (name, name_key, name_bare, population)"
+    " SELECT 'C' || n, 'c' || n, 'c' || n, {population} FROM generate_series({first}, {last}) n"
+)
+RANKS = """
+SELECT count(*) AS cities, count(*) FILTER (WHERE rank <> 1 + cities_above(population)) AS wrong
+FROM (SELECT population, rank() OVER (ORDER BY population DESC) FROM cities) AS ranked
+"""
+
+
+async def wrong_ranks(database: Addresses) -> tuple[int, int]:
+    """How many cities there are, and how many of them have another rank than the tally says, folded or not."""
+    ((cities, wrong),) = await run_sql(database.app, RANKS)
+    ((_, wrong_too),) = await run_sql(database.owner, "SELECT fold_tally()", RANKS)
+    return cities, wrong + wrong_too
+
+
+# --- ranks ---
+
+
+@pytest.mark.parametrize(
+    "population",
+    ["0", "n % 2", "100000000 - n % 2", "n", "n * n", "10 * n * n", "(random() * 1e8)::int", "(1e8 / n)::int"],
+)
+async def test_the_tally_ranks_as_the_table_does(empty: Addresses, population: str) -> None:
+    await run_sql(empty.owner, FILL.format(population=population, first=1, last=3_000))
+    assert await wrong_ranks(empty) == (3_000, 0)
+
+
+async def test_a_city_here_and_there_is_counted(empty: Addresses) -> None:
+    for number in range(1, 251):
+        await run_sql(empty.app, FILL.format(population=random.randint(0, 2_000), first=number, last=number))
+    ((unfolded,),) = await run_sql(empty.app, "SELECT count(*) FROM tally_changes")
+    assert 0 < unfolded < 250
+    assert await wrong_ranks(empty) == (250, 0)
+
+
+CHANGES = {
+    "UPDATE cities SET population = population + 7 WHERE id % 3 = 0": 3_000,
+    "UPDATE cities SET population = id WHERE id = 5": 3_000,
+    "UPDATE cities SET name = 'x'": 3_000,
+    "DELETE FROM cities WHERE id % 7 = 0": 2_572,
+    "DELETE FROM cities": 0,
+    "TRUNCATE cities": 0,
+    "BEGIN; DELETE FROM cities; ROLLBACK": 3_000,
+    "BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM cities WHERE id < 1001; COMMIT": 2_000,
+}
+
+
+@pytest.mark.parametrize(("change", "cities"), CHANGES.items())
+async def test_a_change_with_psql_is_counted(empty: Addresses, change: str, cities: int) -> None:
+    await run_sql(empty.owner, FILL.format(population="(random() * 5000)::int", first=1, last=3_000))
+    await run_sql(empty.owner, *change.split("; "))
+    assert await wrong_ranks(empty) == (cities, 0)
+    ((stored,),) = await run_sql(empty.app, "SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20")
+    assert stored == cities
+
+
+async def test_adds_at_once_are_all_counted_and_wait_for_nobody(empty: Addresses) -> None:
+    async def add(first: int) -> None:
+        statements = [FILL.format(population="n % 90", first=first + n, last=first + n) for n in range(100)]
+        await run_sql(empty.app, *statements)
+
+    held = await database.connect_listener(empty.owner)
+    async with held.transaction():
+        await held.execute(FILL.format(population="n", first=1, last=200))  # folds, and keeps the lock to its end
+        await asyncio.wait_for(asyncio.gather(*(add(1_000 * n) for n in range(1, 9))), 20)
+        ((cities, wrong),) = await run_sql(empty.app, RANKS)
+        assert (cities, wrong) == (800, 0)
+    await held.close()
+    assert await wrong_ranks(empty) == (1_000, 0)
+
+
+# --- words ---
+
+NAMES = {
+    "New York City": {"new york city", "york city", "city"},
+    "São Paulo": {"sao paulo", "paulo"},
+    "Biel/Bienne": {"biel bienne", "bienne"},
+    "Xi'an": {"xi an", "an", "xian"},
+    "Xiʻan": {"xi an", "an", "xian"},
+    "St. John's": {"st john s", "john s", "s", "st johns", "johns"},
+    "'s-Hertogenbosch": {"s hertogenbosch", "hertogenbosch"},
+    "Ho Chi Minh City (Saigon)": {
+        "ho chi minh city saigon",
+        "chi minh city saigon",
+        "minh city saigon",
+        "city saigon",
+        "saigon",
+    },
+    "New New New": {"new new new", "new new", "new"},
+    "東京": {"東京"},
+    "佐々木・東京": {"佐々木 東京", "東京"},
+    "القاهرة": {"القاهرة"},
+    "Å": {"a"},
+    "İstanbul": {"istanbul"},
+    "ﷺ" * 200: set(),
+}
+
+
+@pytest.mark.parametrize(("name", "suffixes"), NAMES.items())
+async def test_a_name_is_found_by_each_of_its_words(empty: Addresses, name: str, suffixes: set[str]) -> None:
+    rows = await run_sql(empty.app, f"SELECT suffixes({quoted(names.bare(name))})")
+    assert {row[0] for row in rows} == suffixes
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+CITY = "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('{0}', '{0}', '{0}', {1})"
+WORDED = {
+    "UPDATE cities SET population = 7": {("new york", 7, 1), ("york", 7, 1), ("york", 7, 2)},
+    "UPDATE cities SET name_bare = 'leeds' WHERE id = 2": {("new york", 5, 1), ("york", 5, 1), ("leeds", 6, 2)},
+    "UPDATE cities SET name = 'x'": {("new york", 5, 1), ("york", 5, 1), ("york", 6, 2)},
+    "DELETE FROM cities WHERE id = 1": {("york", 6, 2)},
+    "TRUNCATE cities": set(),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), WORDED.items())
+async def test_a_change_with_psql_changes_the_words(
+    empty: Addresses, change: str, words: set[tuple[str, int, int]]
+) -> None:
+    await run_sql(empty.app, CITY.format("new york", 5), CITY.format("york", 6))
+    await run_sql(empty.owner, change)
+    assert {tuple(row) for row in await run_sql(empty.app, "SELECT suffix, population, city_id FROM words")} == words
+
+
+# --- both ---
+
+
+async def test_the_cities_of_an_older_schema_get_their_ranks_and_words(empty: Addresses) -> None:
+    def renew(connection: Connection) -> None:
+        command.downgrade(database._alembic(connection), "0003")
+        connection.execute(text(FILL.format(population="n % 500", first=1, last=1_000)))
+        command.upgrade(database._alembic(connection), "head")
+
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(renew)
+        assert (await connection.execute(text(RANKS))).one() == (1_000, 0)
+        words = (await connection.execute(text("SELECT suffix FROM words"))).scalars().all()
+        assert Counter(words) == Counter(f"c{n}" for n in range(1, 1_001))
+        await connection.rollback()
+
+
+async def test_the_application_may_read_but_not_write_what_the_database_keeps(empty: Addresses) -> None:
+    for table in ("tally", "tally_changes", "words"):
+        ((reads, writes),) = await run_sql(
+            empty.owner,
+            f"SELECT has_table_privilege('cityweb_app', '{table}', 'SELECT'),"
+            f" has_table_privilege('cityweb_app', '{table}', 'INSERT, UPDATE, DELETE, TRUNCATE')"
+            if empty.app != empty.owner
+            else "SELECT true, false",
+        )
+        assert (reads, writes) == (True, False)
