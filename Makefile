@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check lock audit bench
+.PHONY: help run test fuzz check lock audit observatory bench
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run ## Serve the leaderboard; prepares everything, its database too
 	@$(BIN)/python manage.py runserver
@@ -29,6 +29,9 @@ bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs
 audit: .venv/dev ## Ask for known vulnerabilities of the locked packages
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-embedded.txt
 
+observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
+	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
+
 lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -o requirements.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt --extra embedded -o requirements-embedded.txt
@@ -48,6 +51,11 @@ LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-
 
 .venv/bench: requirements-bench.txt
 	@$(INSTALL)
+
+.venv/observatory:
+	@mkdir -p $@.new
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $@.new @mdn/mdn-http-observatory@1.4.8
+	@mv $@.new $@
 
 INSTALL = test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@

@@ -122,7 +122,7 @@ texts = st.text(
 short = st.text(max_size=10)
 anything = st.none() | st.booleans() | st.integers() | st.floats() | texts | st.lists(short, max_size=2)
 names = st.from_regex(
-    r"[A-Za-zÀ-ɏЀ-я东京東ぁ-んㄱ-ㅎ가-힣0-9'’][A-Za-zÀ-ɏЀ-я \u00a0'().,/-]{0,30}[a-z][ \n]?", fullmatch=True
+    r"[A-Za-zÀ-ÖØ-öø-ɏЀ-я东京東ぁ-んㄱ-ㅎ가-힣0-9'’][A-Za-zÀ-ɏЀ-я \u00a0'().,/-]{0,30}[a-z][ \n]?", fullmatch=True
 )
 
 
