@@ -17,17 +17,18 @@ test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
 
-check: .venv/dev ## Check style, types, import rules, lock files and templates
+check: .venv/dev ## Check style, types, import rules, lock files, templates and known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q --no-header tests/test_house_rules.py
+	@$(MAKE) --no-print-directory audit
 
 bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and some ten minutes
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py $(BENCH)
 
-audit: .venv/dev ## Ask for known vulnerabilities of the locked packages
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-embedded.txt
+audit: .venv/dev ## Ask for known vulnerabilities of the locked packages; compare the vendored script
+	@$(BIN)/python tests/audit.py requirements-embedded.txt
 
 observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
