@@ -3,12 +3,18 @@
 
 import asyncio
 import os
+import signal
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, NoReturn
 
 import typer
+from sqlalchemy import URL
 
-from cityweb import database, server, settings
+from cityweb import corrections, database, files, inspection, server, settings, transfers
+from cityweb.cities import Stored
 
 app = typer.Typer(
     help="The public leaderboard of the world's biggest cities. Run runserver first; it prepares what is missing.",
@@ -53,11 +59,159 @@ def runserver(
     server.run(settings.read(os.environ), host=host, port=port, workers=workers, reload=reload)
 
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Format = Annotated[files.Format | None, typer.Option("--format", help="Where the name of the file does not say it.")]
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON lines with name and population; - is standard input.")],
+    format: Format = None,  # noqa: A002 (the name of the option)
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are refused.")] = False,
+    refused: Annotated[Path | None, typer.Option(help="Where refused lines go.", show_default="FILE.refused")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Change stored cities to what the file says.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of refused lines.")] = False,
+) -> None:
+    """Add the cities of a file: all of them, or none where a line is refused."""
+    kind = format or _format_of(file)
+    refused = refused or files.beside(file, kind)
+    skipping = files.refusals(refused, kind, overwrite=yes) if skip_bad else None
+    with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
+        lines = files.lines(stream, kind)
+        outcome = asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, read=read))
+    if outcome.refused:
+        typer.echo(f"Refused lines and their problems are in {refused}: mend them there, and load it.")
+    typer.echo(outcome)
+
+
+@app.command()
+def dump(
+    file: Annotated[Path, typer.Argument(help="The file to write; - is standard output.")] = files.STANDARD,
+    format: Format = None,  # noqa: A002 (the name of the option)
+    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file.")] = False,
+) -> None:
+    """Write all cities to a file, in the order of the board; load brings them back."""
+    kind = format or _format_of(file)
+    with files.written(file, overwrite=yes) as target, _ready() as url:
+        asyncio.run(transfers.dump(url, target.write, kind))
+
+
+@app.command()
+def demo() -> None:
+    """Fill the board with the world's largest cities (GeoNames, CC BY 4.0)."""
+    load(settings.TOP / "demo" / "cities.csv")
+    typer.echo("Next: python manage.py runserver")
+
+
+@app.command()
+def correct(name: str, population: str, yes: Yes = False) -> None:
+    """Change the population of a city; asks first."""
+    _change(name, lambda city: corrections.corrected(city, population), yes=yes)
+
+
+@app.command()
+def rename(name: str, new: str, yes: Yes = False) -> None:
+    """Change the name of a city; asks first."""
+    _change(name, lambda city: corrections.renamed(city, new), yes=yes)
+
+
+@app.command()
+def remove(name: str, yes: Yes = False) -> None:
+    """Take a city out; asks first."""
+    _change(name, lambda _: None, yes=yes)
+
+
+@app.command()
+def check() -> None:
+    """Look at the settings, the database and the vendored files, and say what to do."""
+    found = []
+    for finding in inspection.findings(os.environ):
+        typer.echo(finding)
+        found.append(finding)
+    sys.exit(not all(finding.well for finding in found))
+
+
+def _format_of(file: Path) -> files.Format:
+    try:
+        return files.format_of(file)
+    except files.UnknownFormat as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _change(name: str, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
+    """Shows a city before and after a change, asks, and makes it."""
+    with _ready() as url:
+        before = asyncio.run(corrections.find(url, name))
+        after = change(before)
+        typer.echo(f"before: {before.name}, {before.population:,} people")
+        typer.echo(f"after:  {after.name}, {after.population:,} people" if after else "after:  removed")
+        if not yes:
+            typer.confirm("Store this?", abort=True)
+        asyncio.run(corrections.store(url, before, after) if after else corrections.remove(url, before))
+
+
+class Interrupted(Exception):
+    """Somebody stopped the command."""
+
+
+@contextmanager
+def _ready() -> Iterator[URL]:
+    """The address of the database for its owner, once it is prepared; an interruption unwinds, and is one sentence."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        with server.addresses(settings.read(os.environ)) as (url, _), server.explained(url):
+            asyncio.run(database.prepare(url))
+            yield url
+    except KeyboardInterrupt as error:
+        raise Interrupted("Interrupted. A command does all of its work or none: running it again is safe.") from error
+
+
+def _interrupt(*_: object) -> NoReturn:
+    # Of our own, so that asyncio leaves it in place: its own waits for the next await, and standard input may not come.
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress(stream: BinaryIO) -> Iterator[Callable[[], None]]:
+    """What to call whenever some of a file was read: on a terminal it draws a bar."""
+    if not sys.stderr.isatty() or not stream.seekable():
+        yield lambda: None
+        return
+    size = os.fstat(stream.fileno()).st_size
+    with typer.progressbar(length=size, label="Reading", file=sys.stderr) as bar:
+
+        def read() -> None:
+            bar.update(stream.tell() - bar.pos)
+            if bar.pos == size:
+                bar.label = "Storing"
+                bar.render_progress()
+
+        yield read
+
+
+SENTENCES = (
+    settings.WrongSetting,
+    server.CannotServe,
+    files.CannotUse,
+    transfers.Refused,
+    transfers.Stopped,
+    corrections.CannotCorrect,
+    Interrupted,
+)
+
+
 def main() -> None:
     """Runs a command; what goes wrong is one sentence on standard error and status 1."""
+    # A terminal that lacks a letter of a name shows its number.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # It is a text file.
     try:
         app()
-    except (settings.WrongSetting, server.CannotServe) as error:
+    except files.NobodyReads:
+        # What is still to be written at the exit goes nowhere, else Python complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except SENTENCES as error:
         typer.echo(error, err=True)
         sys.exit(1)
 

@@ -75,7 +75,7 @@ async def connect_listener(url: URL) -> asyncpg.Connection:
 
 async def prepare(url: URL) -> None:
     """Makes sure of a safe server and the newest schema. Raises Unsafe; OldSchema where this role may not migrate."""
-    async with _outside_the_pool(url).connect() as connection:
+    async with outside_the_pool(url).connect() as connection:
         await refuse_unsafe(connection)
         if await is_current(connection):
             return
@@ -92,7 +92,7 @@ async def prepare(url: URL) -> None:
 
 async def migrate(url: URL) -> None:
     """Brings the schema to its newest revision, one process at a time. Raises Unsafe."""
-    async with _outside_the_pool(url).begin() as connection:
+    async with outside_the_pool(url).begin() as connection:
         await refuse_unsafe(connection)
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         await connection.run_sync(_upgrade)
@@ -100,7 +100,7 @@ async def migrate(url: URL) -> None:
 
 async def reset(url: URL) -> None:
     """Drops everything that the migrations made, and makes it anew, empty."""
-    async with _outside_the_pool(url).begin() as connection:
+    async with outside_the_pool(url).begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         await connection.run_sync(_downgrade)
         await connection.run_sync(_upgrade)
@@ -125,7 +125,8 @@ async def refuse_unsafe(connection: AsyncConnection) -> None:
             )
 
 
-def _outside_the_pool(url: URL) -> AsyncEngine:
+def outside_the_pool(url: URL) -> AsyncEngine:
+    """Single connections, for work that takes as long as it takes."""
     return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": PATIENCE_SECONDS})
 
 

@@ -60,6 +60,11 @@ def explained(url: URL) -> Iterator[None]:
         if isinstance(error, DBAPIError) and database.sqlstate(error).startswith(ACCESS):
             reason = str(error.orig).rpartition(">: ")[2]
             raise CannotServe(f"{place(url)} refuses: {reason}. Correct DATABASE_URL.") from error
+        if isinstance(error, DBAPIError) and database.sqlstate(error) == database.INSUFFICIENT_PRIVILEGE:
+            reason = str(error.orig).rpartition(">: ")[2]
+            raise CannotServe(
+                f"{place(url)} refuses: {reason}. Run the command as the role that owns the tables."
+            ) from error
         if database.unavailable(error):
             raise Unreachable(f"{place(url)} does not answer: start it, or correct DATABASE_URL.") from error
         raise

@@ -1,0 +1,83 @@
+"""What an operator mends: a population, a name, or that a city is there at all."""
+
+from dataclasses import replace
+
+from sqlalchemy import URL, ColumnElement, delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from cityweb import database, forms, names
+from cityweb.cities import Stored
+from cityweb.models import City
+
+NEAR_MISSES_MAX = 5
+
+
+class CannotCorrect(Exception):
+    """A correction that is not possible; the text says why and what to do."""
+
+
+async def find(url: URL, name: str) -> Stored:
+    """The stored city of this name, found as the site finds it. Raises CannotCorrect with the near misses."""
+    columns = select(City.id, City.name, City.population)
+    near = columns.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
+    async with database.outside_the_pool(url).connect() as connection:
+        row = (await connection.execute(columns.where(City.name_key == names.key(name)))).one_or_none()
+        if row:
+            return Stored(*row)
+        near_misses = [city.name for city in await connection.execute(near.limit(NEAR_MISSES_MAX))]
+    if near_misses:
+        raise CannotCorrect(f"No city is called {name}: write {' or '.join(near_misses)}.")
+    raise CannotCorrect(f"No city is called {name}: python manage.py dump prints all names.")
+
+
+def corrected(city: Stored, population: str) -> Stored:
+    """The city with this population, written as a visitor may write it. Raises CannotCorrect."""
+    try:
+        return replace(city, population=forms.parse_population(population))
+    except ValueError as error:
+        raise CannotCorrect(f"{error}: correct it, and run the command again.") from error
+
+
+def renamed(city: Stored, name: str) -> Stored:
+    """The city with this name, under the rules for names. Raises CannotCorrect."""
+    try:
+        return replace(city, name=forms.check({"name": name, "population": city.population}).name)
+    except forms.SubmissionRefused as refusal:
+        raise CannotCorrect(f"{refusal.errors['name']}: run the command again with another name.") from refusal
+
+
+async def store(url: URL, before: Stored, after: Stored) -> None:
+    """Replaces a city by what is right. Raises CannotCorrect where the name is taken or the city has changed."""
+    statement = (
+        update(City)
+        .where(*_is(before))
+        .values(
+            name=after.name,
+            name_key=names.key(after.name),
+            name_bare=names.bare(after.name),
+            population=after.population,
+        )
+    )
+    try:
+        async with database.outside_the_pool(url).begin() as connection:
+            _expect_one((await connection.execute(statement)).rowcount)
+    except IntegrityError as error:
+        raise CannotCorrect(
+            f"{after.name} is already stored: remove one of the two, or choose another name."
+        ) from error
+
+
+async def remove(url: URL, city: Stored) -> None:
+    """Takes a city out. Raises CannotCorrect where it has changed."""
+    async with database.outside_the_pool(url).begin() as connection:
+        _expect_one((await connection.execute(delete(City).where(*_is(city)))).rowcount)
+
+
+def _is(city: Stored) -> tuple[ColumnElement[bool], ...]:
+    """The city as it was shown before somebody agreed."""
+    return City.id == city.id, City.name == city.name, City.population == city.population
+
+
+def _expect_one(changed: int) -> None:
+    if not changed:
+        raise CannotCorrect("The city has just been changed by somebody else: run the command again to see it.")

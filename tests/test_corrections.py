@@ -1,0 +1,83 @@
+"""What an operator mends."""
+
+import pytest
+
+from cityweb import corrections, names, transfers
+from cityweb.cities import Stored
+from cityweb.corrections import CannotCorrect
+from tests.conftest import Addresses, Site, run_sql, until
+from tests.test_transfers import lines, stored
+
+
+@pytest.fixture
+async def cities(empty: Addresses) -> Addresses:
+    await transfers.load(empty.owner, lines(("São Paulo", 5), ("Zürich", 4)))
+    return empty
+
+
+async def test_a_city_is_found_as_the_site_finds_it(cities: Addresses) -> None:
+    assert (await corrections.find(cities.owner, " SÃO  paulo ")).name == "São Paulo"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("Sao Paulo", "write São Paulo"), ("Atlantis", "python manage.py dump prints all names")]
+)
+async def test_a_city_that_is_not_there_is_a_sentence(cities: Addresses, name: str, words: str) -> None:
+    with pytest.raises(CannotCorrect, match=f"No city is called {name}: {words}"):
+        await corrections.find(cities.owner, name)
+
+
+async def test_a_population_is_corrected(cities: Addresses) -> None:
+    before = await corrections.find(cities.owner, "Zürich")
+    await corrections.store(cities.owner, before, corrections.corrected(before, "1,000"))
+    assert await stored(cities) == [("Zürich", 1000), ("São Paulo", 5)]
+
+
+@pytest.mark.parametrize("new", ["Genève", "ZÜRICH"])
+async def test_a_city_is_renamed_with_its_keys(cities: Addresses, new: str) -> None:
+    before = await corrections.find(cities.owner, "Zürich")
+    await corrections.store(cities.owner, before, corrections.renamed(before, f" {new} "))
+    row = (await run_sql(cities.owner, f"SELECT name, name_key, name_bare FROM cities WHERE id = {before.id}"))[0]
+    assert tuple(row) == (new, names.key(new), names.bare(new))
+
+
+async def test_a_name_that_is_taken_is_refused(cities: Addresses) -> None:
+    before = await corrections.find(cities.owner, "Zürich")
+    with pytest.raises(CannotCorrect, match="already stored"):
+        await corrections.store(cities.owner, before, corrections.renamed(before, "SÃO PAULO"))
+
+
+async def test_what_the_form_refuses_is_refused() -> None:
+    city = Stored(1, "Zürich", 4)
+    with pytest.raises(CannotCorrect, match="Population must be a whole number"):
+        corrections.corrected(city, "1.5")
+    with pytest.raises(CannotCorrect, match="City name must start with"):
+        corrections.renamed(city, "=A")
+
+
+async def test_a_city_is_removed(cities: Addresses) -> None:
+    await corrections.remove(cities.owner, await corrections.find(cities.owner, "zürich"))
+    assert await stored(cities) == [("São Paulo", 5)]
+
+
+async def test_a_city_that_has_changed_meanwhile_is_left_alone(cities: Addresses) -> None:
+    before = await corrections.find(cities.owner, "Zürich")
+    await run_sql(cities.owner, "UPDATE cities SET population = 9")
+    for change in (corrections.remove(cities.owner, before), corrections.store(cities.owner, before, before)):
+        with pytest.raises(CannotCorrect, match="somebody else"):
+            await change
+    assert len(await stored(cities)) == 2
+
+
+async def test_the_board_follows_at_once(site: Site, empty: Addresses) -> None:
+    async def names_on_the_board() -> list[str]:
+        return [city["name"] for city in (await site.client.get("/cities/biggest")).json()]
+
+    await transfers.load(empty.owner, lines(("A", 5), ("B", 4)))
+    await until(lambda: site.board.hearing)
+    assert await names_on_the_board() == ["A", "B"]
+    before = await corrections.find(empty.owner, "B")
+    await corrections.store(empty.owner, before, corrections.corrected(before, "6"))
+    assert await names_on_the_board() == ["B", "A"]
+    await corrections.remove(empty.owner, await corrections.find(empty.owner, "A"))
+    assert await names_on_the_board() == ["B"]

