@@ -28,7 +28,7 @@ bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py $(BENCH)
 
 audit: .venv/dev ## Ask for known vulnerabilities of the locked packages; compare the vendored script
-	@$(BIN)/python tests/audit.py requirements-embedded.txt
+	@$(BIN)/python -m tests.audit requirements-embedded.txt
 
 observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory

@@ -7,11 +7,9 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-STATIC = Path(__file__).parent.parent / "static"
-VENDORED = {"htmx-4.0.1-sse.min.js": "7f21d96de7f758ef00cfa7dd9144a3e16efa31d004f0960b40ed0728c1410642"}
-"""Files of others and their SHA-256: whoever changes one reads the advisories of its new version first."""
+from cityweb.assets import STATIC, VENDORED
+
 ANSWER_SECONDS = 5
 ALL_SECONDS = 60
 
