@@ -112,6 +112,7 @@ def create(settings: Settings) -> Starlette:
         url_for=app.url_path_for,
         asset=lambda name: f"{app.url_path_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
         board_size=BOARD_SIZE,
+        origin=settings.origin,
     )
     return app
 

@@ -20,9 +20,9 @@ environment = Environment(
 )
 
 
-def set_globals(*, url_for: Callable[..., str], asset: Callable[[str], str], board_size: int) -> None:
-    """Tell every template where routes and assets are and how long the board is; said once, when the site starts."""
-    environment.globals.update(url_for=url_for, asset=asset, BOARD_SIZE=board_size)
+def set_globals(*, url_for: Callable[..., str], asset: Callable[[str], str], board_size: int, origin: str = "") -> None:
+    """Tell every template where things are and how long the board is; said once, when the site starts."""
+    environment.globals.update(url_for=url_for, asset=asset, BOARD_SIZE=board_size, ORIGIN=origin)
 
 
 def render(template: str, **context: object) -> str:

@@ -39,6 +39,14 @@ class Settings:
     streams_per_process: int
     echo: bool
 
+    @property
+    def origin(self) -> str:
+        """How the site's addresses begin for the public: the first of `hosts` that the public can know, or nothing."""
+        return next((f"https://{host}" for host in self.hosts if PUBLIC_NAME.fullmatch(host)), "")
+
+
+PUBLIC_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]+")
+
 
 def read(environment: Mapping[str, str]) -> Settings:
     """The settings that an environment gives. Raises WrongSetting."""

@@ -86,6 +86,7 @@ def test_equal_bytes_have_equal_fingerprints_in_every_process() -> None:
         ("app.js", "text/javascript; charset=utf-8"),
         ("htmx-4.0.1-sse.min.js", "text/javascript; charset=utf-8"),
         ("favicon.svg", "image/svg+xml"),
+        ("share.png", "image/png"),
         ("htmx-4.0.1-sse.LICENSE.txt", "text/plain; charset=utf-8"),
     ],
 )

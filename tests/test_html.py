@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -463,6 +463,19 @@ def test_every_asset_has_its_fingerprint() -> None:
     ]
     assert one(soup, "link[rel=stylesheet]").get("href") == "/static/site.css?v=1"
     assert one(soup, "link[rel=icon]").get("href") == "/static/favicon.svg?v=1"
+
+
+def test_a_shared_link_has_a_picture_at_a_whole_address_once_the_site_has_a_public_name() -> None:
+    assert not page().select("[property^='og:']")
+    html.environment.globals["ORIGIN"] = "https://cities.example.com"
+    image = one(page(), "meta[property='og:image']")
+    assert image.get("content") == "https://cities.example.com/static/share.png?v=1"
+
+
+@pytest.mark.parametrize("document", [page, error_page])
+def test_every_page_is_described(document: Callable[[], BeautifulSoup]) -> None:
+    described = "The 20 most populous cities, added by visitors and shown live. Add one that is missing."
+    assert one(document(), "meta[name=description]").get("content") == described
 
 
 def test_the_page_takes_no_other_htmx() -> None:

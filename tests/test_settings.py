@@ -80,6 +80,19 @@ def test_a_setting_is_read(name: str, text: str, setting: str, value: object) ->
     assert getattr(settings.read({name: text}), setting) == value
 
 
+@pytest.mark.parametrize(
+    ("hosts", "origin"),
+    [
+        ("", ""),
+        ("*,localhost,192.0.2.7,[2001:db8::7],*.example.com", ""),
+        ("localhost,cities.example.com,example.org", "https://cities.example.com"),
+        ("xn--stdte-gra.example", "https://xn--stdte-gra.example"),
+    ],
+)
+def test_the_first_public_host_begins_the_addresses_for_the_public(hosts: str, origin: str) -> None:
+    assert settings.read({"CITYWEB_HOSTS": hosts}).origin == origin
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg", "postgres"])
 def test_the_address_of_a_database_is_read_and_asyncpg_speaks_to_it(scheme: str) -> None:
     read = settings.read({"DATABASE_URL": f" {scheme}://me:secret@db.example:5433/cities "})
