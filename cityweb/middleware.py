@@ -15,7 +15,8 @@ from cityweb.answers import Answer, Head
 from cityweb.log import Requests
 
 HEAD_BYTES = 16_384
-"""The longest head of a request: its header names and values added up."""
+"""The longest head of a request: its address and its header lines."""
+LINE_BYTES = len(b": \r\n")
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -80,7 +81,7 @@ class Drawn:
             return False
         size = hosts = 0
         for name, value in scope["headers"]:
-            size += len(name) + len(value)
+            size += len(name) + len(value) + LINE_BYTES
             if name == b"host":
                 if not self.knows(value):
                     return False
@@ -115,9 +116,9 @@ class SecurityHeaders:
             return
         begun = time.perf_counter()
         status: int | None = None
-        size, unread = 0, False
+        size, unread = len(scope["path"]) + len(scope["query_string"]), False
         for name, value in scope["headers"]:
-            size += len(name) + len(value)
+            size += len(name) + len(value) + LINE_BYTES
             unread = unread or name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
 
         async def send_with_headers(message: Message) -> None:

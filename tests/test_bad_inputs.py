@@ -3,10 +3,15 @@
 import http.client
 import json
 import re
+import shutil
 import socket
+import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.parse import quote_plus
 
 import asyncpg
@@ -162,6 +167,44 @@ async def test_two_words_on_where_a_request_comes_from_are_one_too_many(
     assert_sound(answer.status, answer.headers, answer.body)
 
 
+FORGED = """<!DOCTYPE html><title>another site</title><form action="{url}/cities/" method="post">
+<input name="name" value="Atlantis"><input name="population" value="5"></form>
+<script>document.forms[0].submit()</script>"""
+
+
+@contextmanager
+def another_site(page: str) -> Iterator[int]:
+    """The port of a site that answers every GET with a page."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Site) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+@pytest.mark.usefixtures("nothing_stored")
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["cross-site", "same-site"])
+async def test_a_browser_that_another_site_makes_post_is_refused(running: Server, tmp_path: Path, host: str) -> None:
+    with another_site(FORGED.format(url=running.url)) as port:
+        browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+        shown = ["--virtual-time-budget=9000", "--dump-dom", f"http://{host}:{port}/"]
+        done = subprocess.run([*browser, *shown], capture_output=True, text=True, timeout=60, check=False)
+    assert "The form came from another site. The city was not saved." in done.stdout
+
+
 # --- host ---
 
 POISONED = [
@@ -242,6 +285,11 @@ FRAMING = {
     "TRACE": (b"TRACE / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
     "OPTIONS": (b"OPTIONS / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
     "a head of 16 KB": (GET + b"x: " + 16_384 * b"x" + b"\r\n\r\n", 431),
+    "a head of 5,000 short lines": (GET + 5_000 * b"x: y\r\n" + b"\r\n", 431),
+    "an address of 20 KB": (GET.replace(b"/", b"/" + 20_000 * b"x", 1) + b"\r\n", 431),
+    "a query of 20 KB": (GET.replace(b"/", b"/?" + 20_000 * b"x", 1) + b"\r\n", 431),
+    # What uvicorn cannot take apart is no HTTP to it.
+    "an address of 64 KB": (GET.replace(b"/", b"/" + 65_536 * b"x", 1) + b"\r\n", 400),
     "an endless head": (GET + 3_000 * b"x-filler: xxxxxxxxxxxxxxxxxxxx\r\n", 431),
 }  # fmt: skip
 
