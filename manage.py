@@ -72,7 +72,7 @@ def load(
     update: Annotated[bool, typer.Option("--update", help="Change stored cities to what the file says.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of refused lines.")] = False,
 ) -> None:
-    """Add the cities of a file: all of them, or none where a line is refused."""
+    """Add the cities of a file: all, or none where a line is refused."""
     kind = format or _format_of(file)
     refused = refused or files.beside(file, kind)
     skipping = files.refusals(refused, kind, overwrite=yes) if skip_bad else None
@@ -90,7 +90,7 @@ def dump(
     format: Format = None,  # noqa: A002 (the name of the option)
     yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write all cities to a file, in the order of the board; load brings them back."""
+    """Write all cities to a file, in the order of the board."""
     kind = format or _format_of(file)
     with files.written(file, overwrite=yes) as target, _ready() as url:
         asyncio.run(transfers.dump(url, target.write, kind))
@@ -98,7 +98,7 @@ def dump(
 
 @app.command()
 def demo() -> None:
-    """Fill the board with the world's largest cities (GeoNames, CC BY 4.0)."""
+    """Fill the board with the world's largest cities (GeoNames)."""
     load(settings.TOP / "demo" / "cities.csv")
     typer.echo("Next: python manage.py runserver")
 
@@ -123,7 +123,7 @@ def remove(name: str, yes: Yes = False) -> None:
 
 @app.command()
 def check() -> None:
-    """Look at the settings, the database and the vendored files, and say what to do."""
+    """Look at the settings, the database and the vendored files."""
     found = []
     for finding in inspection.findings(os.environ):
         typer.echo(finding)

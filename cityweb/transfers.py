@@ -104,11 +104,12 @@ async def load(
     batch.
     """
     outcome = Outcome(updated=0 if update else None)
+    # What is skipped is written down before the commit.
     async with database.outside_the_pool(url).begin() as connection:
-        await connection.execute(text(STAGE))
-        driver = await _driver(connection)
-        await driver.execute(PATIENT)
         with skipping or nullcontext() as refuse:
+            await connection.execute(text(STAGE))
+            driver = await _driver(connection)
+            await driver.execute(PATIENT)
             arriving = _arrivals(lines, outcome, refuse)
             while batch := list(islice(arriving, BATCH)):
                 # After a line that refuses the whole file, the rest is read for its problems only.
@@ -116,13 +117,13 @@ async def load(
                     with _explained():
                         await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
                 read()
-        if outcome.refused and not skipping:
-            raise Refused(_sentences(outcome))
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
-        await connection.execute(text("ANALYZE arrivals"))
-        if update:
-            outcome.updated = (await connection.execute(text(UPDATE))).rowcount
-        outcome.added = (await connection.execute(text(INSERT))).rowcount
+            if outcome.refused and not skipping:
+                raise Refused(_sentences(outcome))
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
+            await connection.execute(text("ANALYZE arrivals"))
+            if update:
+                outcome.updated = (await connection.execute(text(UPDATE))).rowcount
+            outcome.added = (await connection.execute(text(INSERT))).rowcount
     return outcome
 
 

@@ -205,6 +205,16 @@ async def test_a_terminal_has_a_progress_bar(empty: Addresses, tmp_path: Path) -
     assert "Storing" in drawn
 
 
+async def test_a_load_that_fails_leaves_no_file_of_refused_lines(run: Run, empty: Addresses, tmp_path: Path) -> None:
+    await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 9)")
+    try:
+        done = run("load", "-", "--skip-bad", typed="name,population\nTokyo,9\n=A,1\n")
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- dump ---
 
 

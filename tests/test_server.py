@@ -247,6 +247,7 @@ def test_the_bare_command_lists_the_commands() -> None:
     done = run()
     assert done.returncode == 0
     assert {"initdb", "runserver"} <= {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert "..." not in done.stdout
     assert "Run runserver first" in done.stdout
 
 

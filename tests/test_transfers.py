@@ -117,7 +117,7 @@ async def test_a_load_is_one_note(empty: Addresses, monkeypatch: pytest.MonkeyPa
 async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "BATCH", 1)
     role = empty.owner.username
-    settings = ("statement_timeout = '20ms'", "idle_in_transaction_session_timeout = '20ms'")
+    settings = ("statement_timeout = '200ms'", "idle_in_transaction_session_timeout = '200ms'")
     await run_sql(empty.server, *(f"ALTER ROLE {role} SET {setting}" for setting in settings))
     try:
         outcome = await transfers.load(empty.owner, slowly(lines(("A", 1), ("B", 2))))
@@ -128,7 +128,7 @@ async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkey
 
 def slowly(given: Sequence[Line]) -> Iterator[Line]:
     for line in given:
-        time.sleep(0.1)
+        time.sleep(0.4)
         yield line
 
 
