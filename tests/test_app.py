@@ -137,7 +137,15 @@ async def test_a_visitor_who_leaves_while_sending_is_no_bug(site: Site, caplog: 
         sent.append(message)
 
     headers = [(b"host", b"testserver"), (b"content-type", b"application/json"), (b"content-length", b"9")]
-    scope = {"type": "http", "method": "POST", "path": "/cities/", "headers": headers, "scheme": "http", "state": {}}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/cities/",
+        "query_string": b"",
+        "headers": headers,
+        "scheme": "http",
+        "state": {},
+    }
     await site.app(scope, receive, send)
     assert sent[0]["status"] == 400
     assert caplog.records == []
