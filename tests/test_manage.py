@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cityweb import assets
+from cityweb import assets, database
 from tests.conftest import ENVIRONMENT, TOP, Addresses, run_sql
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -145,23 +145,30 @@ def loading(empty: Addresses) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
-async def load_is_over(empty: Addresses) -> bool:
-    question = "SELECT FROM pg_stat_activity WHERE query ~ 'arrivals' AND pid <> pg_backend_pid()"
-    return not await run_sql(empty.server, question)
+HALF_WAY = "state = 'idle in transaction' AND query ~ 'COPY .*arrivals'"
+STORING = "wait_event_type = 'Lock' AND query ~ 'INSERT INTO cities.*FROM arrivals'"
 
 
-async def half_way(empty: Addresses) -> None:
-    """Waits until a load has sent rows, and holds them in a transaction."""
-    question = "SELECT FROM pg_stat_activity WHERE state = 'idle in transaction' AND query ~ 'COPY .*arrivals'"
+async def seen(empty: Addresses, state: str = HALF_WAY) -> None:
+    """Waits until a load has sent rows and holds them in a transaction, or is in another state."""
     deadline = time.monotonic() + 20
-    while not await run_sql(empty.server, question):
+    while not await run_sql(empty.server, f"SELECT FROM pg_stat_activity WHERE {state}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def over(empty: Addresses) -> None:
+    """Waits until no load is left in the database."""
+    question = "SELECT FROM pg_stat_activity WHERE query ~ 'arrivals' AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 20
+    while await run_sql(empty.server, question):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 async def test_a_load_that_is_not_interrupted_stores_what_was_sent(empty: Addresses) -> None:
     with loading(empty) as process:
-        await half_way(empty)
+        await seen(empty)
         out, _ = process.communicate(timeout=30)
     assert out == b"20,000 read, 20,000 added, 0 already stored, 0 refused\n"
     assert len(await stored(empty)) == 20_000
@@ -169,19 +176,35 @@ async def test_a_load_that_is_not_interrupted_stores_what_was_sent(empty: Addres
 
 async def test_a_load_that_is_killed_half_way_leaves_nothing(empty: Addresses) -> None:
     with loading(empty) as process:
-        await half_way(empty)
+        await seen(empty)
         process.kill()
-    deadline = time.monotonic() + 20
-    while not await load_is_over(empty):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await over(empty)
+    assert await stored(empty) == []
+
+
+async def test_a_load_that_is_killed_while_it_stores_leaves_nothing(empty: Addresses) -> None:
+    somebody = await database.connect_listener(empty.owner)
+    adding = somebody.transaction()
+    await adding.start()
+    await somebody.execute(
+        "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('City 9', 'city 9', 'city 9', 9)"
+    )
+    with loading(empty) as process:
+        assert process.stdin
+        process.stdin.close()
+        await seen(empty, STORING)
+        process.kill()
+    await adding.rollback()
+    await somebody.close()
+    # The statement goes on to its end; the COMMIT never comes.
+    await over(empty)
     assert await stored(empty) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_load_that_is_interrupted_leaves_nothing_and_says_so(empty: Addresses, number: int) -> None:
     with loading(empty) as process:
-        await half_way(empty)
+        await seen(empty)
         process.send_signal(number)
         # Its standard input stays open: it does not wait for the end of that.
         assert process.wait(20) == 1
