@@ -8,7 +8,7 @@ import random
 import resource
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from operator import attrgetter
@@ -28,6 +28,7 @@ from cityweb.answers import Answer
 from cityweb.assets import Assets
 from cityweb.board import Board, NoBoard
 from cityweb.errors import Refusal
+from cityweb.exports import Exports
 from cityweb.limits import Limiter
 from cityweb.log import Requests
 from cityweb.middleware import Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
@@ -37,12 +38,33 @@ from cityweb.streams import Full, Streams, TooManyFromAddress
 
 log = logging.getLogger("cityweb")
 
+View = Callable[[Request[views.State]], Awaitable[ASGIApp]]
+
+
+def by_method(*, get: View, post: View) -> View:
+    """One view of an address that is read and added to."""
+
+    async def view(request: Request[views.State]) -> ASGIApp:
+        return await (post if request.method == "POST" else get)(request)
+
+    return view
+
+
+CITIES = by_method(get=views.list_cities, post=views.add_city)
+BOTH = ("GET", "POST")
 # fmt: off
 ROUTES = [
     Route("/",                    views.show_board),
-    Route("/cities",              views.add_city,     methods=["POST"], name="add_city_without_slash"),
-    Route("/cities/",             views.add_city,     methods=["POST"]),
+    Route("/cities",              CITIES,             methods=BOTH, name="list_cities"),
+    Route("/cities/",             CITIES,             methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
+    Route("/cities/{id:int}",     views.show_city),
+    Route("/cities/{id:int}.json", views.show_city_json),
+    Route("/cities.csv",          views.export_csv),
+    Route("/cities.json",         views.export_json),
+    Route("/feed.atom",           views.show_feed),
+    Route("/api",                 views.explain_api),
+    Route("/openapi.json",        views.describe_api),
     Route("/events",              views.stream_board),
     Route("/livez",               views.say_alive),
     Route("/readyz",              views.say_ready),
@@ -70,6 +92,7 @@ def create(settings: Settings) -> Starlette:
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     streams = Streams(settings.streams_per_address, min(settings.streams_per_process, open_files - FILES_TO_SPARE))
     board = Board(engine, streams)
+    exports = Exports(partial(database.connect_exporter, settings.database_url))
     limit = settings.rate_limit
     limiter = limit and Limiter(engine, limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
@@ -80,7 +103,15 @@ def create(settings: Settings) -> Starlette:
         ready = asyncio.create_task(stay_ready(settings, board))
         following = asyncio.create_task(follow_parent())
         with ending_at_signals(streams):
-            yield {"assets": assets, "board": board, "drawn": outermost, "limiter": limiter, "streams": streams}
+            yield {
+                "assets": assets,
+                "board": board,
+                "drawn": outermost,
+                "engine": engine,
+                "exports": exports,
+                "limiter": limiter,
+                "streams": streams,
+            }
         streams.close()
         pending = {ready, following}
         while pending:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12

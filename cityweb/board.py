@@ -272,10 +272,10 @@ def page_html(
     table: Table,
     *,
     form: Form = NEW_FORM,
-    status: str = "",
+    landed: object = None,
     problem: Sequence[str] = (),
     live: bool = True,
     down: bool = False,
 ) -> str:
     """The page with this board, this form and what there is to say."""
-    return html.render("page.html", board=table, form=form, status=status, problem=problem, live=live, down=down)
+    return html.render("page.html", board=table, form=form, landed=landed, problem=problem, live=live, down=down)

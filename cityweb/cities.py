@@ -8,14 +8,11 @@ from typing import cast
 from sqlalchemy import Select, Table, bindparam, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, NoResultFound
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, aliased
 
 from cityweb import database, names
 from cityweb.models import BOARD_SIZE, City
-
-RANK_MAX = 10_000
-"""Ranks are exact up to here; what lies beyond is not counted, so that a rank costs the same at any size."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a city stands: its rank, None beyond RANK_MAX, and the city whose name differs only in accents, if any."""
+    """Where a city stands: its rank, and the city whose name differs only in accents, if there is one."""
 
     city: Stored
-    rank: int | None
+    rank: int
     near_miss: Stored | None
 
 
@@ -55,18 +52,12 @@ BIGGEST = (
 
 
 async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
-    """The board: the biggest cities, biggest first, among equals the earliest added first.
+    """The board: the biggest cities, biggest first, among equals the earliest added first."""
 
-    Reads on a connection of its own, and once more where that connection turns out broken.
-    """
-    for last_try in (False, True):
-        try:
-            async with engine.connect() as connection:
-                return tuple(Place(*row) for row in await connection.execute(BIGGEST))
-        except (DBAPIError, ConnectionError) as error:
-            if last_try or not database.disconnected(error):
-                raise
-    raise AssertionError  # pragma: no cover (the last try returns or raises)
+    async def question(connection: AsyncConnection) -> tuple[Place, ...]:
+        return tuple(Place(*row) for row in await connection.execute(BIGGEST))
+
+    return await database.read(engine, question)
 
 
 TABLE = cast("Table", City.__table__)
@@ -114,29 +105,21 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
 
 
 async def landing(session: AsyncSession, city_id: int) -> Landing | None:
-    """Where a city stands, or None where there is none of this number; one query, its cost bounded by RANK_MAX."""
+    """Where a city stands, or None where there is none of this number; one query."""
     row = (await session.execute(_landing(city_id))).one_or_none()
     if row is None:
         return None
-    id_, name, population, above, near_id, near_name, near_population = row
+    id_, name, population, rank, near_id, near_name, near_population = row
     return Landing(
         city=Stored(id_, name, population),
-        rank=above + 1 if above < RANK_MAX else None,
+        rank=rank,
         near_miss=Stored(near_id, near_name, near_population) if near_id else None,
     )
 
 
 def _landing(city_id: int) -> Select[int, str, int, int, int, str, int]:
-    """The city, how many are bigger (RANK_MAX stands for that and more), and the biggest of its near misses."""
-    other, near = aliased(City), aliased(City)
-    bigger = (
-        select(other.id)
-        .where(other.population > City.population)
-        .order_by(other.population.desc())
-        .limit(RANK_MAX)
-        .correlate(City)
-        .subquery()
-    )
+    """The city, its rank, and the biggest of its near misses."""
+    near = aliased(City)
     near_miss = (
         select(near.id, near.name, near.population)
         .where(near.name_bare == City.name_bare, near.id != City.id)
@@ -150,7 +133,7 @@ def _landing(city_id: int) -> Select[int, str, int, int, int, str, int]:
             City.id,
             City.name,
             City.population,
-            select(func.count()).select_from(bigger).scalar_subquery(),
+            1 + func.cities_above(City.population),
             near_miss.c.id,
             near_miss.c.name,
             near_miss.c.population,

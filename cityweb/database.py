@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,6 +67,22 @@ async def connect_listener(url: URL) -> asyncpg.Connection:
     """A connection outside the pool, for LISTEN."""
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     settings = {"application_name": "cityweb listener"}
+    return await asyncpg.connect(plain, timeout=PATIENCE_SECONDS, server_settings=settings)
+
+
+async def connect_exporter(url: URL) -> asyncpg.Connection:
+    """A connection outside the pool, for one long reading at its reader's pace.
+
+    Without a sort, PostgreSQL gives the first row of an ordered table at once.
+    """
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    settings = {
+        "application_name": "cityweb export",
+        "jit": "off",
+        "enable_sort": "off",
+        "statement_timeout": "10000",
+        "idle_in_transaction_session_timeout": "60000",
+    }
     return await asyncpg.connect(plain, timeout=PATIENCE_SECONDS, server_settings=settings)
 
 
@@ -172,6 +188,18 @@ def sqlstate(error: DBAPIError) -> str:
 
 
 # --- a unit of work ---
+
+
+async def read(engine: AsyncEngine, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """What a question gives: on a connection of its own, and once more where that breaks."""
+    for last_try in (False, True):
+        try:
+            async with engine.connect() as connection:
+                return await question(connection)
+        except (DBAPIError, ConnectionError) as error:
+            if last_try or not disconnected(error):
+                raise
+    raise AssertionError  # pragma: no cover (the last try returns or raises)
 
 
 async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:

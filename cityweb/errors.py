@@ -43,6 +43,11 @@ NO_BOARD = "The service cannot show the board at the moment. Nothing was lost. T
 WRONG_HOST = "This site is not known by the name that was asked for. Nothing was saved. Check the address."
 TOO_MANY_STREAMS = "Too many live boards are open on your network. Nothing was lost. Close one and try again."
 STREAMS_FULL = "Live updates are full at the moment. Nothing was lost. Try again in {seconds} seconds."
+NOT_SHOWN = "The service cannot show this at the moment. Nothing was lost. Try again in {seconds} seconds."
+EXPORTS_FULL = "Others are downloading all cities at the moment. Nothing was lost. Try again in {seconds} seconds."
+NO_CITY = "There is no city at this address. Nothing was saved. Go to the leaderboard and look for it."
+NO_SUCH_PAGE_OF_THE_LIST = "The list has no page at this address. Nothing was saved. Go to the leaderboard."
+SEARCH_TOO_LONG = "No city has so long a name. Nothing was saved. Go back and search for its beginning."
 ALREADY_STORED = "The city is already stored"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, NoReturn
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from cityweb import names
 from cityweb.models import NAME_MAX, POPULATION_MAX
@@ -107,18 +107,25 @@ def _checked_name(value: object) -> str:
     return name
 
 
+_POPULATION_SCHEMA = {
+    "title": "Population",
+    "description": "A whole number, or a text of one that may be grouped as people do: 37,400,068",
+    "anyOf": [{"type": "integer", "minimum": 0, "maximum": POPULATION_MAX}, {"type": "string"}],
+}
+
+
 class CitySubmission(BaseModel):
     """A city that may be stored: its name is normalised, and both are within their limits."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[str, BeforeValidator(_checked_name)]
-    population: Annotated[int, BeforeValidator(_checked_population)]
+    name: Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=NAME_MAX)]
+    population: Annotated[int, BeforeValidator(_checked_population), WithJsonSchema(_POPULATION_SCHEMA)]
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form as it is shown: what was typed, one sentence for each field that is wrong, the row that has the name.
+    """The form as it is shown: what was typed, one sentence for each field that is wrong, the city that has the name.
 
     `focus` puts the cursor into the name field.
     """
@@ -126,6 +133,7 @@ class Form:
     values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: object = None
+    on_board: bool = False
     focus: bool = False
 
 

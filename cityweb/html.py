@@ -1,6 +1,8 @@
 """How templates are rendered."""
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -35,4 +37,16 @@ def number(n: int) -> str:
     return f"{n:,}"
 
 
-environment.filters["number"] = number
+def day(moment: datetime) -> str:
+    """A date in full, in UTC: 25 November 2026."""
+    return f"{moment.astimezone(UTC):%-d %B %Y}"
+
+
+def xml(text: str) -> str:
+    """A text without what XML 1.0 cannot hold; a name that came by psql may have it."""
+    return NOT_IN_XML.sub("\ufffd", text)
+
+
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+environment.filters.update(number=number, day=day, xml=xml)

@@ -104,7 +104,7 @@ class EventStream:
         with self.streams.reader(self.address, self.first) as reader:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope["method"] != "HEAD":
-                leaving = asyncio.create_task(_left(receive))
+                leaving = asyncio.create_task(left(receive))
                 leaving.add_done_callback(lambda _: reader.end())
                 try:
                     while event := await reader.next():
@@ -121,7 +121,8 @@ HEADERS = [
 ]
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Returns when the client has gone; sending to it would not tell."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

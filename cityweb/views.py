@@ -1,27 +1,33 @@
 """One function for each route: a request becomes calls, what they give becomes an answer."""
 
+import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from http import HTTPStatus
-from typing import TypedDict
+from typing import TypedDict, TypeVar
+from urllib.parse import urlencode
 
 from python_multipart.multipart import parse_options_header
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from cityweb import cities, database, errors, forms, html
+from cityweb import api, cities, database, errors, exports, forms, html, ranking
+from cityweb.answers import Answer
 from cityweb.assets import Assets
-from cityweb.board import Board, Drawing, NoBoard, page_html
-from cityweb.cities import RANK_MAX, Landing, Stored
+from cityweb.board import CACHE_CONTROL, PAGE_HEADERS, Board, Drawing, NoBoard, page_html
+from cityweb.cities import Landing, Place, Stored
 from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
+from cityweb.exports import Export, Exports
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
 from cityweb.limits import Limiter
-from cityweb.models import BOARD_SIZE
+from cityweb.models import BOARD_SIZE, NAME_MAX, POPULATION_MAX
+from cityweb.ranking import START, Cursor, Page
 from cityweb.streams import NOTHING_NEW, EventStream, Streams
 
 BODY_BYTES = 8_192
@@ -31,6 +37,8 @@ PART_BYTES = 4_096
 ID_MAX = 2**31 - 1
 """The biggest number that a city can have."""
 
+T = TypeVar("T")
+
 log = logging.getLogger("cityweb")
 
 
@@ -39,6 +47,8 @@ class State(TypedDict):
 
     assets: Assets
     board: Board
+    engine: AsyncEngine
+    exports: Exports
     limiter: Limiter | None
     streams: Streams
     request_id: str
@@ -46,20 +56,23 @@ class State(TypedDict):
 
 
 async def show_board(request: Request[State]) -> ASGIApp:
-    """The page: board and form; with `?added=ID` it says where that city landed."""
+    """The page: board and form; `?added=ID` says where that city landed, `?name=NAME` fills that in."""
     board = request.state["board"]
     live = request.query_params.get("live") != "off"
     added = request.query_params.get("added", "")
+    name = request.query_params.get("name", "")
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
             landing = await cities.landing(request.state["session"], int(added))
             if landing:
                 drawing = await board.fresh()
-                return _html(page_html(drawing.table, status=_status(landing, drawing), live=live))
+                return _html(page_html(drawing.table, landed=_landed(landing, drawing), live=live))
         except Exception as error:
             if not database.unavailable(error):
                 raise
     drawing = await board.current()
+    if name:
+        return _html(page_html(drawing.table, form=Form(values={"name": name, "population": ""}), live=live))
     return drawing.page if live else drawing.paused_page
 
 
@@ -172,23 +185,23 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
     """The answer to a city that was stored: 201, fragments, or a redirection to the page that says where it landed."""
     board = request.state["board"]
     board.heard()
-    landed = f"{request.app.url_path_for('show_board')}?added={city.id}"
     if errors.sends_json(request.scope):
-        document = {"id": city.id, "name": city.name, "population": city.population}
-        return JSONResponse(document, HTTPStatus.CREATED, {"cache-control": "no-store", "location": landed})
+        location = request.app.url_path_for("show_city_json", id=city.id)
+        return JSONResponse(asdict(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
     if not _is_partial(request):
-        return RedirectResponse(landed, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
-    status = f"{city.name} added"
+        address = f"{request.app.url_path_for('show_board')}?added={city.id}"
+        return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+    landed = Landed(city, "added")
     try:
         drawing = await board.fresh()
         if landing := await cities.landing(request.state["session"], city.id):
-            status = _status(landing, drawing)
+            landed = _landed(landing, drawing)
     except Exception as error:
         # The city is stored whatever became of the database since: the answer still says so.
         if not database.unavailable(error):
             raise
         drawing = await board.current()
-    return _html(html.render("_added.html", board=drawing.table, form=Form(focus=True), status=status))
+    return _html(html.render("_added.html", board=drawing.table, form=Form(focus=True), landed=landed))
 
 
 async def _refuse(
@@ -198,12 +211,11 @@ async def _refuse(
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if errors.sends_json(request.scope):
         if stored:
-            entry = {"id": stored.id, "name": stored.name, "population": stored.population}
-            return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=entry)
+            return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=asdict(stored))
         return errors.problem(Refusal(status, ". ".join(wrong.values())), errors=wrong)
     drawing = await request.state["board"].current()
-    row = next((row for row in drawing.rows if stored and row.id == stored.id), None)
-    form = Form(values=_typed(values), errors=wrong, stored=row)
+    on_board = any(row.id == stored.id for row in drawing.rows) if stored else False
+    form = Form(values=_typed(values), errors=wrong, stored=stored, on_board=on_board)
     if _is_partial(request):
         return _html(html.render("_refused.html", form=form), status)
     return _html(page_html(drawing.table, form=form), status)
@@ -226,26 +238,184 @@ def _typed(values: Mapping[str, object]) -> dict[str, str]:
     return {field: str(values.get(field, "")) for field in ("name", "population")}
 
 
-def _status(landing: Landing, drawing: Drawing) -> str:
-    """Where a city landed, in words: its rank on the board, or outside it, and what the last place takes."""
-    name = landing.city.name
-    if any(row.id == landing.city.id for row in drawing.rows):
-        status = f"{name} added at rank {landing.rank}"
-    else:
-        place = (
-            f"at rank {landing.rank:,}, outside the top {BOARD_SIZE}"
-            if landing.rank
-            else f"outside the top {RANK_MAX:,}"
-        )
+@dataclass(frozen=True)
+class Landed:
+    """What is said of a city that was added: a link by its name, and the words after it."""
+
+    city: Stored
+    words: str
+
+
+def _landed(landing: Landing, drawing: Drawing) -> Landed:
+    """Where a city landed: its rank on the board, or outside it, and what the last place takes."""
+    words = f"added at rank {landing.rank:,}"
+    if all(row.id != landing.city.id for row in drawing.rows):
         last = drawing.rows[-1].population
-        status = f"{name} added {place}. The {BOARD_SIZE}th place takes more than {last:,}"
+        words += f", outside the top {BOARD_SIZE}. The {BOARD_SIZE}th place takes more than {last:,}"
     if near := landing.near_miss:
-        status += f". A similar name is also stored: {near.name}, population {near.population:,}"
-    return status
+        words += f". A similar name is also stored: {near.name}, population {near.population:,}"
+    return Landed(landing.city, words)
 
 
 def _html(document: str, status: int = HTTPStatus.OK) -> Response:
     return HTMLResponse(document, status, {"cache-control": "no-store", "vary": html.VARY})
+
+
+# --- the whole list ---
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A part of the list as it is shown; `previous` and `next` are the queries of the parts beside it."""
+
+    q: str
+    title: str
+    found: str
+    places: tuple[Place, ...]
+    previous: str
+    next: str
+
+
+async def list_cities(request: Request[State]) -> ASGIApp:
+    """A page of the whole list, or of what a search finds in it; to htmx the list alone."""
+    q = request.query_params.get("q", "").strip()
+    if len(q) > NAME_MAX:
+        raise Refusal(400, errors.SEARCH_TOO_LONG)
+    cursor = _cursor(request)
+    if q:
+        page = await _ask(request, lambda connection: ranking.search(connection, q, cursor))
+    else:
+        page = await _ask(request, lambda connection: ranking.page(connection, cursor))
+    listing = Listing(
+        q=q,
+        title=f"Cities that match “{q}”" if q else "All cities by population",
+        found=_found(q, page),
+        places=page.places,
+        previous=_query(page.previous, q),
+        next=_query(page.next, q),
+    )
+    template = "_cities_found.html" if _is_partial(request) else "cities.html"
+    return _page(html.render(template, list=listing))
+
+
+async def show_city(request: Request[State]) -> ASGIApp:
+    """One city: population, rank, neighbours, when it was added."""
+    found = await _city(request)
+    before = found.above[-1] if found.above else None
+    here = _query(Cursor(before.population, before.id) if before else None)
+    return _page(html.render("city.html", above=found.above, city=found.city, below=found.below, here=here))
+
+
+async def show_city_json(request: Request[State]) -> ASGIApp:
+    """One city as JSON."""
+    try:
+        city = (await _city(request)).city
+    except Refusal as refusal:
+        return errors.problem(refusal)
+    return _json({**asdict(city), "created_at": city.created_at.isoformat()})
+
+
+async def show_feed(request: Request[State]) -> ASGIApp:
+    """The newest cities as a feed (Atom, RFC 4287)."""
+    newest = await _ask(request, ranking.newest)
+    updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
+    document = html.render("feed.atom", site=_site(request), updated=updated, cities=newest)
+    return Answer(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
+
+
+async def export_csv(request: Request[State]) -> ASGIApp:
+    """All cities as CSV."""
+    return Export(request.state["exports"], exports.CSV)
+
+
+async def export_json(request: Request[State]) -> ASGIApp:
+    """All cities as JSON."""
+    return Export(request.state["exports"], exports.JSON)
+
+
+async def describe_api(request: Request[State]) -> ASGIApp:
+    """What programs may ask for, as an OpenAPI document."""
+    return _json(api.document({route.name: route.path_format for route in request.app.routes}))
+
+
+async def explain_api(request: Request[State]) -> ASGIApp:
+    """What programs may ask for, as a page with lines for a shell."""
+    examples = api.examples(_site(request), request.app.url_path_for)
+    return _page(html.render("api.html", examples=examples))
+
+
+async def _ask(request: Request[State], question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """What the database says. Raises Refusal where it cannot be asked."""
+    try:
+        return await database.read(request.state["engine"], question)
+    except Exception as error:
+        if not database.unavailable(error):
+            raise
+        raise Refusal(503, errors.NOT_SHOWN) from None
+
+
+async def _city(request: Request[State]) -> ranking.Surroundings:
+    """The city that the address names. Raises Refusal."""
+    city_id = request.path_params["id"]
+    found = None
+    if city_id <= ID_MAX:
+        found = await _ask(request, lambda connection: ranking.surroundings(connection, city_id))
+    if found is None:
+        raise Refusal(404, errors.NO_CITY)
+    return found
+
+
+def _cursor(request: Request[State]) -> Cursor:
+    """Where the page begins or ends, `?after=POPULATION-ID` or `?before=POPULATION-ID`. Raises Refusal."""
+    given = [pair for pair in request.query_params.multi_items() if pair[0] in {"after", "before"}]
+    if not given:
+        return START
+    match = CURSOR.fullmatch(given[0][1])
+    if len(given) > 1 or match is None or int(match[1]) > POPULATION_MAX or int(match[2]) > ID_MAX:
+        raise Refusal(400, errors.NO_SUCH_PAGE_OF_THE_LIST)
+    return Cursor(int(match[1]), int(match[2]), backwards=given[0][0] == "before")
+
+
+CURSOR = re.compile("([0-9]{1,9})-([0-9]{1,10})")
+
+
+def _query(cursor: Cursor | None, q: str = "") -> str:
+    """The query of an address that begins at a cursor."""
+    if cursor is None:
+        return ""
+    side = "before" if cursor.backwards else "after"
+    return urlencode({**({"q": q} if q else {}), side: f"{cursor.population}-{cursor.id}"})
+
+
+def _found(q: str, page: Page) -> str:
+    """How many cities there are, or how many a search found."""
+    if page.total is None:
+        return f"Thousands of cities match “{q}”"
+    if not q:
+        return "1 city" if page.total == 1 else f"{page.total:,} cities"
+    match page.total:
+        case 0:
+            return f"No city matches “{q}”"
+        case 1:
+            return f"1 city matches “{q}”"
+    return f"{page.total:,} cities match “{q}”"
+
+
+def _site(request: Request[State]) -> str:
+    """Scheme and host, for the few answers that are read elsewhere; the host is a known one."""
+    return f"{request.scope['scheme']}://{request.headers['host']}"
+
+
+def _page(document: str) -> Answer:
+    return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
+
+
+def _json(document: object) -> Answer:
+    body = json.dumps(document, ensure_ascii=False)
+    return Answer(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
+
+
+# --- the rest ---
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:

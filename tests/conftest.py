@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cityweb import app as application
 from cityweb import database, embedded, settings
 from cityweb.board import Board
+from cityweb.exports import Exports
 from cityweb.streams import Streams
 
 TOP = Path(__file__).parent.parent
@@ -98,6 +99,7 @@ class Site:
     client: httpx.AsyncClient
     board: Board
     streams: Streams
+    exports: Exports
     app: Starlette
     asgi: ASGIApp
 
@@ -113,7 +115,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["streams"], app, asgi)
+        yield Site(client, state["board"], state["streams"], state["exports"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:

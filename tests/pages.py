@@ -63,7 +63,10 @@ def _from_json(answer: httpx.Response) -> Outcome:
 
 
 def _from_form(status: int, document: BeautifulSoup) -> Outcome:
-    summary = {str(link["href"])[1:]: text(link) for link in document.select("#error-summary a:not([href^='#city-'])")}
+    summary = {
+        str(link["href"])[1:]: text(link)
+        for link in document.select("#error-summary a[href^='#']:not([href^='#city-'])")
+    }
     beside = {str(words["id"]).removesuffix("-error"): text(words) for words in document.select("#city-form .error")}
     # The summary and the field say the same, and the field names its words to those who do not see them.
     assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside

@@ -19,6 +19,9 @@ ADDRESSES = {
     "add_city": "/cities/",
     "list_biggest": "/cities/biggest",
     "stream_board": "/events",
+    "list_cities": "/cities",
+    "show_city": "/cities/{id}",
+    "show_feed": "/feed.atom",
 }
 HTMX = Path("static/htmx-4.0.1-sse.min.js")
 
@@ -46,7 +49,14 @@ class Form:
     values: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: Row | None = None
+    on_board: bool = False
     focus: bool = False
+
+
+@dataclass
+class Landed:
+    city: Row
+    words: str
 
 
 BOARD = Board(
@@ -68,14 +78,20 @@ DUPLICATE = Form(
     values={"name": "tokyo", "population": "1"},
     errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
     stored=BOARD.rows[0],
+    on_board=True,
 )
+OSAKA = Landed(Row(10, 10, "Osaka", 5), "added at rank 10")
 TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
 
 
 @pytest.fixture(autouse=True)
 def addresses() -> Iterator[None]:
     before = dict(html.environment.globals)
-    html.set_globals(url_for=lambda name: ADDRESSES[name], asset=lambda path: f"/static/{path}?v=1", board_size=20)
+    html.set_globals(
+        url_for=lambda name, **parts: ADDRESSES[name].format(**parts),
+        asset=lambda path: f"/static/{path}?v=1",
+        board_size=20,
+    )
     yield
     html.environment.globals.clear()
     html.environment.globals.update(before)
@@ -89,12 +105,12 @@ def page(
     *,
     board: Board = BOARD,
     form: Form | None = None,
-    status: str = "",
+    landed: Landed | None = None,
     problem: tuple[str, ...] = (),
     live: bool = True,
     down: bool = False,
 ) -> BeautifulSoup:
-    return rendered("page.html", board=board, form=form or Form(), status=status, problem=problem, live=live, down=down)
+    return rendered("page.html", board=board, form=form or Form(), landed=landed, problem=problem, live=live, down=down)
 
 
 def error_page(request_id: str | None = None) -> BeautifulSoup:
@@ -135,7 +151,7 @@ def test_the_same_template_and_context_give_the_same_bytes() -> None:
 def test_the_page_has_one_heading_one_main_and_a_language() -> None:
     soup = page()
     assert one(soup, "main#main > h1").get_text() == "City leaderboard"
-    assert texts(soup, "h1, h2, h3") == ["City leaderboard", "Add a city"]
+    assert texts(soup, "h1, h2, h3") == ["City leaderboard", "Add a city", "What counts as a city here"]
     assert one(soup, "html").get("lang") == "en"
 
 
@@ -156,14 +172,14 @@ def test_the_form_comes_before_the_board() -> None:
     ("context", "title"),
     [
         ({}, "City leaderboard"),
-        ({"status": "Osaka added at rank 10"}, "Osaka added at rank 10 - City leaderboard"),
+        ({"landed": OSAKA}, "Osaka added at rank 10 - City leaderboard"),
         ({"form": TWO_ERRORS}, "Error: City leaderboard"),
-        ({"form": TWO_ERRORS, "status": "Osaka added at rank 10"}, "Error: City leaderboard"),
+        ({"form": TWO_ERRORS, "landed": OSAKA}, "Error: City leaderboard"),
         ({"problem": ("The city was not saved.",)}, "Error: City leaderboard"),
     ],
 )
 def test_the_title_says_the_news_first(context: dict[str, object], title: str) -> None:
-    whole = {"board": BOARD, "form": Form(), "status": "", "problem": (), "live": True, "down": False} | context
+    whole = {"board": BOARD, "form": Form(), "landed": None, "problem": (), "live": True, "down": False} | context
     assert one(rendered("page.html", **whole), "title").get_text() == title
 
 
@@ -174,8 +190,8 @@ def test_both_regions_are_there_and_empty_to_the_last_space() -> None:
 
 
 def test_the_status_is_escaped() -> None:
-    soup = page(status="<b>x</b> added at rank 1")
-    assert one(soup, "#status").get_text() == "<b>x</b> added at rank 1"
+    soup = page(landed=Landed(Row(1, 1, "<b>x</b>", 5), "added at rank 1"))
+    assert texts(soup, "#status") == ["<b>x</b> added at rank 1"]
     assert one(soup, "title").get_text() == "<b>x</b> added at rank 1 - City leaderboard"
 
 
@@ -217,14 +233,14 @@ def test_an_error_answer_to_htmx_goes_to_the_problem_region(family: str) -> None
 
 def test_the_page_contains_the_board_as_it_is_streamed() -> None:
     assert html.render("_board.html", board=BOARD).strip() in html.render(
-        "page.html", board=BOARD, form=Form(), status="", problem=(), live=True, down=False
+        "page.html", board=BOARD, form=Form(), landed=None, problem=(), live=True, down=False
     )
 
 
 @pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
 def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
     assert html.render("_city_form.html", form=form).strip() in html.render(
-        "page.html", board=BOARD, form=form, status="", problem=(), live=True, down=False
+        "page.html", board=BOARD, form=form, landed=None, problem=(), live=True, down=False
     )
 
 
@@ -245,11 +261,11 @@ def test_a_partial_is_exactly_its_element(template: str, context: dict[str, obje
         pytest.param({"form": TWO_ERRORS}, id="refused"),
         pytest.param({"form": DUPLICATE}, id="duplicate"),
         pytest.param({"form": TRAPPED}, id="trapped"),
-        pytest.param({"live": False, "down": True, "status": "Osaka added at rank 10"}, id="down"),
+        pytest.param({"live": False, "down": True, "landed": OSAKA}, id="down"),
     ],
 )
 def test_no_id_is_used_twice_and_every_reference_has_its_target(context: dict[str, object]) -> None:
-    whole = {"board": BOARD, "form": Form(), "status": "", "problem": (), "live": True, "down": False} | context
+    whole = {"board": BOARD, "form": Form(), "landed": None, "problem": (), "live": True, "down": False} | context
     document = rendered("page.html", **whole)
     ids = Counter(str(element["id"]) for element in document.select("[id]"))
     assert [name for name, times in ids.items() if times > 1] == []
@@ -393,9 +409,12 @@ def test_a_stored_city_on_the_board_is_linked_from_the_summary_and_beside_the_fi
     assert texts(soup, "#name-error + p > a[href='#city-7']") == ["See Tokyo on the board"]
 
 
-def test_a_stored_city_outside_the_board_is_not_linked() -> None:
-    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=None)
-    assert not rendered("_city_form.html", form=outside).select("a[href^='#city-']")
+def test_a_stored_city_is_linked_wherever_it_stands() -> None:
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=BOARD.rows[0])
+    soup = rendered("_city_form.html", form=outside)
+    assert not soup.select("a[href^='#city-']")
+    assert texts(soup, ".error-summary a[href='/cities/7']") == ["See Tokyo in the ranking"]
+    assert texts(soup, "#name-error + p > a[href='/cities/7']") == ["See Tokyo in the ranking"]
 
 
 def test_the_trap_is_out_of_reach() -> None:
@@ -416,13 +435,14 @@ def test_a_person_who_fell_into_the_trap_can_see_it_and_finds_it_empty() -> None
 
 
 def test_an_added_city_answers_with_a_fresh_form_the_board_and_the_status() -> None:
-    context = {"board": BOARD, "form": Form(focus=True), "status": "<b>x</b> added at rank 2"}
+    context = {"board": BOARD, "form": Form(focus=True), "landed": Landed(Row(1, 2, "<b>x</b>", 5), "added at rank 2")}
     soup = rendered("_added.html", **context)
     assert texts(soup, "title") == ["City leaderboard"]
     assert one(soup, "#city-form #name").has_attr("autofocus")
     assert one(soup, "hx-partial[hx-target='#board'][hx-swap=outerMorph] > #board")
-    status = one(soup, "hx-partial[hx-target='#status'][hx-swap=textContent]")
-    assert status.decode_contents() == "&lt;b&gt;x&lt;/b&gt; added at rank 2"
+    status = one(soup, "hx-partial[hx-target='#status'][hx-swap=innerHTML]")
+    assert texts(status, "a[href='/cities/1']") == ["<b>x</b>"]
+    assert " ".join(status.get_text().split()) == "<b>x</b> added at rank 2"
 
 
 def test_a_refused_city_answers_with_the_form_and_a_title_that_says_so() -> None:

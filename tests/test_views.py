@@ -229,7 +229,7 @@ async def fill(site: Site, count: int) -> None:
 LANDINGS = [
     (25, 1_500, "Small added at rank 25, outside the top 20. The 20th place takes more than 6,000"),
     (9_999, 0, "Small added at rank 10,000, outside the top 20. The 20th place takes more than 9,980,000"),
-    (10_001, 0, "Small added outside the top 10,000. The 20th place takes more than 9,982,000"),
+    (10_001, 0, "Small added at rank 10,002, outside the top 20. The 20th place takes more than 9,982,000"),
 ]
 
 

@@ -1,0 +1,138 @@
+"""Everything as a file: the whole ranking, streamed from a cursor of the database in bounded memory."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from starlette.types import Receive, Scope, Send
+
+from cityweb import errors
+from cityweb.errors import Refusal
+from cityweb.streams import left
+
+EXPORTS_MAX = 2
+"""At once, in one process: each holds a connection of its own, beside the pool."""
+EXPORT_SECONDS = 600
+"""An old snapshot keeps PostgreSQL from cleaning up, so that no reader may take for ever."""
+ROWS = 500
+EVERY_CITY = """
+SELECT id, name, population, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
+FROM cities ORDER BY population DESC, id
+"""
+COLUMNS = ("rank", "id", "name", "population", "created_at")
+
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+Row = tuple[int, int, str, int, str]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows become a file; `rows` gives the text of some of them, which `between` parts from the next ones."""
+
+    name: str
+    media_type: str
+    begin: str
+    rows: Callable[[Sequence[Row]], str]
+    between: str
+    end: str
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return ",\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
+
+
+CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", _csv([COLUMNS]), _csv, "", "")
+JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
+
+
+class Exports:
+    """Those who read everything from one process."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = EXPORTS_MAX) -> None:
+        self.connect, self.most = connect, most
+        self.count = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection until the block is left. Raises Refusal."""
+        if self.count >= self.most:
+            raise Refusal(503, errors.EXPORTS_FULL)
+        self.count += 1
+        try:
+            connection = await self.connect()
+        except AWAY:
+            raise Refusal(503, errors.NOT_SHOWN) from None
+        else:
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+        finally:
+            self.count -= 1
+
+
+class Export:
+    """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves."""
+
+    def __init__(self, exports: Exports, form: Format, seconds: float = EXPORT_SECONDS) -> None:
+        self.exports, self.form, self.seconds = exports, form, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file; a failure in the middle cuts the connection, so that half a file never looks whole."""
+        headers = [
+            (b"content-type", self.form.media_type.encode()),
+            (b"content-disposition", f'attachment; filename="{self.form.name}"'.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        async with self.exports.connection() as connection, connection.transaction(readonly=True):
+            cursor = await connection.cursor(EVERY_CITY)
+            first = await cursor.fetch(ROWS)
+            await send(start)
+            leaving = asyncio.create_task(left(receive))
+            writing = asyncio.create_task(self.write(cursor, first, send))
+            try:
+                done, _ = await asyncio.wait(
+                    (leaving, writing), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    raise TimeoutError
+                if writing in done:
+                    await writing
+            finally:
+                leaving.cancel()
+                writing.cancel()
+                await asyncio.wait((leaving, writing))
+
+    async def write(self, cursor: asyncpg.cursor.Cursor, rows: Sequence[asyncpg.Record], send: Send) -> None:
+        """Sends the rows, with shared ranks, at the pace of the reader: `send` waits for it."""
+        await send({"type": "http.response.body", "body": self.form.begin.encode(), "more_body": True})
+        position, rank, last, between = 0, 0, None, ""
+        while rows:
+            ranked: list[Row] = []
+            for id_, name, population, created_at in rows:
+                position += 1
+                if population != last:
+                    rank, last = position, population
+                ranked.append((rank, id_, name, population, created_at))
+            body = (between + self.form.rows(ranked)).encode()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            between = self.form.between
+            rows = await cursor.fetch(ROWS)
+        await send({"type": "http.response.body", "body": self.form.end.encode()})
