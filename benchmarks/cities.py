@@ -1,0 +1,223 @@
+"""The whole list with very many cities: how long 8 readers at once wait for a page of it, and what a download costs.
+
+`measure` is what `run.py` calls with a served database; alone: `PYTHONPATH=. .venv/bin/python benchmarks/cities.py`.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+from alembic import command
+from sqlalchemy import Connection, NullPool, event, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from cityweb import database, embedded, ranking
+from cityweb.ranking import Cursor
+
+HERE = Path(__file__).parent
+READERS = 8
+MILLISECONDS_MAX = 50
+ADDRESSES = 300
+EXPORTED = 1_000_000
+
+# Most places are small: half have fewer than a thousand people. Three words in most names, and some begin very many.
+FILL = """
+INSERT INTO cities (name, name_key, name_bare, population, created_at)
+SELECT name, lower(name), lower(name), population, now() - interval '1 h' FROM (
+  SELECT concat_ws(' ',
+      (ARRAY['New', 'San', 'Port', 'Saint', 'Santa', 'Old', 'Upper', 'Lower', 'North', 'South', 'Villa', 'Bad', 'Al',
+             'El', 'La', NULL, NULL, NULL, NULL, NULL])[1 + n * 7919::bigint % 20],
+      chr(65 + (n * 104729::bigint % 26)::int)
+        || (ARRAY['ar', 'el', 'in', 'on', 'ur', 'an', 'or', 'is', 'et', 'om'])[1 + n / 7 % 10]
+        || (ARRAY['ton', 'ville', 'burg', 'stad', 'grad', 'pur', 'abad', 'minster', 'ham', 'field'])[1 + n / 77 % 10],
+      to_hex(n)
+    ) AS name,
+    least(40000000, 500 / power(1 - random(), 0.9))::int AS population
+  FROM generate_series($1::int, $2::int) AS n
+) AS made
+"""
+STEP = 1_000_000
+
+Line = Callable[[str, str, str, str, bool], None]
+Serve = Callable[[], AbstractContextManager[tuple[str, "subprocess.Popen[str]"]]]
+
+
+def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seconds: int) -> None:
+    """Fills the database and prints a line for each kind of page, for the plans, and for the download."""
+    filling = asyncio.run(fill(served.owner_url, cities))
+    line("L0", f"ranks and words of {cities:,} cities made by `initdb`", f"{filling:,.0f} s", "", True)
+    pages = asyncio.run(addresses(served.url))
+    with serve() as (ours, process):
+        for work, of_work in pages.items():
+            slowest = percentile(ours, of_work, seconds)
+            line(
+                "L1",
+                f"{work}, {cities:,} cities, {READERS} readers at once",
+                f"p99 {slowest:.0f} ms",
+                f"at most {MILLISECONDS_MAX} ms",
+                slowest <= MILLISECONDS_MAX,
+            )
+        first, growth, rate, freed = download(ours, process.pid, served)
+        line("L2", "first byte of `/cities.csv`", f"{first * 1000:.0f} ms", "at most 200 ms", first <= 0.2)
+        line("L2", f"memory for {EXPORTED:,} rows", f"{growth / 1e6:.0f} MB more", "at most 50 MB", growth <= 50e6)
+        line("L2", "rows of it", f"{rate:,.0f}/s", "", True)
+        line("L2", "a reader who left frees its connection", f"{freed:.2f} s", "at most 1 s", freed <= 1)
+    scans = asyncio.run(plans(served.url))
+    line("L3", "plans that scan `cities` or `words`", str(len(scans)), "0", not scans)
+
+
+async def fill(owner_url: str, cities: int) -> float:
+    """Stores the cities before there are triggers, and gives how long it then takes to make ranks and words."""
+    engine = create_async_engine(owner_url, poolclass=NullPool)
+
+    async def run(work: Callable[[Connection], None]) -> None:
+        async with engine.begin() as connection:
+            await connection.run_sync(work)
+
+    await run(lambda connection: command.upgrade(database._alembic(connection), "head"))
+    await run(lambda connection: command.downgrade(database._alembic(connection), "0003"))
+    connection = await asyncpg.connect(dsn(owner_url))
+    await connection.execute("TRUNCATE cities RESTART IDENTITY")
+    for first in range(1, cities + 1, STEP):
+        await connection.execute(FILL, first, min(first + STEP - 1, cities))
+    begun = time.perf_counter()
+    await run(lambda connection: command.upgrade(database._alembic(connection), "head"))
+    seconds = time.perf_counter() - begun
+    for table in ("cities", "words", "tally"):
+        await connection.execute(f"VACUUM ANALYZE {table}")
+    await connection.close()
+    return seconds
+
+
+async def addresses(url: str) -> dict[str, list[str]]:
+    """What is asked for, of each kind."""
+    connection = await asyncpg.connect(dsn(url))
+    last = await connection.fetchval("SELECT max(id) FROM cities")
+    some = await connection.fetch(
+        "SELECT id, name, population FROM cities WHERE id = ANY($1)",
+        [random.randint(1, last) for _ in range(ADDRESSES)],
+    )
+    await connection.close()
+    names = [quote(city["name"]) for city in some]
+    return {
+        "`/cities`": ["/cities"],
+        "a deep page": [f"/cities?after={city['population']}-{city['id']}" for city in some],
+        "a search with one letter": [f"/cities?q={letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"],
+        "a search with two to four letters": [f"/cities?q={name[:length]}" for name in names for length in (2, 3, 4)],
+        "a search with a whole name": [f"/cities?q={name}" for name in names],
+        "a search with no match": [f"/cities?q=q{number}x" for number in range(ADDRESSES)],
+        "a city with rank and neighbours": [f"/cities/{city['id']}" for city in some],
+    }
+
+
+def percentile(ours: str, some: list[str], seconds: int) -> float:
+    """Milliseconds that 99 of 100 answers take at most; stops where one is no answer."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(some) + "\n")
+        file.flush()
+        script = ["-s", str(HERE / "addresses.lua"), ours, "--", file.name]
+        for duration in (2, seconds):  # once to warm up
+            done = subprocess.run(
+                ["wrk", "-t1", f"-c{READERS}", f"-d{duration}", "--latency", *script],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    found = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", done.stdout)
+    if not found or "Non-2xx" in done.stdout:
+        raise SystemExit(f"{ours}{some[0]}: {done.stdout}")
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+def download(ours: str, pid: int, served: embedded.Server) -> tuple[float, float, float, float]:
+    """Seconds to the first byte, growth in bytes, rows a second, and seconds until the connection is free again."""
+    before, most, rows = memory(pid), 0, 0
+    with httpx.Client() as client:
+        begun = time.perf_counter()
+        with client.stream("GET", f"{ours}/cities.csv", timeout=60) as answer:
+            first = 0.0
+            for part in answer.iter_raw():
+                first = first or time.perf_counter() - begun
+                rows += part.count(b"\n")
+                most = max(most, memory(pid))
+                if rows >= EXPORTED:
+                    break
+            seconds = time.perf_counter() - begun
+        left = time.perf_counter()
+        while asyncio.run(exporting(served.owner_url)):
+            time.sleep(0.01)
+    return first, most - before, rows / seconds, time.perf_counter() - left
+
+
+async def exporting(url: str) -> int:
+    """How many connections read everything."""
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cityweb export'"
+        return int(await connection.fetchval(count))
+    finally:
+        await connection.close()
+
+
+async def plans(url: str) -> list[str]:
+    """The plans of what the pages ask that read a whole table."""
+    engine = create_async_engine(make_url(url))
+    asked = []
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def note(*arguments: object) -> None:
+        asked.append((arguments[2], arguments[3]))
+
+    deep = Cursor(700, 5)
+    async with engine.connect() as connection:
+        await ranking.page(connection)
+        await ranking.page(connection, deep)
+        for text in ("a", "sa", "new to", "no such name"):
+            await ranking.search(connection, text)
+            await ranking.search(connection, text, deep)
+        await ranking.surroundings(connection, 5)
+        await ranking.newest(connection)
+        found = [
+            "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", given))
+            for statement, given in list(asked)
+        ]
+    await engine.dispose()
+    return [plan for plan in found if re.search("Seq Scan on (cities|words)", plan)]
+
+
+def dsn(url: str) -> str:
+    """The address as asyncpg reads it."""
+    return url.replace("postgresql+asyncpg", "postgresql")
+
+
+def memory(pid: int) -> int:
+    """The bytes that a process holds in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    """Measures this alone."""
+    from run import Bench, line  # noqa: PLC0415 (run.py imports this module)
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cities", type=int, default=10_000_000)
+    parser.add_argument("--seconds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, embedded.serving(Path(folder)) as served:
+        bench = Bench(served, rounds=1, seconds=1, most=1)
+        measure(served, bench.cityweb, line, options.cities, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
