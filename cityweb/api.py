@@ -57,6 +57,15 @@ def document(paths: Mapping[str, str]) -> JSON:
     number = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
     city = _get("show_city_json", "One city and its rank; equal populations share one (1, 2, 2, 4).", place)
     city["responses"]["404"] = _problem("There is no city of this number.")
+    listing = _get("list_cities", "The whole ranking for people, 50 cities a page.", {"text/html": {"schema": TEXT}})
+    listing["parameters"] = [
+        {"name": "q", "in": "query", "description": "The beginning of any word of a name.", "schema": TEXT},
+        *(
+            {"name": side, "in": "query", "description": f"POPULATION-ID: the page {side} it.", "schema": PLACE}
+            for side in SIDES
+        ),
+    ]
+    listing["responses"]["400"] = _problem("There is no such page, or the search is longer than a name.")
     add = {
         "operationId": "add_city",
         "summary": "Adds a city. A name is stored once, whatever its case, spacing or Unicode form.",
@@ -88,7 +97,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         },
         "paths": {
             paths["list_biggest"]: {"get": biggest},
-            paths["add_city"]: {"post": add},
+            paths["add_city"]: {"get": listing, "post": add},
             paths["show_city_json"]: {"get": city, "parameters": [number]},
             paths["export_json"]: {"get": _get("export_json", "All cities in the order of the ranking.", places)},
             paths["export_csv"]: {
@@ -107,6 +116,8 @@ def document(paths: Mapping[str, str]) -> JSON:
 
 
 TEXT = {"type": "string"}
+SIDES = ("after", "before")
+PLACE = {"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}
 
 
 def _get(name: str, summary: str, content: JSON) -> JSON:

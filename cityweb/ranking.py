@@ -120,7 +120,8 @@ async def _page(connection: AsyncConnection, source: Source, cursor: Cursor, tot
     more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
     if cursor.backwards:
         places.reverse()
-    first, last = (places[0], places[-1]) if places else (cursor, cursor)
+    # After the last city there is nothing to begin from but the cursor, whose own city comes before.
+    first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, cursor.id + 1), cursor)
     return Page(
         tuple(places),
         total,

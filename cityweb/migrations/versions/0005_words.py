@@ -93,6 +93,7 @@ def upgrade() -> None:
             " FOR EACH STATEMENT EXECUTE FUNCTION cities_worded()"
         )
     op.execute(FILL)
+    op.execute("SET LOCAL maintenance_work_mem = '256MB'")
     # An index over rows that are there is made in a fraction of the time that row for row takes.
     op.create_primary_key("words_pkey", "words", ["suffix", "population", "city_id"])
     op.create_index(
