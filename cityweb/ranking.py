@@ -1,9 +1,26 @@
 """The whole ranking: a page of it, a search in it, one city between its neighbours, the newest. It only reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Row, Select, SQLColumnExpression, func, select, union_all
+from sqlalchemy import (
+    Integer,
+    Row,
+    Select,
+    SQLColumnExpression,
+    Text,
+    TextClause,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names
@@ -21,6 +38,9 @@ TOP_SHIFT = 20
 LAST_CHARACTER = "\U0010ffff"
 
 Column = SQLColumnExpression[int]
+Beside = Mapping[bool, TextClause]
+"""The statement that reads the cities after a cursor, and the one for those before it, by whether it goes backwards."""
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -54,69 +74,44 @@ class Surroundings:
     below: tuple[Place, ...]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from: `found` selects population and id, of which the two columns are given as well."""
-
-    found: Select[int, int]
-    population: Column
-    id: Column
-
-
-PLACES = select(City.id, City.name, City.population, City.created_at, 1 + func.cities_above(City.population))
-EVERYTHING = Source(select(City.population, City.id), City.population, City.id)
-
-
 async def page(connection: AsyncConnection, cursor: Cursor = START) -> Page:
     """The cities after a cursor, or before it."""
-    tally = select(func.coalesce(func.sum(Tally.cities), 0)).where(Tally.shift == TOP_SHIFT).scalar_subquery()
-    changes = select(func.coalesce(func.sum(TallyChange.cities), 0)).scalar_subquery()
-    return await _page(connection, EVERYTHING, cursor, await connection.scalar(select(tally + changes)))
+    return await _page(connection, EVERYTHING, cursor, await connection.scalar(STORED), {})
 
 
-async def search(connection: AsyncConnection, text: str, cursor: Cursor = START) -> Page:
+async def search(connection: AsyncConnection, words: str, cursor: Cursor = START) -> Page:
     """The cities with a word that begins so, whatever its case and accents, as a page of the ranking."""
     # PostgreSQL has no NUL in a text.
-    beginning = func.spaced(names.bare(text.replace("\0", " ")))
-    in_range = (Word.suffix >= beginning) & (Word.suffix < beginning.concat(LAST_CHARACTER)) & (beginning != "")
-    counted = select(Word.city_id).where(in_range).limit(MATCHES_MAX + 1).subquery()
-    count = select(func.count(), func.count(counted.c.city_id.distinct())).select_from(counted)
-    words, cities = (await connection.execute(count)).one()
-    if words > MATCHES_MAX:
-        # The prefix is compared in a way that no index knows, so that the planner walks `words_board` in its order.
-        same_letter = func.left(Word.suffix, 1) == func.left(beginning, 1)
-        begins_so = func.left(Word.suffix, func.length(beginning)) == beginning
-        found = select(Word.population, Word.city_id.label("id")).where(same_letter, begins_so).distinct()
-        return await _page(connection, Source(found, Word.population, Word.city_id), cursor, None)
-    few = select(Word.population, Word.city_id.label("id")).where(in_range).distinct().cte().prefix_with("MATERIALIZED")
-    return await _page(
-        connection, Source(select(few.c.population, few.c.id), few.c.population, few.c.id), cursor, cities
-    )
+    given = {"beginning": names.bare(words.replace("\0", " "))}
+    found, total = (await connection.execute(MATCHES, {**given, "most": MATCHES_MAX + 1})).one()
+    return await _page(connection, MANY if found > MATCHES_MAX else FEW, cursor, total, given)
 
 
 async def surroundings(connection: AsyncConnection, city_id: int) -> Surroundings | None:
     """A city and its neighbours, or None where there is none of this number."""
-    city = (await connection.execute(PLACES.where(City.id == city_id))).one_or_none()
-    if city is None:
+    row = (await connection.execute(ONE, {"id": city_id})).one_or_none()
+    if row is None:
         return None
+    city = Place(*row)
     above = await _beside(connection, EVERYTHING, Cursor(city.population, city_id, backwards=True), NEIGHBOURS)
     below = await _beside(connection, EVERYTHING, Cursor(city.population, city_id), NEIGHBOURS)
-    return Surroundings(tuple(reversed(above)), Place(*city), tuple(below))
+    return Surroundings(tuple(reversed(above)), city, tuple(below))
 
 
-async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, object]]:
+async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, datetime]]:
     """The cities that were added last, the last first."""
-    statement = select(City.id, City.name, City.population, City.created_at).order_by(City.id.desc()).limit(NEWEST)
-    return (await connection.execute(statement)).all()
+    return (await connection.execute(NEWEST_CITIES)).all()
 
 
-async def _page(connection: AsyncConnection, source: Source, cursor: Cursor, total: int | None) -> Page:
+async def _page(
+    connection: AsyncConnection, beside: Beside, cursor: Cursor, total: int | None, given: Mapping[str, str]
+) -> Page:
     """The cities beside a cursor; one more is read than a page has, which says whether there is another page."""
-    places = await _beside(connection, source, cursor, PAGE_SIZE + 1)
+    places = await _beside(connection, beside, cursor, PAGE_SIZE + 1, given)
     if cursor.backwards and len(places) <= PAGE_SIZE:
         # The first page is always a full one, whoever was added or removed since the last look.
         cursor = START
-        places = await _beside(connection, source, cursor, PAGE_SIZE + 1)
+        places = await _beside(connection, beside, cursor, PAGE_SIZE + 1, given)
     more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
     if cursor.backwards:
         places.reverse()
@@ -130,23 +125,83 @@ async def _page(connection: AsyncConnection, source: Source, cursor: Cursor, tot
     )
 
 
-async def _beside(connection: AsyncConnection, source: Source, cursor: Cursor, limit: int) -> list[Place]:
-    """The nearest cities beside a cursor, the nearest first.
+async def _beside(
+    connection: AsyncConnection, beside: Beside, cursor: Cursor, limit: int, given: Mapping[str, str] = NOTHING
+) -> list[Place]:
+    """The nearest cities beside a cursor, the nearest first."""
+    values = {**given, "population": cursor.population, "id": cursor.id, "limit": limit}
+    return [Place(*row) for row in await connection.execute(beside[cursor.backwards], values)]
+
+
+# --- the statements, each built once: that takes longer than PostgreSQL takes to answer ---
+
+
+def _ready(statement: Select[*tuple[Any, ...]]) -> TextClause:
+    """The statement as text, the values that are in it already bound."""
+    compiled = statement.compile(dialect=PGDialect(paramstyle="named"))  # type: ignore[no-untyped-call]
+    known = {name: value for name, value in compiled.params.items() if value is not None}
+    return text(str(compiled)).bindparams(**known)
+
+
+def _both_ways(found: Select[int, int], population: Column, id_: Column) -> Beside:
+    """The cities after a cursor, and before it, of those that are found; `found` selects the two columns.
 
     Those of the same population and all others are two ranges of an index; one condition for both would read every
     equal before the cursor as well, and there can be very many.
     """
-    population, id_ = source.population, source.id
-    order = _order(population, id_, cursor)
-    equals = source.found.where(
-        population == cursor.population, id_ < cursor.id if cursor.backwards else id_ > cursor.id
+
+    def beside(*, backwards: bool) -> TextClause:
+        order = _order(population, id_, backwards)
+        nearer = id_ < AT_ID if backwards else id_ > AT_ID
+        equals = found.where(population == AT_POPULATION, nearer).order_by(*order).limit(LIMIT)
+        others = found.where(population > AT_POPULATION if backwards else population < AT_POPULATION)
+        both = union_all(equals, others.order_by(*order).limit(LIMIT)).subquery()
+        nearest = select(both.c.id).order_by(*_order(both.c.population, both.c.id, backwards)).limit(LIMIT).subquery()
+        here = PLACES.join(nearest, nearest.c.id == City.id)
+        return _ready(here.order_by(*_order(City.population, City.id, backwards)))
+
+    return {backwards: beside(backwards=backwards) for backwards in (False, True)}
+
+
+def _order(population: Column, id_: Column, backwards: bool) -> tuple[Column, Column]:
+    return (population, id_.desc()) if backwards else (population.desc(), id_)
+
+
+AT_POPULATION, AT_ID = bindparam("population", type_=Integer), bindparam("id", type_=Integer)
+LIMIT = bindparam("limit", type_=Integer)
+BEGINNING = func.spaced(bindparam("beginning", type_=Text))
+
+PLACES = select(City.id, City.name, City.population, City.created_at, 1 + func.cities_above(City.population))
+ONE = _ready(PLACES.where(City.id == AT_ID))
+NEWEST_CITIES = _ready(
+    select(City.id, City.name, City.population, City.created_at).order_by(City.id.desc()).limit(NEWEST)
+)
+STORED = _ready(
+    select(
+        select(func.coalesce(func.sum(Tally.cities), 0)).where(Tally.shift == TOP_SHIFT).scalar_subquery()
+        + select(func.coalesce(func.sum(TallyChange.cities), 0)).scalar_subquery()
     )
-    others = source.found.where(population > cursor.population if cursor.backwards else population < cursor.population)
-    beside = union_all(equals.order_by(*order).limit(limit), others.order_by(*order).limit(limit)).subquery()
-    nearest = select(beside.c.id).order_by(*_order(beside.c.population, beside.c.id, cursor)).limit(limit).subquery()
-    statement = PLACES.join(nearest, nearest.c.id == City.id).order_by(*_order(City.population, City.id, cursor))
-    return [Place(*row) for row in await connection.execute(statement)]
+)
+EVERYTHING = _both_ways(select(City.population, City.id), City.population, City.id)
 
-
-def _order(population: Column, id_: Column, cursor: Cursor) -> tuple[Column, Column]:
-    return (population, id_.desc()) if cursor.backwards else (population.desc(), id_)
+IN_RANGE = (Word.suffix >= BEGINNING) & (Word.suffix < BEGINNING.concat(LAST_CHARACTER)) & (BEGINNING != "")
+# As many words as are counted, and one more.
+MOST = bindparam("most", type_=Integer)
+WORDS = select(func.count().label("words")).select_from(select(Word.city_id).where(IN_RANGE).limit(MOST).subquery())
+COUNTED = WORDS.subquery()
+CITIES = select(func.count(Word.city_id.distinct())).where(IN_RANGE).scalar_subquery()
+MATCHES = _ready(select(COUNTED.c.words, case((COUNTED.c.words < MOST, CITIES), else_=None)))
+_few = (
+    select(Word.population, Word.city_id.label("id")).where(IN_RANGE).distinct().cte("few").prefix_with("MATERIALIZED")
+)
+FEW = _both_ways(select(_few.c.population, _few.c.id), _few.c.population, _few.c.id)
+ONE_LETTER: SQLColumnExpression[int] = literal_column("1")  # a value given apart would not be the index's own
+# The beginning is compared in a way that no index knows, so that the planner walks `words_board` in its order.
+MANY = _both_ways(
+    select(Word.population, Word.city_id.label("id"))
+    .where(func.left(Word.suffix, ONE_LETTER) == func.left(BEGINNING, ONE_LETTER))
+    .where(func.left(Word.suffix, func.length(BEGINNING)) == BEGINNING)
+    .distinct(),
+    Word.population,
+    Word.city_id,
+)
