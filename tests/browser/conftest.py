@@ -1,0 +1,138 @@
+"""What the browser tests stand on: a server that is a process of its own, and the browsers that Debian ships."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, async_playwright, expect
+
+from tests.conftest import Addresses, Server, run_sql, serving
+from tests.test_board import insert
+
+PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
+QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+"""Root needs the first; the others keep Chromium from calling home."""
+
+WATCH = """
+addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective + ' forbids ' + e.blockedURI));
+"""
+FAILED = ("Failed to load resource", "htmx: htmx:error", "htmx: htmx:sse:error")
+"""How browsers and htmx tell of an answer or a connection that failed, which is no fault of the page."""
+
+expect.set_options(timeout=10_000)
+
+
+@pytest.fixture(scope="session")
+async def playwright() -> AsyncIterator[Playwright]:
+    async with async_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session", params=list(PROGRAMS))
+async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
+    """Each of the browsers; skipped where it is not installed, but never in CI."""
+    program = next(filter(None, map(shutil.which, PROGRAMS[request.param])), None)
+    if not program:
+        missing = f"no {request.param} is installed"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    if request.param == "chromium":
+        browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
+    else:
+        # Debian's Firefox understands WebDriver BiDi, not the protocol of Playwright's own build. Over it nothing
+        # is told of a page that comes back from the back-forward cache.
+        prefs: dict[str, str | float | bool] = {"browser.sessionhistory.max_total_viewers": 0}
+        browser = await playwright.firefox.launch(
+            executable_path=program, channel="moz-firefox", firefox_user_prefs=prefs
+        )
+    yield browser
+    await browser.close()
+
+
+@pytest.fixture(scope="session")
+def one_server(postgres: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(postgres.app, tmp_path_factory.mktemp("server") / "log") as start:
+        yield start()
+
+
+@pytest.fixture
+async def server(one_server: Server, empty: Addresses) -> Server:  # noqa: ARG001 (it empties)
+    """The server that all tests share, without a city."""
+    await shows(one_server, [])
+    return one_server
+
+
+async def shows(server: Server, names: Sequence[str]) -> None:
+    """Waits until the server's board has these names, biggest first."""
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for _ in range(500):
+            if [city["name"] for city in (await client.get("/cities/biggest")).json()] == list(names):
+                return
+    raise AssertionError(f"the board does not become {names}")
+
+
+@dataclass
+class Visitor:
+    """A person with a browser: `complaints` is what a page must never cause."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    async def open(self, path: str = "/") -> None:
+        await self.page.goto(self.url + path)
+
+    def heard(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and not message.text.startswith(FAILED):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def asked(self, request: Request) -> None:
+        if not request.url.startswith((self.url, "data:")):
+            self.complaints.append(f"asked {request.url}")
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, url: str, *, scripts: bool = True, **options: Any) -> AsyncIterator[Visitor]:
+    """A visitor with a fresh profile, with no complaint at the end."""
+    blocked = browser.browser_type.name == "firefox" and not scripts
+    context = await browser.new_context(java_script_enabled=scripts or blocked, **options)
+    visitor = Visitor(await context.new_page(), url)
+    context.on("request", visitor.asked)
+    if blocked:
+        # Playwright cannot turn off JavaScript in Debian's Firefox. Scripts that do not arrive come to the same.
+        await context.route("**/*.js*", lambda route: route.abort())
+    else:
+        await context.add_init_script(WATCH)
+        context.on("console", visitor.heard)
+        context.on("weberror", lambda error: visitor.complaints.append(str(error.error)))
+    yield visitor
+    await context.close()
+    assert visitor.complaints == []
+
+
+@pytest.fixture(params=[True, False], ids=["script", "plain"])
+def scripts(request: pytest.FixtureRequest) -> bool:
+    """With JavaScript and without; a test of what only JavaScript does asks for one of them."""
+    return bool(request.param)
+
+
+@pytest.fixture
+async def visitor(browser: Browser, server: Server, scripts: bool) -> AsyncIterator[Visitor]:
+    """A visitor of the shared server."""
+    async with visiting(browser, server.url, scripts=scripts) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def fill(server: Server, empty: Addresses) -> Callable[..., Awaitable[None]]:
+    """Stores cities, biggest first, as another program would, and waits until the board has them."""
+
+    async def fill(*cities: tuple[str, int]) -> None:
+        await run_sql(empty.app, *(insert(name, population) for name, population in cities))
+        await shows(server, [name for name, _ in cities[:20]])
+
+    return fill

@@ -1,0 +1,199 @@
+"""What a visitor does, in each browser, with JavaScript and without, with the mouse and by keyboard alone."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from tests.browser.conftest import Visitor
+from tests.conftest import Addresses, Server, run_sql
+
+Fill = Callable[..., Awaitable[None]]
+StartServer = Callable[..., Server]
+
+TWENTY = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 21)]
+UNREACHED = (
+    "Could not reach the server. We could not confirm that the city was saved. Check your connection and try again."
+)
+
+only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
+only_plain = pytest.mark.parametrize("scripts", [False], indirect=True, ids=["plain"])
+
+
+def name(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="City name")
+
+
+def population(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Population")
+
+
+def button(page: Page) -> Locator:
+    return page.get_by_role("button", name="Add city")
+
+
+async def submit(page: Page, city: str, people: str) -> None:
+    await name(page).fill(city)
+    await population(page).fill(people)
+    await button(page).click()
+
+
+async def expect_cities(page: Page, *names: str) -> None:
+    await expect(page.locator("#board tr[id] bdi")).to_have_text(names)
+
+
+async def expect_values(page: Page, city: str, people: str) -> None:
+    await expect(name(page)).to_have_value(city)
+    await expect(population(page)).to_have_value(people)
+
+
+# --- adding ---
+
+
+async def test_a_city_is_added_and_the_page_says_where_it_landed(visitor: Visitor, fill: Fill) -> None:
+    await fill(("Tokyo", 37_400_068))
+    await visitor.open()
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 2")
+    await expect_cities(visitor.page, "Tokyo", "Delhi")
+    await expect_values(visitor.page, "", "")
+
+
+@only_with_scripts
+async def test_after_an_addition_the_next_name_can_be_typed_at_once(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+    await expect(name(visitor.page)).to_be_focused()
+    await expect(visitor.page).to_have_title("City leaderboard")
+
+
+@only_plain
+async def test_without_scripts_the_title_says_first_where_a_city_landed(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page).to_have_title("Delhi added at rank 1 - City leaderboard")
+
+
+async def test_a_city_outside_the_board_is_told_what_the_last_place_takes(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.open()
+    await submit(visitor.page, "Greenhorn", "0")
+    await expect(visitor.page.get_by_role("status")).to_have_text(
+        "Greenhorn added at rank 21, outside the top 20. The 20th place takes more than 10,000,000"
+    )
+    await expect_cities(visitor.page, *(city for city, _ in TWENTY))
+
+
+@only_with_scripts
+async def test_a_double_click_posts_once(visitor: Visitor) -> None:
+    posts: list[str] = []
+    visitor.page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    await visitor.open()
+    await name(visitor.page).fill("Delhi")
+    await population(visitor.page).fill("28514000")
+    await button(visitor.page).dblclick()
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+    assert len(posts) == 1
+
+
+@only_plain
+async def test_a_double_click_stores_once_without_scripts_too(visitor: Visitor, empty: Addresses) -> None:
+    await visitor.open()
+    await name(visitor.page).fill("Delhi")
+    await population(visitor.page).fill("28514000")
+    await button(visitor.page).dblclick()
+    await expect_cities(visitor.page, "Delhi")
+    assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
+
+
+# --- being refused ---
+
+
+async def test_a_refusal_says_what_is_wrong_where_the_eyes_and_the_focus_are(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "", "12x")
+    summary = visitor.page.locator("#error-summary")
+    await expect(summary).to_be_focused()
+    await expect(summary.get_by_role("link")).to_have_text(
+        ["Enter a city name", "Population must be a whole number, like 13,960,000"]
+    )
+    await expect(visitor.page).to_have_title("Error: City leaderboard")
+    await expect(name(visitor.page)).to_have_accessible_description("Error: Enter a city name")
+    await expect_values(visitor.page, "", "12x")
+
+
+async def test_a_link_of_the_summary_leads_to_its_field_where_it_is_mended(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "Osaka", "1.5")
+    await visitor.page.get_by_role("link", name="Population must be a whole number").click()
+    await expect(population(visitor.page)).to_be_focused()
+    await population(visitor.page).fill("19 281 000")
+    await button(visitor.page).click()
+    await expect(visitor.page.get_by_role("status")).to_have_text("Osaka added at rank 1")
+    await expect(visitor.page.locator("#error-summary")).to_have_count(0)
+    await expect(visitor.page).to_have_title(re.compile("^(?!Error)"))
+
+
+async def test_a_duplicate_is_shown_what_is_stored_and_the_way_to_it(visitor: Visitor, fill: Fill) -> None:
+    await fill(("Tokyo", 37_400_068))
+    await visitor.open()
+    await submit(visitor.page, "tokyo", "5")
+    summary = visitor.page.locator("#error-summary")
+    await expect(summary).to_contain_text("The city is already stored: Tokyo, population 37,400,068")
+    await expect_values(visitor.page, "tokyo", "5")
+    await summary.get_by_role("link", name="See Tokyo on the board").click()
+    assert await visitor.page.evaluate("document.querySelector(':target bdi').textContent") == "Tokyo"
+
+
+# --- by keyboard alone ---
+
+
+async def tab_to(target: Locator) -> None:
+    """Presses Tab until the target has the focus, which must be seen."""
+    for _ in range(30):
+        if await target.evaluate("element => element === document.activeElement"):
+            break
+        await target.page.keyboard.press("Tab")
+    await expect(target).to_be_focused()
+    await expect(target).to_be_in_viewport()
+    assert await target.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
+
+
+async def type_city(page: Page, city: str, people: str) -> None:
+    for field, text in ((name(page), city), (population(page), people)):
+        await tab_to(field)
+        await page.keyboard.press("ControlOrMeta+A")
+        await page.keyboard.type(text)
+    await page.keyboard.press("Enter")
+
+
+async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
+    page, keyboard = visitor.page, visitor.page.keyboard
+    await visitor.open()
+    await type_city(page, "Osaka", "many")
+    await expect(page.locator("#error-summary")).to_be_focused()
+    await tab_to(page.get_by_role("link", name="Population must be a whole number"))
+    await keyboard.press("Enter")
+    await expect(population(page)).to_be_focused()
+    await keyboard.press("ControlOrMeta+A")
+    await keyboard.type("19281000")
+    await tab_to(button(page))
+    await keyboard.press("Space")
+    await expect(page.get_by_role("status")).to_have_text("Osaka added at rank 1")
+    await type_city(page, "OSAKA", "1")
+    await expect(page.locator("#error-summary")).to_contain_text("The city is already stored")
+    await tab_to(page.get_by_role("link", name="Pause live updates"))
+    await keyboard.press("Enter")
+    await expect(page.get_by_role("link", name="Resume live updates")).to_be_visible()
+
+
+async def test_the_first_tab_offers_to_skip_to_the_content(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.keyboard.press("Tab")
+    await expect(visitor.page.get_by_role("link", name="Skip to main content")).to_be_focused()
+    await expect(visitor.page.get_by_role("link", name="Skip to main content")).to_be_in_viewport()
+    await visitor.page.keyboard.press("Enter")
+    await visitor.page.keyboard.press("Tab")
+    await expect(name(visitor.page)).to_be_focused()
