@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check lock audit observatory bench
+.PHONY: help run test fuzz torture check lock audit observatory bench
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE
 
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
+
+torture: .venv/dev ## Kill, break and load it for some twenty minutes: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
+	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 check: .venv/dev ## Check style, types, import rules, lock files, templates and known vulnerabilities
 	@$(BIN)/ruff check .

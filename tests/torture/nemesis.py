@@ -1,0 +1,74 @@
+"""What kills and freezes, by a seed: never anything but what the row has started."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+from tests.torture.ground import Ground, Running, children, command, kill
+
+FREEZE_SECONDS = 1
+
+
+class Nemesis:
+    """Does one fault after another to a server and its database."""
+
+    def __init__(self, here: Ground, server: Running, seed: int) -> None:
+        self.here, self.server, self.random = here, server, random.Random(seed)
+        self.done: list[str] = []
+        self.faults: dict[str, Callable[[], Awaitable[None]]] = {
+            "kill a worker": self.kill_worker,
+            "kill PostgreSQL": self.kill_postgres,
+            "kill a backend": self.kill_backend,
+            "terminate backends": self.terminate_backends,
+            "freeze PostgreSQL": self.freeze,
+        }
+
+    async def rage(self, seconds: float, pause: float) -> None:
+        """Every fault in turn, each round in another order."""
+        async with asyncio.timeout(seconds + 30):
+            loop = asyncio.get_running_loop()
+            end = loop.time() + seconds
+            while loop.time() < end:
+                for name in self.random.sample(list(self.faults), len(self.faults)):
+                    await asyncio.sleep(pause * self.random.uniform(0.7, 1.3))
+                    try:
+                        await self.faults[name]()
+                    except (OSError, TimeoutError):
+                        continue  # it is still down from the fault before
+                    self.done.append(name)
+
+    async def kill_worker(self) -> None:
+        kill(self.random.choice(self.server.workers()))
+
+    async def kill_postgres(self) -> None:
+        """The postmaster and all that it started, in one moment."""
+        postmaster = self.here.postmaster()
+        for pid in (postmaster, *children(postmaster)):
+            kill(pid)
+
+    async def kill_backend(self) -> None:
+        kill(self.random.choice(self.backends()))
+
+    async def terminate_backends(self) -> None:
+        await self.here.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cityweb%'"
+            " AND pid <> pg_backend_pid()",
+            role="postgres",
+        )
+
+    async def freeze(self) -> None:
+        postmaster = self.here.postmaster()
+        frozen = (postmaster, *children(postmaster))
+        for pid in frozen:
+            kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(FREEZE_SECONDS)
+        for pid in frozen:
+            kill(pid, signal.SIGCONT)
+
+    def backends(self) -> list[int]:
+        """The processes of PostgreSQL that serve us."""
+        found = [pid for pid in children(self.here.postmaster()) if b"cityweb_app" in command(pid)]
+        if not found:
+            raise ConnectionError("nobody is served now")
+        return found

@@ -1,0 +1,170 @@
+"""Slow and endless requests: F7 and F8."""
+
+import asyncio
+import socket
+import time
+from contextlib import suppress
+
+from tests.torture.faults import ADD, timed
+from tests.torture.ground import Running, ground, memory
+from tests.torture.report import Report
+from tests.torture.visitor import address
+
+CONNECTIONS = 2_000
+CLOSED_SECONDS = 22
+UNREAD_SECONDS = 32
+HEAD = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
+BODY = b"POST /cities/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 8000\r\n\r\n"
+SLOW: dict[str, tuple[bytes, bytes]] = {
+    "silent": (b"", b""),
+    "half a head": (HEAD, b""),
+    "a dripping head": (HEAD, b"x"),
+    "half a body": (BODY + b"{", b""),
+    "a dripping body": (BODY, b"x"),
+}
+STOCK = """
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from cityweb import server
+server.GuardedProtocol = HttpToolsProtocol
+"""
+"""Takes out the guard: the protocol as uvicorn has it."""
+
+
+async def hold(port: int, first: bytes, drip: bytes, seconds: float) -> float | None:
+    """In how many seconds the server closes such a connection; None where it does not."""
+    begun = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(first)
+            while not reader.at_eof():
+                writer.write(drip)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await reader.read(4096)
+            return time.monotonic() - begun
+    except TimeoutError:
+        return None
+    except OSError:
+        return time.monotonic() - begun
+    finally:
+        writer.transport.abort()
+
+
+async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
+    """F7: thousands of connections that do not get on, a head without end, a pipeline without end."""
+    async with ground() as here:
+        server, stock = await here.start(), await here.start(before=STOCK)
+        for _ in range(20):
+            await timed(server, "/")
+        pid = server.process.pid
+        before = memory(pid)
+        peak, pages = before, []
+        over = asyncio.Event()
+
+        async def look() -> None:
+            nonlocal peak
+            while not over.is_set():
+                pages.append((await timed(server, "/"))[1])
+                peak = max(peak, memory(pid))
+                await asyncio.sleep(0.1)
+
+        looking = asyncio.create_task(look())
+        kinds = [SLOW[kind] for kind in SLOW for _ in range(CONNECTIONS // len(SLOW))]
+        holding = [asyncio.create_task(hold(server.port, *kind, seconds=30)) for kind in kinds]
+        controls = [asyncio.create_task(hold(stock.port, *kind, seconds=CLOSED_SECONDS + 3)) for kind in SLOW.values()]
+        closed = await asyncio.gather(*holding)
+        head = await send_without_end(server, HEAD + b"x-filler: ", 200 * 2**20)
+        pipeline = await send_without_end(server, (HEAD + b"\r\n") * 5_000, 0)
+        over.set()
+        await looking
+        opened = await asyncio.gather(*controls)
+    late = sum(seconds is None for seconds in closed)
+    longest = max((seconds for seconds in closed if seconds is not None), default=99.0)
+    report.exactly(f"{len(closed):,} slow connections of 5 kinds: still open after 30 s", late, 0)
+    report.at_most("… the last is closed", longest, CLOSED_SECONDS, "s")
+    report.at_most("… memory more, at the peak", (peak - before) / 2**20, 10, "MB")
+    report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 100, "ms")
+    report.row(
+        "… a head of 200 MB is refused",
+        "431 or cut, ≤ 1 MB read",
+        f"{head[0][9:12].decode() or 'cut'}, {head[1] / 2**20:.2f} MB",
+        head[1] < 2**23,
+    )
+    report.row("… 5,000 pipelined requests end", "within 5 s", f"{pipeline[2]:.1f} s", pipeline[2] < 5)
+    report.exactly("control on uvicorn's own protocol: still open, of 5", sum(seconds is None for seconds in opened), 5)
+
+
+async def send_without_end(server: Running, first: bytes, more: int) -> tuple[bytes, int, float]:
+    """What is answered, how many bytes were taken, and the time until the connection was over."""
+    begun, taken = time.monotonic(), 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    answer = b""
+    try:
+        async with asyncio.timeout(20):
+            writer.write(first)
+            taken += len(first)
+            while more > 0:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+                taken, more = taken + 65_536, more - 65_536
+            await writer.drain()
+            answer = await reader.read(4096)
+            while await reader.read(65_536):
+                pass
+    except (OSError, TimeoutError):
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                answer = answer or await reader.read(4096)
+    finally:
+        writer.transport.abort()
+    return answer, taken, time.monotonic() - begun
+
+
+async def never_read(report: Report, seed: int) -> None:
+    """F8: readers of the stream who never read."""
+    async with ground() as here:
+        server = await here.start()
+        await timed(server, "/")
+        before = memory(server.process.pid)
+        deaf = []
+        for number in range(100):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.bind((address(number // 20), 0))
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            deaf.append(connection)
+        await asyncio.sleep(1)
+        opened = server_side(server.port)
+        begun, full, peak, count = time.monotonic(), 0.0, before, 0
+        while time.monotonic() - begun < 60 and (left := server_side(server.port)):
+            count += 1
+            await here.sql("DELETE FROM cities", ADD.format(f"Unread {seed} {count} " + "x" * 150))
+            peak = max(peak, memory(server.process.pid))
+            if not full and waiting(server.port) >= 90:
+                full = time.monotonic()
+            await asyncio.sleep(0.06)
+        gone = time.monotonic()
+        for connection in deaf:
+            connection.close()
+    report.exactly("readers who never read: streams open", opened, 100)
+    report.exactly("… still open after a minute", left if gone - begun >= 60 else 0, 0)
+    report.at_most("… cut after their answers lay unread", gone - (full or begun), UNREAD_SECONDS, "s")
+    report.at_most("… memory more for each", (peak - before) / 100 / 2**20, 1, "MB")
+
+
+def server_side(port: int) -> int:
+    """How many connections a server has open."""
+    return len(_sockets(port))
+
+
+def waiting(port: int) -> int:
+    """How many connections of a server have bytes that nobody takes."""
+    return sum(int(fields[4].partition(":")[0], 16) > 4_000 for fields in _sockets(port))
+
+
+def _sockets(port: int) -> list[list[str]]:
+    with open("/proc/net/tcp") as table:  # noqa: PTH123 (a file of the kernel)
+        lines = [line.split() for line in table][1:]
+    return [fields for fields in lines if fields[1].endswith(f":{port:04X}") and fields[3] in {"01", "08"}]
