@@ -5,6 +5,8 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
+import asyncpg
+
 from tests.torture.ground import Ground, Running, children, command, kill
 
 FREEZE_SECONDS = 1
@@ -34,7 +36,7 @@ class Nemesis:
                     await asyncio.sleep(pause * self.random.uniform(0.7, 1.3))
                     try:
                         await self.faults[name]()
-                    except (OSError, TimeoutError):
+                    except (OSError, TimeoutError, asyncpg.PostgresError):
                         continue  # it is still down from the fault before
                     self.done.append(name)
 
