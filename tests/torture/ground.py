@@ -75,7 +75,11 @@ class Ground:
         return running
 
     def postmaster(self) -> int:
-        return int((self.folder / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+        """The process of PostgreSQL. Raises ConnectionError where it is gone: a stranger may have its number by now."""
+        pid = int((self.folder / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+        if not works_in(pid, self.folder):
+            raise ConnectionError("PostgreSQL is gone")
+        return pid
 
     def end(self) -> None:
         for server in self.servers:
@@ -203,12 +207,11 @@ def descriptors(pid: int) -> int:
 
 def inside(folder: Path) -> list[int]:
     """The processes that work in a folder: a PostgreSQL does so in its own."""
-    found = []
-    for pid in processes():
-        try:
-            here = Path(f"/proc/{pid}/cwd").readlink()
-        except OSError:
-            continue
-        if here.is_relative_to(folder) and lives(pid):
-            found.append(pid)
-    return found
+    return [pid for pid in processes() if works_in(pid, folder)]
+
+
+def works_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(folder) and lives(pid)
+    except OSError:
+        return False

@@ -41,7 +41,10 @@ class Nemesis:
                     self.done.append(name)
 
     async def kill_worker(self) -> None:
-        kill(self.random.choice(self.server.workers()))
+        workers = self.server.workers()
+        if workers == [self.server.process.pid]:
+            raise ConnectionError("no worker is there now")
+        kill(self.random.choice(workers))
 
     async def kill_postgres(self) -> None:
         """The postmaster and all that it started, in one moment."""
