@@ -22,6 +22,7 @@ ADDRESSES = {
     "list_cities": "/cities",
     "show_city": "/cities/{id}",
     "show_feed": "/feed.atom",
+    "explain_api": "/api",
 }
 HTMX = Path("static/htmx-4.0.1-sse.min.js")
 
