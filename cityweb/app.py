@@ -54,11 +54,12 @@ CITIES = by_method(get=views.list_cities, post=views.add_city)
 BOTH = ("GET", "POST")
 # fmt: off
 ROUTES = [
+    # First: a page of the list asks 50 times for the address of a city, and a route is looked for from the top.
+    Route("/cities/{id:int}",     views.show_city),
     Route("/",                    views.show_board),
     Route("/cities",              CITIES,             methods=BOTH, name="list_cities"),
     Route("/cities/",             CITIES,             methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
-    Route("/cities/{id:int}",     views.show_city),
     Route("/cities/{id:int}.json", views.show_city_json),
     Route("/cities.csv",          views.export_csv),
     Route("/cities.json",         views.export_json),

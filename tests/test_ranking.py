@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names, ranking
 from cityweb.ranking import Cursor
-from tests.conftest import Addresses, Site, hearing, open_site, run_sql
+from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
 from tests.pages import HTMX, add, one, parse, text
 from tests.proxy import Proxy
 from tests.test_migrations import CITY, FILL, quoted
@@ -377,6 +377,7 @@ async def test_reading_is_conditional_and_head_works(site: Site, address: str) -
 async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addresses, address: str) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
         await hearing(site.board)
+        await until(lambda: site.board.drawn is not None)  # else a connection that is being made would break
         proxy.down()
         answer = await site.client.get(address)
         assert answer.status_code == 503
