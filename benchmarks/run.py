@@ -24,6 +24,7 @@ import asyncpg
 import httpx
 from sqlalchemy import make_url
 
+from benchmarks import cities, transfers
 from cityweb import database, embedded
 
 HERE = Path(__file__).parent
@@ -100,15 +101,35 @@ class Bench:
 
     def measure_size(self) -> None:
         """P3: the page of many cities between two looks at that of 20, on one database."""
-        for cities in (32_000, self.most):
-            rates = []
-            for stored in (20, cities, 20):
-                self.fill(stored)
-                with self.cityweb() as (ours, _):
-                    wrk(ours, 1)
-                    rates.append([wrk(ours, self.seconds) for _ in range(self.rounds)])
-            few = [statistics.mean(pair) for pair in zip(rates[0], rates[2], strict=True)]
-            row("P3", f"`GET /`, {cities:,} cities; 20 cities", [rates[1], few], 0.95)
+        with self.beside_twenty(32_000):
+            self.fill(32_000)
+
+    def measure_list(self) -> None:
+        """L1 to L3 and P3 with the most cities: every other page and the downloads."""
+        with self.beside_twenty(self.most):
+            cities.measure(self.served, self.cityweb, line, self.most, self.seconds)
+
+    @contextmanager
+    def beside_twenty(self, many: int) -> Iterator[None]:
+        """Prints the rate of the page with the cities that the block leaves, against that of 20 before and after."""
+
+        def rates() -> list[float]:
+            with self.cityweb() as (ours, _):
+                wrk(ours, 1)
+                return [wrk(ours, self.seconds) for _ in range(self.rounds)]
+
+        self.fill(20)
+        before = rates()
+        yield
+        between = rates()
+        self.fill(20)
+        few = [statistics.mean(pair) for pair in zip(before, rates(), strict=True)]
+        row("P3", f"`GET /`, {many:,} cities; 20 cities", [between, few], 0.95)
+
+    def measure_transfers(self) -> None:
+        """T: what an operator's load and dump take."""
+        for work, measured, target, holds in transfers.measure(1_000_000 if self.most > 1_000_000 else 50_000):
+            line("T", work, measured, target, holds)
 
     # --- adding ---
 
@@ -288,6 +309,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "P5-processes": Bench.measure_processes,
     "P7": Bench.measure_weight,
     "P8": Bench.measure_start,
+    "L": Bench.measure_list,
+    "T": Bench.measure_transfers,
 }
 """P6, one refresh whatever the number of those who wait, is counted exactly in tests/test_board.py."""
 
