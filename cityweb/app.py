@@ -140,9 +140,15 @@ def create(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False
     # Outside of Starlette's own error middleware, which a drawn answer has no need of.
     app.middleware_stack = outermost = Drawn(app.build_middleware_stack(), drawn, settings.hosts, requests)
+    # Starlette's own looks through the routes: a page of the list has dozens of addresses.
+    addresses = {route.name: route.path_format for route in ROUTES}
+
+    def url_for(name: str, /, **parts: object) -> str:
+        return addresses[name].format(**parts)
+
     html.set_globals(
-        url_for=app.url_path_for,
-        asset=lambda name: f"{app.url_path_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
+        url_for=url_for,
+        asset=lambda name: f"{url_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
         board_size=BOARD_SIZE,
         origin=settings.origin,
     )

@@ -1,11 +1,13 @@
 """The whole ranking: a page of it, a search in it, one city between its neighbours, the newest. It only reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
+    ColumnElement,
     Integer,
     Row,
     Select,
@@ -143,7 +145,9 @@ def _ready(statement: Select[*tuple[Any, ...]]) -> TextClause:
     return text(str(compiled)).bindparams(**known)
 
 
-def _both_ways(found: Select[int, int], population: Column, id_: Column) -> Beside:
+def _both_ways(
+    found: Select[int, int], population: Column, id_: Column, rank: Callable[[CTE], ColumnElement[int]]
+) -> Beside:
     """The cities after a cursor, and before it, of those that are found; `found` selects the two columns.
 
     Those of the same population and all others are two ranges of an index; one condition for both would read every
@@ -157,10 +161,25 @@ def _both_ways(found: Select[int, int], population: Column, id_: Column) -> Besi
         others = found.where(population > AT_POPULATION if backwards else population < AT_POPULATION)
         both = union_all(equals, others.order_by(*order).limit(LIMIT)).subquery()
         nearest = select(both.c.id).order_by(*_order(both.c.population, both.c.id, backwards)).limit(LIMIT).subquery()
-        here = PLACES.join(nearest, nearest.c.id == City.id)
-        return _ready(here.order_by(*_order(City.population, City.id, backwards)))
+        here = CITY.join(nearest, nearest.c.id == City.id).cte("here")
+        return _ready(select(here, rank(here)).order_by(*_order(here.c.population, here.c.id, backwards)))
 
     return {backwards: beside(backwards=backwards) for backwards in (False, True)}
+
+
+def _rank_of_each(here: CTE) -> ColumnElement[int]:
+    """The rank of rows from anywhere."""
+    return 1 + func.cities_above(here.c.population)
+
+
+def _rank_in_stretch(here: CTE) -> ColumnElement[int]:
+    """The rank of rows that follow each other in the ranking: two counts give all of them."""
+    top = select(func.max(here.c.population)).scalar_subquery()
+    above = select(func.cities_above(top)).scalar_subquery()
+    down_to_top = select(func.cities_above(func.greatest(top - 1, 0))).scalar_subquery()
+    is_top = here.c.population == top
+    below_top = func.rank().over(order_by=here.c.population.desc()) - func.count().filter(is_top).over()
+    return case((is_top, above + 1), else_=down_to_top + below_top)
 
 
 def _order(population: Column, id_: Column, backwards: bool) -> tuple[Column, Column]:
@@ -171,18 +190,16 @@ AT_POPULATION, AT_ID = bindparam("population", type_=Integer), bindparam("id", t
 LIMIT = bindparam("limit", type_=Integer)
 BEGINNING = func.spaced(bindparam("beginning", type_=Text))
 
-PLACES = select(City.id, City.name, City.population, City.created_at, 1 + func.cities_above(City.population))
-ONE = _ready(PLACES.where(City.id == AT_ID))
-NEWEST_CITIES = _ready(
-    select(City.id, City.name, City.population, City.created_at).order_by(City.id.desc()).limit(NEWEST)
-)
+CITY = select(City.id, City.name, City.population, City.created_at)
+ONE = _ready(CITY.add_columns(1 + func.cities_above(City.population)).where(City.id == AT_ID))
+NEWEST_CITIES = _ready(CITY.order_by(City.id.desc()).limit(NEWEST))
 STORED = _ready(
     select(
         select(func.coalesce(func.sum(Tally.cities), 0)).where(Tally.shift == TOP_SHIFT).scalar_subquery()
         + select(func.coalesce(func.sum(TallyChange.cities), 0)).scalar_subquery()
     )
 )
-EVERYTHING = _both_ways(select(City.population, City.id), City.population, City.id)
+EVERYTHING = _both_ways(select(City.population, City.id), City.population, City.id, _rank_in_stretch)
 
 IN_RANGE = (Word.suffix >= BEGINNING) & (Word.suffix < BEGINNING.concat(LAST_CHARACTER)) & (BEGINNING != "")
 # As many words as are counted, and one more.
@@ -194,7 +211,7 @@ MATCHES = _ready(select(COUNTED.c.words, case((COUNTED.c.words < MOST, CITIES), 
 _few = (
     select(Word.population, Word.city_id.label("id")).where(IN_RANGE).distinct().cte("few").prefix_with("MATERIALIZED")
 )
-FEW = _both_ways(select(_few.c.population, _few.c.id), _few.c.population, _few.c.id)
+FEW = _both_ways(select(_few.c.population, _few.c.id), _few.c.population, _few.c.id, _rank_of_each)
 ONE_LETTER: SQLColumnExpression[int] = literal_column("1")  # a value given apart would not be the index's own
 # The beginning is compared in a way that no index knows, so that the planner walks `words_board` in its order.
 MANY = _both_ways(
@@ -204,4 +221,5 @@ MANY = _both_ways(
     .distinct(),
     Word.population,
     Word.city_id,
+    _rank_of_each,
 )
