@@ -33,7 +33,7 @@ PAGE_SIZE = 50
 NEIGHBOURS = 3
 """How many cities are shown above and below one."""
 NEWEST = 50
-MATCHES_MAX = 10_000
+MATCHES_MAX = 5_000
 """Words. A search that finds more is not counted, but walks the words of its first letter in the order of the board."""
 TOP_SHIFT = 20
 """The buckets of the tally that are the fewest."""
