@@ -1,5 +1,6 @@
 """What the browser tests stand on: a server that is a process of its own, and the browsers that Debian ships."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -68,11 +69,16 @@ async def server(one_server: Server, empty: Addresses) -> Server:  # noqa: ARG00
 
 async def shows(server: Server, names: Sequence[str]) -> None:
     """Waits until the server's board has these names, biggest first."""
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        for _ in range(500):
-            if [city["name"] for city in (await client.get("/cities/biggest")).json()] == list(names):
-                return
-    raise AssertionError(f"the board does not become {names}")
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(10):
+        while [city["name"] for city in (await client.get("/cities/biggest")).json()] != list(names):
+            await asyncio.sleep(0.01)
+
+
+async def ready(server: Server) -> None:
+    """Waits until the server can serve adds."""
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -1,13 +1,16 @@
 """What a visitor does, in each browser, with JavaScript and without, with the mouse and by keyboard alone."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import Visitor, ready, visiting
 from tests.conftest import Addresses, Server, run_sql
+from tests.proxy import Proxy
+from tests.test_board import insert
 
 Fill = Callable[..., Awaitable[None]]
 StartServer = Callable[..., Server]
@@ -197,3 +200,140 @@ async def test_the_first_tab_offers_to_skip_to_the_content(visitor: Visitor) -> 
     await visitor.page.keyboard.press("Enter")
     await visitor.page.keyboard.press("Tab")
     await expect(name(visitor.page)).to_be_focused()
+
+
+# --- the live board ---
+
+
+@only_with_scripts
+async def test_another_visitors_city_arrives_and_disturbs_nobody_who_types(visitor: Visitor, empty: Addresses) -> None:
+    await visitor.open()
+    await population(visitor.page).fill("5")
+    await name(visitor.page).click()
+    await visitor.page.keyboard.type("Osa")
+    await run_sql(empty.app, insert("Tokyo", 37_400_068))
+    await expect_cities(visitor.page, "Tokyo")
+    await expect(name(visitor.page)).to_be_focused()
+    await visitor.page.keyboard.type("ka")
+    await expect_values(visitor.page, "Osaka", "5")
+    await expect(visitor.page.get_by_role("status")).to_be_empty()
+
+
+async def test_a_paused_board_stays_as_it_is_until_it_is_resumed(
+    visitor: Visitor, scripts: bool, browser: Browser, fill: Fill
+) -> None:
+    await fill(("Tokyo", 37_400_068))
+    await visitor.open()
+    await visitor.page.get_by_role("link", name="Pause live updates").click()
+    await expect(visitor.page.get_by_role("link", name="Resume live updates")).to_be_visible()
+    async with visiting(browser, visitor.url, scripts=scripts) as other:
+        await other.open()
+        await submit(other.page, "Delhi", "28514000")
+        await expect_cities(other.page, "Tokyo", "Delhi")
+    await expect_cities(visitor.page, "Tokyo")
+    await visitor.page.get_by_role("link", name="Resume live updates").click()
+    await expect_cities(visitor.page, "Tokyo", "Delhi")
+
+
+# --- back, and another tab ---
+
+
+async def test_going_back_after_an_addition_posts_nothing_again(visitor: Visitor, empty: Addresses) -> None:
+    await visitor.open("/?live=off")
+    await visitor.open()
+    await submit(visitor.page, "Delhi", "28514000")
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+    await visitor.page.go_back()
+    await visitor.page.go_forward()
+    await expect(button(visitor.page)).to_be_visible()
+    await expect(visitor.page.locator("#error-summary")).to_have_count(0)
+    assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
+
+
+@only_with_scripts
+async def test_a_page_that_one_comes_back_to_is_live_again(visitor: Visitor, empty: Addresses) -> None:
+    await visitor.open()
+    await visitor.page.get_by_role("link", name="Pause live updates").click()
+    await expect(visitor.page.get_by_role("link", name="Resume live updates")).to_be_visible()
+    await visitor.page.go_back()
+    await expect(visitor.page.get_by_role("link", name="Pause live updates")).to_be_visible()
+    await run_sql(empty.app, insert("Tokyo", 37_400_068))
+    await expect_cities(visitor.page, "Tokyo")
+
+
+@only_with_scripts
+async def test_a_link_opens_in_another_tab(visitor: Visitor) -> None:
+    await visitor.open()
+    async with visitor.page.context.expect_page() as opened:
+        await visitor.page.get_by_role("link", name="Pause live updates").click(modifiers=["ControlOrMeta"])
+    other = await opened.value
+    # Over WebDriver BiDi nothing is told of the loading of a page in the background, so it is asked.
+    async with asyncio.timeout(10):
+        while "Resume live updates" not in await other.evaluate("document.body?.innerText ?? ''"):
+            await asyncio.sleep(0.01)
+    await expect(visitor.page.get_by_role("link", name="Pause live updates")).to_be_visible()
+
+
+# --- what goes wrong ---
+
+
+async def test_an_address_that_is_none_leads_to_the_board(visitor: Visitor) -> None:
+    await visitor.open("/nowhere")
+    await expect(visitor.page.locator("#problem-text")).to_contain_text("There is no page at this address.")
+    await visitor.page.get_by_role("main").get_by_role("link").click()
+    await expect(visitor.page.get_by_role("heading", level=1)).to_have_text("City leaderboard")
+
+
+@only_with_scripts
+async def test_a_lost_connection_is_told_and_the_form_can_be_sent_again(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.context.set_offline(True)
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
+    await expect_values(visitor.page, "Delhi", "28,514,000")
+    await visitor.page.context.set_offline(False)
+    await button(visitor.page).click()
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+    await expect(visitor.page.get_by_role("alert")).to_be_empty()
+
+
+@only_with_scripts
+async def test_a_server_that_stops_and_returns_loses_nothing(
+    browser: Browser, start_server: StartServer, empty: Addresses, scripts: bool
+) -> None:
+    await run_sql(empty.app, insert("Tokyo", 37_400_068))
+    server = start_server()
+    async with visiting(browser, server.url, scripts=scripts) as visitor:
+        await visitor.open()
+        server.stop()
+        await submit(visitor.page, "Delhi", "28,514,000")
+        await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
+        await expect_values(visitor.page, "Delhi", "28,514,000")
+        await expect_cities(visitor.page, "Tokyo")
+        start_server("--port", server.url.rpartition(":")[2])
+        await run_sql(empty.app, insert("Osaka", 19_281_000))
+        # htmx tries again after 1, 2, 4, 8 … seconds.
+        await expect(visitor.page.locator("#board")).to_contain_text("Osaka", timeout=40_000)
+        await button(visitor.page).click()
+        await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 2")
+        await expect_cities(visitor.page, "Tokyo", "Delhi", "Osaka")
+
+
+async def test_while_the_database_is_away_the_board_stays_and_what_was_typed_too(
+    browser: Browser, start_server: StartServer, empty: Addresses, scripts: bool
+) -> None:
+    await run_sql(empty.app, insert("Tokyo", 37_400_068))
+    async with Proxy(empty.app) as proxy:
+        server = start_server(DATABASE_URL=proxy.url.render_as_string(hide_password=False))
+        async with visiting(browser, server.url, scripts=scripts) as visitor:
+            await visitor.open()
+            await expect_cities(visitor.page, "Tokyo")
+            proxy.down()
+            await submit(visitor.page, "Delhi", "28,514,000")
+            await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved.")
+            await expect_values(visitor.page, "Delhi", "28,514,000")
+            await expect_cities(visitor.page, "Tokyo")
+            proxy.up()
+            await ready(server)
+            await button(visitor.page).click()
+            await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 2")

@@ -1,0 +1,166 @@
+"""What axe-core asks of every state of the pages, in every mode, and what a page may take of room, time and wire."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.conftest import Visitor, visiting
+from tests.browser.test_journeys import TWENTY, UNREACHED, Fill, StartServer, submit
+from tests.conftest import Addresses, Server, run_sql
+from tests.proxy import Proxy
+from tests.test_board import insert
+
+pytestmark = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+LONGEST = "W" * 200
+
+SUM_SHIFTS = """
+window.shift = 0;
+new PerformanceObserver(list => list.getEntries().forEach(entry => { window.shift += entry.value }))
+  .observe({type: 'layout-shift', buffered: true});
+"""
+TWO_FRAMES_LATER = """
+new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(window.shift))))
+"""
+
+
+async def light(page: Page) -> None:
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+
+
+async def dark(page: Page) -> None:
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+
+
+async def forced_colours(page: Page) -> None:
+    await page.emulate_media(forced_colors="active", reduced_motion="reduce")
+
+
+async def narrow(page: Page) -> None:
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    await page.set_viewport_size({"width": 320, "height": 700})
+
+
+async def paper(page: Page) -> None:
+    await page.emulate_media(media="print", reduced_motion="reduce")
+
+
+async def expect_accessible(page: Page) -> None:
+    """No violation in any mode; the page is left narrow and on paper."""
+    for mode in (light, dark, forced_colours, narrow, paper):
+        await mode(page)
+        results = await Axe().run(page, options=RULES)
+        assert results.violations_count == 0, f"{mode.__name__}: {results.generate_report()}"
+
+
+@pytest.fixture
+async def visitor(browser: Browser, server: Server) -> AsyncIterator[Visitor]:
+    async with visiting(browser, server.url) as visitor:
+        yield visitor
+
+
+async def test_an_empty_board(visitor: Visitor) -> None:
+    await visitor.open()
+    await expect(visitor.page.locator("#board")).to_contain_text("No cities yet")
+    await expect_accessible(visitor.page)
+
+
+async def test_a_full_board(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.open()
+    await expect_accessible(visitor.page)
+
+
+async def test_a_paused_board(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.open("/?live=off")
+    await expect_accessible(visitor.page)
+
+
+async def test_an_added_city(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "Osaka", "19281000")
+    await expect(visitor.page.get_by_role("status")).to_have_text("Osaka added at rank 1")
+    await expect_accessible(visitor.page)
+
+
+async def test_a_refused_form(visitor: Visitor) -> None:
+    await visitor.open()
+    await submit(visitor.page, "", "12x")
+    await expect(visitor.page.locator("#error-summary")).to_be_focused()
+    await expect_accessible(visitor.page)
+
+
+async def test_a_duplicate(visitor: Visitor, fill: Fill) -> None:
+    await fill(("Tokyo", 37_400_068))
+    await visitor.open()
+    await submit(visitor.page, "Tokyo", "5")
+    await expect(visitor.page.get_by_role("link", name="See Tokyo on the board")).to_have_count(2)
+    await expect_accessible(visitor.page)
+
+
+async def test_an_error_page(visitor: Visitor) -> None:
+    await visitor.open("/nowhere")
+    await expect(visitor.page.locator("#problem-text")).to_be_visible()
+    await expect_accessible(visitor.page)
+
+
+async def test_a_problem(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.context.set_offline(True)
+    await submit(visitor.page, "Osaka", "19281000")
+    await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
+    await expect_accessible(visitor.page)
+
+
+async def test_a_database_that_is_away(browser: Browser, start_server: StartServer, empty: Addresses) -> None:
+    await run_sql(empty.app, insert("Tokyo", 37_400_068))
+    async with Proxy(empty.app) as proxy:
+        server = start_server(DATABASE_URL=proxy.url.render_as_string(hide_password=False))
+        async with visiting(browser, server.url) as visitor:
+            await visitor.open()
+            proxy.down()
+            await submit(visitor.page, "Delhi", "28514000")
+            await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved.")
+            await expect_accessible(visitor.page)
+
+
+async def test_axe_would_find_a_violation(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.locator("label[for=name]").evaluate("label => label.remove()")
+    assert (await Axe().run(visitor.page, options=RULES)).violations_count > 0
+
+
+# --- room and weight ---
+
+
+async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visitor: Visitor) -> None:
+    await narrow(visitor.page)
+    await visitor.open()
+    await submit(visitor.page, LONGEST, "100000000")
+    await expect(visitor.page.get_by_role("status")).to_contain_text("added at rank 1")
+    for selector in ("html", "#board .scroll"):
+        room = await visitor.page.locator(selector).evaluate("element => [element.scrollWidth, element.clientWidth]")
+        assert room[0] <= room[1], selector
+
+
+async def test_a_first_visit_weighs_at_most_30_kilobytes(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    session = await visitor.page.context.new_cdp_session(visitor.page)
+    await session.send("Network.enable")
+    sizes: list[float] = []
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    await visitor.open("/?live=off")
+    await visitor.page.wait_for_function("performance.getEntriesByType('resource').length >= 3")
+    assert 10_000 < sum(sizes) <= 30_000
+
+
+async def test_nothing_moves_while_the_page_loads(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.page.add_init_script(SUM_SHIFTS)
+    await visitor.open()
+    await expect(visitor.page.locator("#board tr[id]")).to_have_count(20)
+    assert await visitor.page.evaluate(TWO_FRAMES_LATER) == 0
