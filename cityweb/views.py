@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -34,6 +35,8 @@ BODY_BYTES = 8_192
 """The longest body that is read."""
 PART_BYTES = 4_096
 """The longest field of a multipart form."""
+ADD_SECONDS = 2.3
+"""How long a visitor waits for an add at most: for a connection, the limit and the row together."""
 ID_MAX = 2**31 - 1
 """The biggest number that a city can have."""
 
@@ -95,6 +98,7 @@ async def stream_board(request: Request[State]) -> ASGIApp:
 async def add_city(request: Request[State]) -> ASGIApp:
     """Stores the city that a form, htmx or a program submits, and says where it landed or what is wrong with it."""
     values = await _read(request)
+    begun = time.monotonic()
     limiter = request.state["limiter"]
     try:
         submission = forms.check(values)
@@ -103,6 +107,7 @@ async def add_city(request: Request[State]) -> ASGIApp:
         city, is_new = await database.unbroken(
             request.state["session"],
             cities.add(request.state["session"], submission.name, submission.population),
+            seconds=begun + ADD_SECONDS - time.monotonic(),
         )
     except SubmissionRefused as refused:
         return await _refuse(request, values, refused.errors)
@@ -222,15 +227,13 @@ async def _refuse(
 
 
 async def _fail(request: Request[State], values: Mapping[str, object], refusal: Refusal) -> Response:
-    """The answer to a city that could not be stored: what was typed stays in the form."""
-    try:
-        drawing = await request.state["board"].current()
-    except NoBoard:
-        drawing = None
-    if drawing is None or errors.sends_json(request.scope):
+    """The answer to a city that could not be stored: what was typed stays in the form, beside the board at hand."""
+    board = request.state["board"]
+    if board.drawing is None or errors.sends_json(request.scope):
         return errors.answer(request.scope, refusal)
     form = Form(values=_typed(values))
-    document = page_html(drawing.table, form=form, problem=[refusal.text])
+    # Who waited in vain waits no longer for a newer board.
+    document = page_html(board.drawing.table, form=form, problem=[refusal.text], down=not board.hearing)
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})
 
 
