@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -60,6 +61,10 @@ def main() -> int:
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(rows)}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A stop must unwind: only then is all that was started ended too. A shell that starts us in the background has
+    # SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     report = Report()
     print(f"SEED={options.seed}\n", flush=True)
     report.begin()
