@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import os
 import random
 import resource
@@ -11,12 +12,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from tests.torture import faults, loads, losses, slow
+from tests.torture import faults, inputs, loads, losses, slow
 from tests.torture.ground import command, inside, kill, processes
 from tests.torture.report import Report
 
@@ -43,9 +45,11 @@ ROWS: dict[str, Row] = {
     "H3": loads.notify,
     "H4": loads.watch_idly,
     "H6": loads.flood,
+    "fuzz": inputs.fuzz,
 }
 LONGEST_SECONDS = 300
-"""More than any row but H5 takes: nothing hangs, this neither."""
+"""More than any other row takes: nothing hangs, this neither."""
+FUZZ_SECONDS = 3600
 
 
 def main() -> int:
@@ -65,6 +69,7 @@ def main() -> int:
     # SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    longest = {"fuzz": FUZZ_SECONDS, "H5": LONGEST_SECONDS + 60 * options.minutes}
     report = Report()
     print(f"SEED={options.seed}\n", flush=True)
     report.begin()
@@ -76,7 +81,7 @@ def main() -> int:
         os.environ["CITYWEB_TORTURE"] = folder
         for name in wanted:
             report.number = name
-            run(rows[name], report, options.seed, LONGEST_SECONDS + 60 * options.minutes * (name == "H5"))
+            run(rows[name], report, options.seed, longest.get(name, LONGEST_SECONDS))
         report.number = "end"
         left = leftovers(Path(folder))
         report.row("processes left", "none", [command(pid)[:60] for pid in left] or "none", not left)
@@ -94,8 +99,10 @@ def run(row: Row, report: Report, seed: int, seconds: float) -> None:
     """One row; where it breaks, it is missed."""
 
     async def within() -> None:
-        async with asyncio.timeout(seconds):
-            await row(report, seed)
+        # What an application in this process logs is not for who reads the table.
+        with redirect_stderr(io.StringIO()):
+            async with asyncio.timeout(seconds):
+                await row(report, seed)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
