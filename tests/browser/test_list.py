@@ -1,0 +1,91 @@
+"""The whole list in each browser: found, paged, shared, gone back from, with JavaScript and without."""
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Visitor
+from tests.browser.test_accessibility import expect_accessible
+from tests.browser.test_journeys import Fill, name, only_with_scripts
+
+CITIES = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 20)]
+NEW_YORK = ("New York City", 8_000_000)
+
+only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+
+
+async def search(page: Page, words: str) -> None:
+    """Types, as a visitor does, and sends it where nothing happens by itself."""
+    await page.get_by_role("searchbox", name="Find a city").press_sequentially(words)
+    await page.keyboard.press("Enter")
+
+
+async def expect_names(page: Page, *names: str) -> None:
+    await expect(page.locator("#cities tr[id] bdi")).to_have_text(names)
+
+
+async def test_a_city_is_found_by_the_beginning_of_any_word(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities")
+    await search(visitor.page, "YOR")
+    await expect_names(visitor.page, "New York City")
+    await expect(visitor.page).to_have_url(re.compile(r"/cities/?\?q=YOR$"))
+    await expect(visitor.page.get_by_role("status")).to_contain_text("1 city")
+
+
+@only_with_scripts
+async def test_the_list_follows_what_is_typed_and_the_focus_stays(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities")
+    field = visitor.page.get_by_role("searchbox", name="Find a city")
+    await field.press_sequentially("york")
+    await expect_names(visitor.page, "New York City")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_value("york")
+
+
+async def test_back_from_a_city_shows_what_was_searched(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities?q=york")
+    await visitor.page.get_by_role("link", name="New York City").click()
+    await expect(visitor.page.get_by_role("heading", level=1)).to_have_text("New York City")
+    await visitor.page.go_back()
+    await expect(visitor.page.get_by_role("searchbox", name="Find a city")).to_have_value("york")
+    await expect_names(visitor.page, "New York City")
+
+
+async def test_a_name_that_is_missing_can_be_added(visitor: Visitor, fill: Fill) -> None:
+    await fill(NEW_YORK)
+    await visitor.open("/cities?q=Atlantis")
+    await visitor.page.get_by_role("link", name="Add Atlantis").click()
+    await expect(name(visitor.page)).to_have_value("Atlantis")
+
+
+async def test_the_board_leads_to_the_list_and_the_list_to_its_next_page(visitor: Visitor, fill: Fill) -> None:
+    await fill(*((f"City {n}", 1_000_000 - n) for n in range(1, 61)))
+    await visitor.open()
+    await visitor.page.get_by_role("link", name="All cities").click()
+    await visitor.page.get_by_role("link", name="Next").click()
+    await expect_names(visitor.page, *(f"City {n}" for n in range(51, 61)))
+    await visitor.page.get_by_role("link", name="Previous").click()
+    await expect_names(visitor.page, *(f"City {n}" for n in range(1, 51)))
+
+
+@only_in_chromium
+@only_with_scripts
+@pytest.mark.parametrize("address", ["/cities", "/cities?q=york", "/cities?q=atlantis", "/cities?after=x", "/api"])
+async def test_the_pages_beside_the_board_are_accessible(visitor: Visitor, fill: Fill, address: str) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open(address)
+    await expect_accessible(visitor.page)
+
+
+@only_in_chromium
+@only_with_scripts
+async def test_the_page_of_a_city_is_accessible(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities?q=york")
+    await visitor.page.get_by_role("link", name="New York City").click()
+    await expect(visitor.page.get_by_role("heading", level=1)).to_have_text("New York City")
+    await expect_accessible(visitor.page)
