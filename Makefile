@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz torture check lock audit observatory bench
+.PHONY: help run test fuzz torture check lock audit observatory lighthouse bench
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ audit: .venv/dev ## Ask for known vulnerabilities of the locked packages; compar
 observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
 
+lighthouse: .venv/dev benchmarks/node_modules ## Score the page with Lighthouse and check the HTML; needs Chromium and npm
+	@$(BIN)/python benchmarks/lighthouse.py
+
 lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -o requirements.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt --extra embedded -o requirements-embedded.txt
@@ -56,6 +59,9 @@ LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-
 
 .venv/bench: requirements-bench.txt
 	@$(INSTALL)
+
+benchmarks/node_modules: benchmarks/package-lock.json
+	@cd benchmarks && npm ci --silent --ignore-scripts && touch node_modules
 
 .venv/observatory:
 	@mkdir -p $@.new

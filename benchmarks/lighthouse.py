@@ -1,0 +1,106 @@
+"""Prints what Lighthouse says of the page, as seen from a telephone and from a desk, and what html-validate finds."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+
+HERE = Path(__file__).parent
+CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
+RULES = {
+    "extends": ["html-validate:recommended"],
+    "elements": ["html5", {"hx-partial": {"flow": True, "permittedContent": ["@flow"]}}],
+    "rules": {"no-trailing-whitespace": "off", "doctype-style": "off", "prefer-native-element": "off"},
+}
+
+
+def main() -> int:
+    """Starts a server with 20 cities and measures it; gives 0 where all is as it should be."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not chromium:
+        print("No Chromium is installed: install one and try again.")
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [sys.executable, "manage.py", "runserver", "--port", "0"],
+            cwd=HERE.parent,
+            env={**os.environ, "CITYWEB_DATA": f"{folder}/var", "CITYWEB_RATE_LIMIT": "off"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            assert server.stdout  # noqa: S101 (it is a pipe)
+            address = re.search(r"http://\S+", server.stdout.readline())
+            assert address  # noqa: S101 (the server prints it)
+            fill(address[0])
+            scores = [measure(address[0], preset, chromium, Path(folder)) for preset in ("mobile", "desktop")]
+            valid = is_valid(address[0], folder)
+            return 0 if valid and all(score == 100 for row in scores for score in row) else 1
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def fill(url: str) -> None:
+    """Adds 20 cities."""
+    for number in range(20):
+        httpx.post(
+            f"{url}cities/", json={"name": f"City {number}", "population": 1_000_000 * number}
+        ).raise_for_status()
+
+
+def measure(url: str, preset: str, chromium: str, folder: Path) -> list[int]:
+    """Prints and gives the four scores."""
+    report = folder / f"{preset}.json"
+    flags = ["--quiet", "--output=json", f"--output-path={report}", "--chrome-flags=--headless=new --no-sandbox"]
+    flags += ["--preset=desktop"] if preset == "desktop" else []
+    # Live updates are off: a page whose stream stays open never comes to rest.
+    subprocess.run(
+        ["npx", "--no-install", "lighthouse", f"{url}?live=off", *flags],
+        cwd=HERE,
+        env={**os.environ, "CHROME_PATH": chromium},
+        check=True,
+    )
+    document = json.loads(report.read_text())
+    scores = [round(100 * document["categories"][category]["score"]) for category in CATEGORIES]
+    print(f"{preset:8}", *(f"{category} {score}" for category, score in zip(CATEGORIES, scores, strict=True)), sep="  ")
+    for audit in document["audits"].values():
+        if audit["score"] is not None and audit["score"] < 1 and audit["scoreDisplayMode"] == "binary":
+            print(f"          {audit['title']}")
+    return scores
+
+
+def is_valid(url: str, folder: str) -> bool:
+    """Prints what html-validate finds in the pages."""
+    (Path(folder) / ".htmlvalidate.json").write_text(json.dumps(RULES))
+    for name, path, form in [
+        ("page", "?live=off", None),
+        ("live", "", None),
+        ("refused", "cities/", {"name": "!", "population": "x"}),
+        ("missing", "nothing", None),
+        ("list", "cities", None),
+        ("found", "cities?q=city", None),
+        ("city", "cities/1", None),
+        ("programs", "api", None),
+    ]:
+        answer = httpx.post(url + path, data=form) if form else httpx.get(url + path)
+        (Path(folder) / f"{name}.html").write_text(answer.text)
+    config = f"{folder}/.htmlvalidate.json"
+    done = subprocess.run(
+        ["npx", "--no-install", "html-validate", "--config", config, *map(str, sorted(Path(folder).glob("*.html")))],
+        cwd=HERE,
+        check=False,
+    )
+    print("html-validate:", "nothing found" if done.returncode == 0 else "see above")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
