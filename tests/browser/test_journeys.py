@@ -268,7 +268,7 @@ async def test_a_link_opens_in_another_tab(visitor: Visitor) -> None:
         await visitor.page.get_by_role("link", name="Pause live updates").click(modifiers=["ControlOrMeta"])
     other = await opened.value
     # Over WebDriver BiDi nothing is told of the loading of a page in the background, so it is asked.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "Resume live updates" not in await other.evaluate("document.body?.innerText ?? ''"):
             await asyncio.sleep(0.01)
     await expect(visitor.page.get_by_role("link", name="Pause live updates")).to_be_visible()
