@@ -1,9 +1,8 @@
 """The whole list with very many cities: how long 8 readers at once wait for a page of it, and what a download costs.
 
-`measure` is what `run.py` calls with a served database; alone: `PYTHONPATH=. .venv/bin/python benchmarks/cities.py`.
+`run.py` calls `measure`; alone: `make bench BENCH="--only L"`.
 """
 
-import argparse
 import asyncio
 import os
 import random
@@ -214,21 +213,3 @@ def dsn(url: str) -> str:
 def memory(pid: int) -> int:
     """The bytes that a process holds in memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def main() -> None:
-    """Measures this alone."""
-    from run import Bench, line  # noqa: PLC0415 (run.py imports this module)
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cities", type=int, default=10_000_000)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the cities are kept for the next time")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, embedded.serving(options.folder or Path(folder)) as served:
-        bench = Bench(served, rounds=1, seconds=1, most=1)
-        measure(served, bench.cityweb, line, options.cities, options.seconds)
-
-
-if __name__ == "__main__":
-    main()

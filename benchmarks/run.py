@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short runs, and no table of 10,000,000 cities")
     parser.add_argument("--only", default=",".join(MEASUREMENTS), help="some of %(default)s")
+    parser.add_argument("--folder", type=Path, help="where the database is, and stays; it may have 10,000,000 cities")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed: apt-get install wrk")
@@ -47,14 +48,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     print(machine())
     print("\n| # | work | cityweb | beside it | ratio | target | |\n| --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as folder, embedded.serving(Path(folder)) as served:
+    with tempfile.TemporaryDirectory() as folder, embedded.serving(options.folder or Path(folder)) as served:
         asyncio.run(database.migrate(make_url(served.owner_url)))
         quick = options.quick
         bench = Bench(
             served, rounds=3 if quick else 5, seconds=1 if quick else 3, most=200_000 if quick else 10_000_000
         )
         for name in options.only.split(","):
-            bench.fill(20)
+            if name != "L":
+                bench.fill(20)
             MEASUREMENTS[name](bench)
 
 
@@ -101,30 +103,25 @@ class Bench:
 
     def measure_size(self) -> None:
         """P3: the page of many cities between two looks at that of 20, on one database."""
-        with self.beside_twenty(32_000):
-            self.fill(32_000)
+        before = self.rates()
+        self.fill(32_000)
+        many = self.rates()
+        self.fill(20)
+        few = [statistics.mean(pair) for pair in zip(before, self.rates(), strict=True)]
+        row("P3", "`GET /`, 32,000 cities; 20 cities", [many, few], 0.95)
 
     def measure_list(self) -> None:
-        """L1 to L3 and P3 with the most cities: every other page and the downloads."""
-        with self.beside_twenty(self.most):
-            cities.measure(self.served, self.cityweb, line, self.most, self.seconds)
-
-    @contextmanager
-    def beside_twenty(self, many: int) -> Iterator[None]:
-        """Prints the rate of the page with the cities that the block leaves, against that of 20 before and after."""
-
-        def rates() -> list[float]:
-            with self.cityweb() as (ours, _):
-                wrk(ours, 1)
-                return [wrk(ours, self.seconds) for _ in range(self.rounds)]
-
+        """L0 to L3 and P3 with the most cities, made unless the folder has them: list, downloads and page."""
+        cities.measure(self.served, self.cityweb, line, self.most, self.seconds)
+        many = self.rates()
         self.fill(20)
-        before = rates()
-        yield
-        between = rates()
-        self.fill(20)
-        few = [statistics.mean(pair) for pair in zip(before, rates(), strict=True)]
-        row("P3", f"`GET /`, {many:,} cities; 20 cities", [between, few], 0.95)
+        row("P3", f"`GET /`, {self.most:,} cities; 20 cities", [many, self.rates()], 0.95)
+
+    def rates(self) -> list[float]:
+        """Pages a second with the cities that are there."""
+        with self.cityweb() as (ours, _):
+            wrk(ours, 1)
+            return [wrk(ours, self.seconds) for _ in range(self.rounds)]
 
     def measure_transfers(self) -> None:
         """T: what an operator's load and dump take."""
