@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,6 +151,10 @@ def _change(name: str, change: Callable[[Stored], Stored | None], *, yes: bool) 
         asyncio.run(corrections.store(url, before, after) if after else corrections.remove(url, before))
 
 
+INTERRUPTED = "Interrupted. A command does all of its work or none: running it again is safe."
+UNWINDING_SECONDS = 8
+
+
 class Interrupted(Exception):
     """Somebody stopped the command."""
 
@@ -164,12 +169,21 @@ def _ready() -> Iterator[URL]:
             asyncio.run(database.prepare(url))
             yield url
     except KeyboardInterrupt as error:
-        raise Interrupted("Interrupted. A command does all of its work or none: running it again is safe.") from error
+        raise Interrupted(INTERRUPTED) from error
 
 
 def _interrupt(*_: object) -> NoReturn:
     # Of our own, so that asyncio leaves it in place: its own waits for the next await, and standard input may not come.
+    give_up = threading.Timer(UNWINDING_SECONDS, _give_up)
+    give_up.daemon = True
+    give_up.start()
     raise KeyboardInterrupt
+
+
+def _give_up() -> None:
+    # An exception can get lost in a callback. PostgreSQL takes back what breaks off.
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(1)
 
 
 @contextmanager

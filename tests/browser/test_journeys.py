@@ -262,12 +262,13 @@ async def test_a_page_that_one_comes_back_to_is_live_again(visitor: Visitor, emp
 
 
 @only_with_scripts
+# Over WebDriver BiDi nothing is told of the loading of a page in the background, and Firefox may never be asked.
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 async def test_a_link_opens_in_another_tab(visitor: Visitor) -> None:
     await visitor.open()
     async with visitor.page.context.expect_page() as opened:
         await visitor.page.get_by_role("link", name="Pause live updates").click(modifiers=["ControlOrMeta"])
     other = await opened.value
-    # Over WebDriver BiDi nothing is told of the loading of a page in the background, so it is asked.
     async with asyncio.timeout(30):
         while "Resume live updates" not in await other.evaluate("document.body?.innerText ?? ''"):
             await asyncio.sleep(0.01)
