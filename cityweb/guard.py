@@ -8,16 +8,17 @@ that go uvicorn's way, fail when an update breaks one.
 
 import asyncio
 import time
-from typing import ClassVar, cast
-from weakref import WeakSet
+from collections import deque
+from typing import Any, ClassVar, cast
 
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cityweb.answers import header_lines
 from cityweb.errors import SENTENCES
-from cityweb.middleware import HEAD_BYTES, HEADERS, Drawn
+from cityweb.middleware import BODY_BYTES, HEAD_BYTES, HEADERS, Drawn
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
@@ -26,6 +27,8 @@ UNREAD_SECONDS = 30.0
 PIPELINE_MAX = 16
 """Nobody queues so many requests on one connection in earnest."""
 SWEEP_SECONDS = 1.0
+NOTHING_QUEUED: deque[tuple[RequestResponseCycle, ASGI3Application]] = deque(maxlen=0)
+"""Stands for the pipeline of all who have none: a deque of one's own takes 760 bytes."""
 
 
 def refusal(status: str, sentence: str) -> bytes:
@@ -46,31 +49,46 @@ SECURITY_LINES = header_lines(HEADERS)
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
 
 
+class Flow(FlowControl):
+    """uvicorn's flow control, with an event only where a client does not read: an event takes 820 bytes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+
+    def pause_writing(self) -> None:
+        """Sending waits from now on."""
+        self._is_writable_event = asyncio.Event()
+        self.write_paused = True
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """Closes a connection whose request does not come, or whose answer is not read, in time."""
 
-    connections_of_loop: ClassVar[WeakSet["GuardedProtocol"]] = WeakSet()
     sweeping: ClassVar[bool] = False
 
-    since = unread = 0.0
-    """Since when a request is awaited, and since when an answer lies unread; 0: not now."""
-    limit = HEAD_SECONDS
-    head = 0
-    """Bytes of the head so far; -1 once it is complete."""
+    # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
+    # own: a kilobyte more.
+    __slots__ = ("body_awaited_by", "head", "limit", "since", "unread")
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.since = self.unread = 0.0
+        """Since when a request is awaited, and since when an answer lies unread; 0: not now."""
+        self.limit = HEAD_SECONDS
+        self.head = 0
+        """Bytes of the head so far; -1 once it is complete."""
+        self.body_awaited_by: ASGI3Application | None = None
+        self.pipeline = NOTHING_QUEUED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection owes its first request from now on."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self.since, self.limit = self.loop.time(), HEAD_SECONDS
-        self.connections_of_loop.add(self)
         if not GuardedProtocol.sweeping:
             GuardedProtocol.sweeping = True
-            self.loop.call_later(SWEEP_SECONDS, sweep, self.loop)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It owes nothing any more."""
-        self.connections_of_loop.discard(self)
-        super().connection_lost(exc)
+            self.loop.call_later(SWEEP_SECONDS, sweep, self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
         """Starts the clock at the first bytes of a request, and measures its head."""
@@ -86,12 +104,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """From the head to the body."""
         self.head, self.since, self.limit = -1, self.loop.time(), BODY_SECONDS
+        before: RequestResponseCycle | None = self.cycle
+        if self.pipeline is NOTHING_QUEUED and before and not before.response_complete:
+            self.pipeline = deque()
         super().on_headers_complete()
         if len(self.pipeline) > PIPELINE_MAX:
             self.transport.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Writes a drawn answer at once; all else becomes a task.
+        """Writes a drawn answer at once; all else becomes a task, as soon as its body is here.
 
         Not behind a proxy, whose headers may change what the request is, nor while the client does not read.
         """
@@ -108,12 +129,27 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.on_response()
                 drawn.note(scope, head, begun)
                 return
-        super()._start_asgi_task(cycle, app)
+        if cycle.more_body and not cycle.waiting_for_100_continue and announced(scope) <= BODY_BYTES:
+            self.body_awaited_by = app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """A body that is too long is for the application to refuse, before all of it is here."""
+        super().on_body(body)
+        if len(self.cycle.body) > BODY_BYTES:
+            self._stop_waiting()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         self.since, self.head = 0.0, 0
         super().on_message_complete()
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        app, self.body_awaited_by = self.body_awaited_by, None
+        if app:
+            super()._start_asgi_task(self.cycle, app)
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -137,10 +173,15 @@ class GuardedProtocol(HttpToolsProtocol):
         )
 
 
-def sweep(loop: asyncio.AbstractEventLoop) -> None:
+def announced(scope: Scope) -> int:
+    """The length of the body that is said to come; 0 where nothing is said."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
     """Aborts whoever is over; one look a second at all is cheaper than a timer for each request."""
     now = loop.time()
-    for connection in list(GuardedProtocol.connections_of_loop):
+    for connection in list(connections):
         if connection.is_over(now):
             connection.transport.abort()
-    loop.call_later(SWEEP_SECONDS, sweep, loop)
+    loop.call_later(SWEEP_SECONDS, sweep, loop, connections)

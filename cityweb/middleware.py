@@ -16,6 +16,8 @@ from cityweb.log import Requests
 
 HEAD_BYTES = 16_384
 """The longest head of a request: its address and its header lines."""
+BODY_BYTES = 8_192
+"""The longest body that is read."""
 LINE_BYTES = len(b": \r\n")
 
 CONTENT_SECURITY_POLICY = (

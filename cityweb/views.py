@@ -27,12 +27,11 @@ from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.exports import Export, Exports
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
 from cityweb.limits import Limiter
+from cityweb.middleware import BODY_BYTES
 from cityweb.models import BOARD_SIZE, NAME_MAX, POPULATION_MAX
 from cityweb.ranking import START, Cursor, Page
 from cityweb.streams import NOTHING_NEW, EventStream, Streams
 
-BODY_BYTES = 8_192
-"""The longest body that is read."""
 PART_BYTES = 4_096
 """The longest field of a multipart form."""
 ADD_SECONDS = 2.3

@@ -32,35 +32,46 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    while scope["path"] == "/endless" and GuardedProtocol.connections_of_loop:
-        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
-        await asyncio.sleep(0)
+    if scope["path"] == "/endless":
+        leaving = asyncio.ensure_future(receive())
+        while not leaving.done():
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await asyncio.sleep(0)
     await send({"type": "http.response.body", "body": b"whole"})
 
 
 @asynccontextmanager
-async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
-    """The port of a server in this process."""
+async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[uvicorn.Server]:
+    """A server in this process."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         await asyncio.sleep(0.01)
-    yield listening.getsockname()[1]
+    yield server
     server.should_exit = True
     await task
 
 
+def port_of(server: uvicorn.Server) -> int:
+    return int(server.servers[0].sockets[0].getsockname()[1])
+
+
 @pytest.fixture
-async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[uvicorn.Server]:
     monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(guard, "UNREAD_SECONDS", 0.3)
     monkeypatch.setattr(guard, "SWEEP_SECONDS", 0.05)
     monkeypatch.setattr(GuardedProtocol, "sweeping", False)
-    async with serving(GuardedProtocol) as port:
-        yield port
+    async with serving(GuardedProtocol) as server:
+        yield server
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    return port_of(server)
 
 
 HEAD = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
@@ -100,8 +111,8 @@ async def test_a_request_that_does_not_come_is_not_waited_for(port: int, kind: s
 
 @pytest.mark.parametrize("kind", SLOW)
 async def test_without_the_guard_it_would_be(kind: str) -> None:
-    async with serving(HttpToolsProtocol) as port:
-        assert not await closed_within(port, *SLOW[kind], seconds=0.8)
+    async with serving(HttpToolsProtocol) as server:
+        assert not await closed_within(port_of(server), *SLOW[kind], seconds=0.8)
 
 
 async def exchange(port: int, request: bytes) -> bytes:
@@ -135,12 +146,12 @@ async def test_what_is_no_http_is_refused_in_our_words(port: int, junk: bytes) -
     assert all(name + b": " + value in answer for name, value in HEADERS)
 
 
-async def test_a_reader_that_never_reads_is_cut(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+async def test_a_reader_that_never_reads_is_cut(server: uvicorn.Server) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1)
     writer.write(HEAD.replace(b"/ ", b"/endless ", 1) + b"\r\n")
-    await until_gone(lambda: len(GuardedProtocol.connections_of_loop))
+    await until_gone(lambda: len(server.server_state.connections))
     writer.transport.abort()
-    assert not GuardedProtocol.connections_of_loop
+    assert not server.server_state.connections
 
 
 async def until_gone(count: Callable[[], int]) -> None:
@@ -163,6 +174,46 @@ async def test_a_slow_reader_that_reads_is_served(port: int) -> None:
 async def test_a_queue_of_many_requests_is_cut(port: int) -> None:
     answers = await exchange(port, (HEAD + b"\r\n") * 5_000)
     assert answers.count(b"whole") < 50
+
+
+# --- a body, whole before the application hears of it ---
+
+POST = b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+CHUNK = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
+
+
+async def test_a_body_that_does_not_come_costs_no_task(server: uvicorn.Server) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write(POST + b"content-length: 2\r\n\r\nx")
+    await asyncio.sleep(0.1)
+    assert (len(server.server_state.connections), len(server.server_state.tasks)) == (1, 0)
+    writer.transport.abort()
+
+
+async def test_a_body_in_pieces_is_read(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in (POST + b"content-length: 2\r\n\r\n", b"x", b"y"):
+        writer.write(piece)
+        await asyncio.sleep(0.05)
+    assert b"whole" in await reader.read()
+    writer.close()
+
+
+BEFORE_THE_END = {
+    "a client that waits to be asked": POST + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n",
+    "a length over the limit": POST + b"content-length: 8193\r\n\r\n",
+    "chunks over the limit": POST + b"transfer-encoding: chunked\r\n\r\n" + CHUNK + b"1\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE_THE_END)
+async def test_the_application_decides_before_the_end_of_the_body(server: uvicorn.Server, kind: str) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write(BEFORE_THE_END[kind])
+    async with asyncio.timeout(0.25):
+        while not server.server_state.tasks:
+            await asyncio.sleep(0.01)
+    writer.transport.abort()
 
 
 # --- drawn answers, written at once ---
@@ -231,9 +282,9 @@ async def test_what_a_trusted_proxy_says_counts_for_a_drawn_page(start_server: C
     assert "strict-transport-security" in answer.headers
 
 
-async def test_a_reader_of_many_drawn_pages_that_never_reads_is_cut(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+async def test_a_reader_of_many_drawn_pages_that_never_reads_is_cut(server: uvicorn.Server) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1)
     writer.write((HEAD.replace(b"/ ", b"/drawn ", 1) + b"\r\n") * 10_000)
-    await until_gone(lambda: len(GuardedProtocol.connections_of_loop))
+    await until_gone(lambda: len(server.server_state.connections))
     writer.transport.abort()
-    assert not GuardedProtocol.connections_of_loop
+    assert not server.server_state.connections

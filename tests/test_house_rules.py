@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "forms",
         "html",
         "limits",
+        "middleware",
         "models",
         "ranking",
         "streams",
