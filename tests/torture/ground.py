@@ -22,6 +22,12 @@ TOP = Path(__file__).parent.parent.parent
 GENEROUS = {"CITYWEB_RATE_LIMIT": "100000000,100000000,100000000"}
 """The limiter on, and never in the way."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
+COUNTS_TASKS = """
+import asyncio, os, pathlib, signal
+counts = pathlib.Path(__file__).with_name(f"tasks-{os.getpid()}")
+signal.signal(signal.SIGUSR2, lambda *_: counts.write_text(str(len(asyncio.all_tasks()))))
+"""
+"""Python reads it at its start, in the workers too: a signal writes down how many tasks a process has."""
 
 
 @dataclass
@@ -50,7 +56,9 @@ class Ground:
 
     async def start(self, *arguments: str, before: str = "", ready: bool = True, **environment: str) -> "Running":
         """`manage.py runserver` on the application's role, limits generous; `before` is code that changes it first."""
+        (self.folder / "sitecustomize.py").write_text(COUNTS_TASKS)
         given = {**GENEROUS, "DATABASE_URL": self.url("cityweb_app").render_as_string(), **environment}
+        given["PYTHONPATH"] = str(self.folder)
         words = ["runserver", "--port", "0", *arguments]
         code = ["-c", f"{before}\nimport sys, manage\nsys.argv[1:] = {words}\nmanage.main()"]
         log = self.folder / f"log-{len(self.servers)}"
@@ -112,6 +120,16 @@ class Running:
         """The processes that serve: the children that are workers, or the one process itself."""
         spawned = [pid for pid in children(self.process.pid) if b"spawn_main" in command(pid)]
         return spawned or [self.process.pid]
+
+    async def tasks(self, pid: int) -> int:
+        """How many tasks a process has at this moment."""
+        counted = self.log.parent / f"tasks-{pid}"
+        counted.unlink(missing_ok=True)
+        kill(pid, signal.SIGUSR2)
+        async with asyncio.timeout(10):
+            while not (counted.exists() and counted.read_text()):
+                await asyncio.sleep(0.01)
+        return int(counted.read_text())
 
     async def stop(self, seconds: float = 30) -> int:
         self.process.send_signal(signal.SIGTERM)
