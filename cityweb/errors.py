@@ -84,7 +84,8 @@ def answer(scope: Scope, refusal: Refusal) -> Response:
     if wants_json(scope):
         return problem(refusal, **({"request_id": request_id} if request_id else {}))
     title = TITLES.get(refusal.status, TITLES[400])
-    document = html.render("error.html", title=title, sentences=[refusal.text], request_id=request_id)
+    typed = scope["state"].get("typed")
+    document = html.render("error.html", title=title, sentences=[refusal.text], request_id=request_id, typed=typed)
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from http import HTTPStatus
-from typing import TypedDict, TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 from python_multipart.multipart import parse_options_header
@@ -54,15 +54,16 @@ class State(TypedDict):
     limiter: Limiter | None
     streams: Streams
     request_id: str
+    typed: NotRequired[dict[str, str]]
     session: AsyncSession
 
 
 async def show_board(request: Request[State]) -> ASGIApp:
-    """The page: board and form; `?added=ID` says where that city landed, `?name=NAME` fills that in."""
+    """The page: board and form; `?added=ID` says where that city landed, `?name=NAME&population=N` fill that in."""
     board = request.state["board"]
     live = request.query_params.get("live") != "off"
     added = request.query_params.get("added", "")
-    name = request.query_params.get("name", "")
+    typed = _typed(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
             landing = await cities.landing(request.state["session"], int(added))
@@ -73,8 +74,8 @@ async def show_board(request: Request[State]) -> ASGIApp:
             if not database.unavailable(error):
                 raise
     drawing = await board.current()
-    if name:
-        return _html(page_html(drawing.table, form=Form(values={"name": name, "population": ""}), live=live))
+    if any(typed.values()):
+        return _html(page_html(drawing.table, form=Form(values=typed), live=live))
     return drawing.page if live else drawing.paused_page
 
 
@@ -97,6 +98,7 @@ async def stream_board(request: Request[State]) -> ASGIApp:
 async def add_city(request: Request[State]) -> ASGIApp:
     """Stores the city that a form, htmx or a program submits, and says where it landed or what is wrong with it."""
     values = await _read(request)
+    request.state["typed"] = _typed(values)
     begun = time.monotonic()
     limiter = request.state["limiter"]
     try:

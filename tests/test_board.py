@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from cityweb import board as board_module
@@ -126,23 +126,38 @@ async def test_a_refresh_that_began_before_a_change_does_not_count_for_it(
 # --- always true ---
 
 CHANGES = {
-    "insert": [insert("Delhi", 7)],
-    "update": ["UPDATE cities SET population = 9"],
-    "delete": ["DELETE FROM cities"],
-    "truncate": ["TRUNCATE cities"],
+    "insert": insert("Delhi", 7),
+    "update": "UPDATE cities SET population = 9",
+    "delete": "DELETE FROM cities",
+    "truncate": "TRUNCATE cities",
+    "copy": "",
 }
 
 
+async def change(url: URL, kind: str) -> None:
+    """Changes cities outside the application."""
+    if CHANGES[kind]:
+        await run_sql(url, CHANGES[kind])
+        return
+    connection = await database.connect_listener(url)
+    columns = ("name", "name_key", "name_bare", "population")
+    await connection.copy_records_to_table("cities", records=[("Delhi", "delhi", "delhi", 7)], columns=columns)
+    await connection.close()
+
+
 @pytest.mark.parametrize("kind", CHANGES)
-async def test_a_change_by_psql_is_shown(site: Site, empty: Addresses, kind: str) -> None:
+async def test_a_change_by_psql_is_noted_once_and_shown(site: Site, empty: Addresses, kind: str) -> None:
     await add(site.client, "json", "Tokyo", 5)
     await site.client.get("/")
     await asyncio.sleep(0.1)
     before = site.board.drawing
     assert before and await shown(site) == ["Tokyo"]
-    await run_sql(empty.owner, *CHANGES[kind])
+    noted = site.board._noted
+    await change(empty.owner, kind)
     await until(lambda: site.board.drawing is not before)
     assert site.board.drawing and site.board.drawing.rows != before.rows
+    await asyncio.sleep(0.1)
+    assert site.board._noted == noted + 1
 
 
 async def test_a_refused_duplicate_is_not_noted(site: Site) -> None:

@@ -208,6 +208,17 @@ def test_other_pages_show_no_id(status: int) -> None:
     assert "3f2a-7" not in text(page(Refusal(status)))
 
 
+# --- what was typed ---
+
+
+def test_the_page_of_a_failed_add_leads_back_with_what_was_typed() -> None:
+    scope = request(("accept", "text/html"))
+    scope["state"]["typed"] = {"name": "São & Paulo", "population": "12,300,000"}
+    link = one(parse(bytes(errors.answer(scope, Refusal(500)).body).decode()), ".back a")
+    assert link["href"] == "/show_board?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000"
+    assert text(link) == "City leaderboard, with what you typed"
+
+
 # --- who speaks JSON ---
 
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

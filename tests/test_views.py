@@ -364,6 +364,11 @@ async def test_input_never_stores_nonsense_nor_breaks_the_server(
     assert await biggest(site.client) == []
 
 
+async def test_an_address_fills_in_the_form(site: Site) -> None:
+    page = parse((await site.client.get("/?name=S%C3%A3o&population=12%2C300")).text)
+    assert [one(page, selector)["value"] for selector in ("#name", "#population")] == ["São", "12,300"]
+
+
 async def test_a_body_without_an_announced_length_is_counted(site: Site) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(100):

@@ -6,8 +6,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import Visitor, visiting
-from tests.browser.test_journeys import TWENTY, UNREACHED, Fill, StartServer, submit
+from tests.browser.conftest import Visitor, ready, visiting
+from tests.browser.test_journeys import TWENTY, UNREACHED, Fill, StartServer, name, population, submit
 from tests.conftest import Addresses, Server, run_sql
 from tests.proxy import Proxy
 from tests.test_board import insert
@@ -25,6 +25,8 @@ new PerformanceObserver(list => list.getEntries().forEach(entry => { window.shif
 TWO_FRAMES_LATER = """
 new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(window.shift))))
 """
+
+SENT_WITHOUT_A_SCRIPT = "form => HTMLFormElement.prototype.submit.call(form)"
 
 
 async def light(page: Page) -> None:
@@ -128,6 +130,39 @@ async def test_a_database_that_is_away(browser: Browser, start_server: StartServ
             await expect_accessible(visitor.page)
 
 
+async def test_a_visitor_who_adds_too_much(browser: Browser, start_server: StartServer) -> None:
+    server = start_server(CITYWEB_RATE_LIMIT="1,1,1")
+    await ready(server)
+    async with visiting(browser, server.url) as visitor:
+        for city in ("Tokyo", "Delhi"):
+            await visitor.open()
+            await name(visitor.page).fill(city)
+            await population(visitor.page).fill("5")
+            await visitor.page.locator("#city-form").evaluate(SENT_WITHOUT_A_SCRIPT)
+        await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved. Try again in")
+        await expect_accessible(visitor.page)
+
+
+async def test_a_failure_of_ours(visitor: Visitor, empty: Addresses) -> None:
+    await run_sql(empty.owner, "ALTER TABLE tally RENAME TO gone")
+    try:
+        await visitor.open("/cities")
+        await expect(visitor.page.locator("#problem-text")).to_contain_text("There is a problem with the service")
+        await expect_accessible(visitor.page)
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE gone RENAME TO tally")
+
+
+async def test_a_database_that_never_was(browser: Browser, start_server: StartServer, empty: Addresses) -> None:
+    async with Proxy(empty.app) as proxy:
+        proxy.down()
+        server = start_server(DATABASE_URL=proxy.url.render_as_string(hide_password=False))
+        async with visiting(browser, server.url) as visitor:
+            await visitor.open()
+            await expect(visitor.page.locator("#problem-text")).to_be_visible()
+            await expect_accessible(visitor.page)
+
+
 async def test_axe_would_find_a_violation(visitor: Visitor) -> None:
     await visitor.open()
     await visitor.page.locator("label[for=name]").evaluate("label => label.remove()")
@@ -135,6 +170,11 @@ async def test_axe_would_find_a_violation(visitor: Visitor) -> None:
 
 
 # --- room and weight ---
+
+
+async def expect_room(page: Page) -> None:
+    room = await page.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
+    assert room[0] <= room[1]
 
 
 async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visitor: Visitor) -> None:
@@ -145,6 +185,26 @@ async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visi
     for selector in ("html", "#board .scroll"):
         room = await visitor.page.locator(selector).evaluate("element => [element.scrollWidth, element.clientWidth]")
         assert room[0] <= room[1], selector
+
+
+async def test_nothing_scrolls_sideways_with_a_long_word_in_a_refusal(visitor: Visitor, fill: Fill) -> None:
+    long = "Taumatawhakatangihangakoauauotamateaturipukakapikimaungahoro"
+    await fill((long, 5))
+    await narrow(visitor.page)
+    await visitor.open()
+    await submit(visitor.page, long, "7")
+    await expect(visitor.page.locator("#error-summary")).to_be_focused()
+    await expect_room(visitor.page)
+
+
+@pytest.mark.parametrize("address", ["/", "/cities", "/cities/1", "/api", "/nowhere"])
+async def test_a_page_of_1280_pixels_enlarged_four_times_scrolls_one_way_only(
+    visitor: Visitor, fill: Fill, address: str
+) -> None:
+    await fill(*TWENTY)
+    await visitor.page.set_viewport_size({"width": 320, "height": 256})
+    await visitor.open(address)
+    await expect_room(visitor.page)
 
 
 async def test_a_first_visit_weighs_at_most_30_kilobytes(visitor: Visitor, fill: Fill) -> None:

@@ -192,6 +192,22 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     await expect(page.get_by_role("link", name="Resume live updates")).to_be_visible()
 
 
+async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(visitor: Visitor, fill: Fill) -> None:
+    page, keyboard = visitor.page, visitor.page.keyboard
+    await fill(*TWENTY)
+    await visitor.open()
+    await type_city(page, "Greenhorn", "0")
+    await expect(page.get_by_role("status")).to_contain_text("Greenhorn added at rank 21, outside the top 20.")
+    await type_city(page, "greenhorn", "5")
+    await expect(page.locator("#error-summary")).to_be_focused()
+    await tab_to(page.locator("#error-summary").get_by_role("link", name="See Greenhorn in the ranking"))
+    await keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Greenhorn")
+    await page.go_back()
+    await expect(button(page)).to_be_visible()
+    await expect_cities(page, *(city for city, _ in TWENTY))
+
+
 async def test_the_first_tab_offers_to_skip_to_the_content(visitor: Visitor) -> None:
     await visitor.open()
     await visitor.page.keyboard.press("Tab")
@@ -296,6 +312,68 @@ async def test_a_lost_connection_is_told_and_the_form_can_be_sent_again(visitor:
     await button(visitor.page).click()
     await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
     await expect(visitor.page.get_by_role("alert")).to_be_empty()
+
+
+@only_with_scripts
+async def test_the_answer_of_a_proxy_is_told_as_a_lost_connection(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.route(
+        "**/cities/", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+    )
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
+    await expect_values(visitor.page, "Delhi", "28,514,000")
+    await visitor.page.unroute("**/cities/")
+    await button(visitor.page).click()
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+
+
+async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_typed(
+    browser: Browser, start_server: StartServer, scripts: bool
+) -> None:
+    server = start_server(CITYWEB_RATE_LIMIT="1,1,1")
+    await ready(server)
+    async with visiting(browser, server.url, scripts=scripts) as visitor:
+        await visitor.open()
+        await submit(visitor.page, "Tokyo", "37,400,068")
+        await expect(visitor.page.get_by_role("status")).to_have_text("Tokyo added at rank 1")
+        await submit(visitor.page, "Delhi", "28,514,000")
+        await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved. Try again in")
+        await expect_values(visitor.page, "Delhi", "28,514,000")
+        await expect_cities(visitor.page, "Tokyo")
+
+
+async def test_a_failure_of_ours_says_so_and_keeps_what_was_typed(
+    visitor: Visitor, empty: Addresses, scripts: bool
+) -> None:
+    await visitor.open()
+    await run_sql(empty.owner, "ALTER TABLE cities RENAME COLUMN name_bare TO name_gone")
+    try:
+        await submit(visitor.page, "Delhi", "28,514,000")
+        await expect(visitor.page.locator("#problem-text")).to_contain_text("There is a problem with the service")
+        if not scripts:
+            await visitor.page.get_by_role("link", name="City leaderboard, with what you typed").click()
+        await expect_values(visitor.page, "Delhi", "28,514,000")
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE cities RENAME COLUMN name_gone TO name_bare")
+
+
+@only_with_scripts
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)  # only it can be slowed down
+async def test_on_a_slow_network_the_form_says_that_it_is_being_sent_and_sends_once(visitor: Visitor) -> None:
+    posts: list[str] = []
+    visitor.page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    await visitor.open()
+    session = await visitor.page.context.new_cdp_session(visitor.page)
+    slow = {"offline": False, "latency": 1_500, "downloadThroughput": 50_000, "uploadThroughput": 50_000}
+    await session.send("Network.enable")
+    await session.send("Network.emulateNetworkConditions", slow)
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await expect(visitor.page.locator("#city-form .htmx-indicator")).to_have_css("opacity", "1")
+    await expect(button(visitor.page)).to_be_focused()
+    await button(visitor.page).click()
+    await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 1")
+    assert len(posts) == 1
 
 
 @only_with_scripts

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visitor
 from tests.browser.test_accessibility import expect_accessible
-from tests.browser.test_journeys import Fill, name, only_with_scripts
+from tests.browser.test_journeys import Fill, name, only_with_scripts, tab_to
 
 CITIES = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 20)]
 NEW_YORK = ("New York City", 8_000_000)
@@ -53,6 +53,27 @@ async def test_back_from_a_city_shows_what_was_searched(visitor: Visitor, fill: 
     await visitor.page.go_back()
     await expect(visitor.page.get_by_role("searchbox", name="Find a city")).to_have_value("york")
     await expect_names(visitor.page, "New York City")
+
+
+async def test_the_list_is_walked_by_keyboard_alone(visitor: Visitor, fill: Fill) -> None:
+    page, keyboard = visitor.page, visitor.page.keyboard
+    await fill(*((f"City {n}", 1_000_000 - n) for n in range(1, 61)))
+    await visitor.open()
+    await tab_to(page.get_by_role("link", name="All cities"))
+    await keyboard.press("Enter")
+    await tab_to(page.get_by_role("link", name="Next"))
+    await keyboard.press("Enter")
+    await expect_names(page, *(f"City {n}" for n in range(51, 61)))
+    await tab_to(page.get_by_role("searchbox", name="Find a city"))
+    await keyboard.type("city 60")
+    await keyboard.press("Enter")
+    await expect_names(page, "City 60")
+    await tab_to(page.get_by_role("link", name="City 60"))
+    await keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("City 60")
+    await tab_to(page.get_by_role("link", name="All cities, from here on"))
+    await keyboard.press("Enter")
+    await expect_names(page, *(f"City {n}" for n in range(60, 61)))
 
 
 async def test_a_name_that_is_missing_can_be_added(visitor: Visitor, fill: Fill) -> None:
