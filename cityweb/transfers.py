@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import database, forms, names
@@ -121,9 +122,10 @@ async def load(
                 raise Refused(_sentences(outcome))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
-            if update:
-                outcome.updated = (await connection.execute(text(UPDATE))).rowcount
-            outcome.added = (await connection.execute(text(INSERT))).rowcount
+            with _explained():
+                if update:
+                    outcome.updated = (await connection.execute(text(UPDATE))).rowcount
+                outcome.added = (await connection.execute(text(INSERT))).rowcount
     return outcome
 
 
@@ -196,5 +198,9 @@ async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
 def _explained() -> Iterator[None]:
     try:
         yield
+    except (IntegrityError, DataError) as error:
+        cause = error.orig.__cause__ if error.orig else None  # asyncpg's, which names the city
+        reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
+        raise Stopped(f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file.") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
         raise Stopped(f"The database gave up ({error}): see to it, and run the command again.") from error

@@ -156,6 +156,22 @@ async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(
     assert await stored(empty) == []
 
 
+@pytest.mark.parametrize("update", [False, True])
+async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored(
+    empty: Addresses, update: bool
+) -> None:
+    bad = "B" if update else "C"
+    await transfers.load(empty.owner, lines(("B", 1)))
+    await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 100)")
+    try:
+        with pytest.raises(transfers.Stopped) as stopped:
+            await transfers.load(empty.owner, lines(("A", 1), (bad, 100)), update=update)
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
+    assert all(words in str(stopped.value) for words in ('"small"', f", {bad},", "Nothing was stored."))
+    assert await stored(empty) == [("B", 1)]
+
+
 # --- dumping ---
 
 
