@@ -144,13 +144,13 @@ async def test_a_visitor_who_adds_too_much(browser: Browser, start_server: Start
 
 
 async def test_a_failure_of_ours(visitor: Visitor, empty: Addresses) -> None:
-    await run_sql(empty.owner, "ALTER TABLE tally RENAME TO gone")
+    await run_sql(empty.owner, "ALTER TABLE tally RENAME COLUMN cities TO gone")
     try:
         await visitor.open("/cities")
         await expect(visitor.page.locator("#problem-text")).to_contain_text("There is a problem with the service")
         await expect_accessible(visitor.page)
     finally:
-        await run_sql(empty.owner, "ALTER TABLE gone RENAME TO tally")
+        await run_sql(empty.owner, "ALTER TABLE tally RENAME COLUMN gone TO cities")
 
 
 async def test_a_database_that_never_was(browser: Browser, start_server: StartServer, empty: Addresses) -> None:

@@ -153,12 +153,12 @@ async def test_a_duplicate_is_shown_what_is_stored_and_the_way_to_it(visitor: Vi
 # --- by keyboard alone ---
 
 
-async def tab_to(target: Locator) -> None:
+async def tab_to(target: Locator, key: str = "Tab") -> None:
     """Presses Tab until the target has the focus, which must be seen."""
-    for _ in range(30):
+    for _ in range(80):
         if await target.evaluate("element => element === document.activeElement"):
             break
-        await target.page.keyboard.press("Tab")
+        await target.page.keyboard.press(key)
     await expect(target).to_be_focused()
     await expect(target).to_be_in_viewport()
     assert await target.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
@@ -192,15 +192,16 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     await expect(page.get_by_role("link", name="Resume live updates")).to_be_visible()
 
 
-async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(visitor: Visitor, fill: Fill) -> None:
+async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(
+    visitor: Visitor, fill: Fill, scripts: bool
+) -> None:
     page, keyboard = visitor.page, visitor.page.keyboard
     await fill(*TWENTY)
     await visitor.open()
     await type_city(page, "Greenhorn", "0")
     await expect(page.get_by_role("status")).to_contain_text("Greenhorn added at rank 21, outside the top 20.")
-    await type_city(page, "greenhorn", "5")
-    await expect(page.locator("#error-summary")).to_be_focused()
-    await tab_to(page.locator("#error-summary").get_by_role("link", name="See Greenhorn in the ranking"))
+    # The message stands above the form, where a script has put the focus.
+    await tab_to(page.get_by_role("status").get_by_role("link", name="Greenhorn"), "Shift+Tab" if scripts else "Tab")
     await keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Greenhorn")
     await page.go_back()
