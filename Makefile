@@ -12,7 +12,7 @@ run: .venv/run ## Serve the leaderboard; prepares everything, its database too
 	@$(BIN)/python manage.py runserver
 
 test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE_URL)
-	@$(BIN)/python -X dev -m pytest --cov --cov-report=term-missing
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing
 
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
