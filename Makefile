@@ -17,7 +17,7 @@ test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
 
-torture: .venv/dev ## Kill, break and load it for some twenty minutes: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
+torture: .venv/dev ## Kill, break and load it for half an hour: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
 	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
