@@ -116,7 +116,7 @@ def page(
 
 def error_page(request_id: str | None = None) -> BeautifulSoup:
     sentences = ["There is no page at this address.", "Nothing was saved."]
-    return rendered("error.html", title="No such page", sentences=sentences, request_id=request_id)
+    return rendered("error.html", title="No such page", sentences=sentences, request_id=request_id, typed=None)
 
 
 def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:
