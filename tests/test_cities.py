@@ -13,6 +13,8 @@ from tests.conftest import Addresses, run_sql
 from tests.proxy import Proxy
 from tests.test_board import insert
 
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cityweb'"
+
 
 @pytest.fixture
 async def proxied(empty: Addresses) -> AsyncIterator[tuple[AsyncEngine, Proxy]]:
@@ -48,10 +50,27 @@ async def test_a_taken_name_stays_taken_when_the_answer_is_lost(proxied: tuple[A
 
 async def test_a_city_like_ours_that_was_stored_before_is_not_ours(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
-    await add(engine, "Paris")
+    await add(engine, "First")
     await run_sql(
-        proxy.database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cityweb'"
+        proxy.database,
+        "INSERT INTO cities (name, name_key, name_bare, population, created_at)"
+        " VALUES ('Paris', 'paris', 'paris', 5, now() - interval '1 minute')",
+        CUT,
     )
+    assert await add(engine, "Paris") is False
+
+
+async def test_a_city_that_another_stored_while_we_were_cut_off_is_not_ours(
+    proxied: tuple[AsyncEngine, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, proxy = proxied
+    await add(engine, "First")
+
+    async def add_elsewhere() -> None:
+        await run_sql(proxy.database, insert("Paris", 6))
+
+    monkeypatch.setattr(database, "breathe", add_elsewhere)
+    await run_sql(proxy.database, CUT)
     assert await add(engine, "Paris") is False
 
 
