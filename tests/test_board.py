@@ -189,21 +189,6 @@ async def test_a_lost_listener_comes_back_and_reads_what_it_missed(site: Site, e
     await until(lambda: bool(site.board.drawing and len(site.board.drawing.rows) == 2), 2)
 
 
-async def test_what_changed_while_nobody_listened_is_drawn_without_being_asked_for(site: Site) -> None:
-    await site.client.get("/")
-    await run_sql(site.board._engine.url, CUT_THE_LISTENER, insert("Tokyo", 5))
-    await until(lambda: bool(site.board.drawing and site.board.drawing.rows), 3)
-
-
-async def test_a_black_hole_is_noticed_within_two_beats(
-    proxied: tuple[Site, Proxy], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site, proxy = proxied
-    monkeypatch.setattr(board_module, "BEAT_SECONDS", 0.1)
-    proxy.swallow()
-    await until(lambda: not site.board.hearing, 4)
-
-
 async def test_quiet_beats_count_as_a_note(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board_module, "BEAT_SECONDS", 0.01)
     await run_sql(site.board._engine.url, CUT_THE_LISTENER)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -112,6 +113,14 @@ async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -
     assert (await site.client.get("/")).status_code == 200
     await locked
     assert (await add(site.client, "json", "Next", 1)).status == 201
+
+
+async def test_a_page_waits_two_seconds_at_most_for_a_connection(site: Site) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(database.POOL_SIZE):
+            await stack.enter_async_context(site.board._engine.connect())
+        async with asyncio.timeout(10):
+            assert (await site.client.get("/cities")).status_code == 503
 
 
 @pytest.mark.parametrize("reads_again", [True, False])
