@@ -138,7 +138,8 @@ async def test_a_visitor_who_adds_too_much(browser: Browser, start_server: Start
             await visitor.open()
             await name(visitor.page).fill(city)
             await population(visitor.page).fill("5")
-            await visitor.page.locator("#city-form").evaluate(SENT_WITHOUT_A_SCRIPT)
+            async with visitor.page.expect_navigation():
+                await visitor.page.locator("#city-form").evaluate(SENT_WITHOUT_A_SCRIPT)
         await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved. Try again in")
         await expect_accessible(visitor.page)
 
