@@ -25,7 +25,7 @@ BODY_SECONDS = 20.0
 UNREAD_SECONDS = 30.0
 """How long a request's head, its body, and an answer that nobody reads may take."""
 PIPELINE_MAX = 16
-"""Nobody queues so many requests on one connection in earnest."""
+"""Requests that one connection may send at once, or have waiting: nobody sends so many in earnest."""
 SWEEP_SECONDS = 1.0
 NOTHING_QUEUED: deque[tuple[RequestResponseCycle, ASGI3Application]] = deque(maxlen=0)
 """Stands for the pipeline of all who have none: a deque of one's own takes 760 bytes."""
@@ -49,6 +49,10 @@ SECURITY_LINES = header_lines(HEADERS)
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
 
 
+class TooManyAtOnce(Exception):
+    """One connection sends more requests at once than anybody needs."""
+
+
 class Flow(FlowControl):
     """uvicorn's flow control, with an event only where a client does not read: an event takes 820 bytes."""
 
@@ -69,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
     # own: a kilobyte more.
-    __slots__ = ("body_awaited_by", "head", "limit", "since", "unread")
+    __slots__ = ("at_once", "body_awaited_by", "head", "limit", "since", "unread")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -78,6 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limit = HEAD_SECONDS
         self.head = 0
         """Bytes of the head so far; -1 once it is complete."""
+        self.at_once = 0
+        """Requests in what was read last."""
         self.body_awaited_by: ASGI3Application | None = None
         self.pipeline = NOTHING_QUEUED
 
@@ -92,6 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Starts the clock at the first bytes of a request, and measures its head."""
+        self.at_once = 0
         if not self.since and self.head >= 0:
             self.since, self.limit = self.loop.time(), HEAD_SECONDS
         super().data_received(data)
@@ -102,14 +109,16 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """From the head to the body."""
+        """From the head to the body. Raises TooManyAtOnce, which stops the parser."""
         self.head, self.since, self.limit = -1, self.loop.time(), BODY_SECONDS
         before: RequestResponseCycle | None = self.cycle
         if self.pipeline is NOTHING_QUEUED and before and not before.response_complete:
             self.pipeline = deque()
         super().on_headers_complete()
-        if len(self.pipeline) > PIPELINE_MAX:
+        self.at_once += 1
+        if max(self.at_once, len(self.pipeline)) > PIPELINE_MAX:
             self.transport.abort()
+            raise TooManyAtOnce
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Writes a drawn answer at once; all else becomes a task, as soon as its body is here.
@@ -163,8 +172,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words are not for people)
         """What is no HTTP is refused in our own words, with our own headers."""
-        self.transport.write(BAD_REQUEST)
-        self.transport.close()
+        if not self.transport.is_closing():
+            self.transport.write(BAD_REQUEST)
+            self.transport.close()
 
     def is_over(self, now: float) -> bool:
         """Whether one of the two deadlines has passed."""
