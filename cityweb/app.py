@@ -86,14 +86,14 @@ def from_environment() -> Starlette:
 
 def create(settings: Settings) -> Starlette:
     """The application. Its `database_url` must be set: only `server.py` knows the embedded server."""
-    assert settings.database_url  # noqa: S101 (said above)
+    assert settings.database_url and settings.listen_url  # noqa: PT018, S101 (said above)
     engine = database.make_engine(settings.database_url)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     assets = Assets()
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     streams = Streams(settings.streams_per_address, min(settings.streams_per_process, open_files - FILES_TO_SPARE))
     board = Board(engine, streams)
-    exports = Exports(partial(database.connect_exporter, settings.database_url))
+    exports = Exports(partial(database.connect_exporter, settings.listen_url))
     limit = settings.rate_limit
     limiter = limit and Limiter(engine, limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()

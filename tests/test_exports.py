@@ -37,6 +37,17 @@ async def test_csv_is_the_whole_ranking(site: Site) -> None:
     ]
 
 
+async def test_a_download_does_not_go_through_a_pooler(empty: Addresses) -> None:
+    async with Proxy(empty.app) as direct:
+        listen = direct.url.render_as_string(hide_password=False)
+        async with open_site(empty.app, CITYWEB_LISTEN_URL=listen) as site:
+            await hearing(site.board)
+            assert (await site.client.get("/cities.csv")).status_code == 200
+            direct.down()
+            assert (await site.client.get("/cities.csv")).status_code == 503
+            assert (await site.client.get("/cities")).status_code == 200
+
+
 async def test_json_is_the_whole_ranking(site: Site) -> None:
     for name, population in [("A", 1), ("東京", 9)]:
         await add(site.client, "json", name, population)
