@@ -57,7 +57,6 @@ def make_engine(url: URL) -> AsyncEngine:
                 "jit": "off",
                 "statement_timeout": str(PATIENCE_SECONDS * 1000),
                 "lock_timeout": "1000",
-                "idle_in_transaction_session_timeout": "5000",
             },
         },
     )

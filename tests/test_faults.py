@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
+import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -113,6 +114,38 @@ async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -
     assert (await site.client.get("/")).status_code == 200
     await locked
     assert (await add(site.client, "json", "Next", 1)).status == 201
+
+
+async def test_a_wait_for_a_lock_ends_before_everything_else_does(site: Site, empty: Addresses) -> None:
+    locked = asyncio.create_task(
+        run_sql(empty.owner, "BEGIN", "LOCK TABLE cities IN SHARE MODE", "SELECT pg_sleep(3)", "COMMIT")
+    )
+    await asyncio.sleep(0.3)
+    async with AsyncSession(site.board._engine) as session:
+        with pytest.raises(DBAPIError) as waited:
+            await cities.add(session, "Tokyo", 1)
+    assert database.sqlstate(waited.value) == "55P03"
+    await locked
+
+
+async def test_a_query_ends_though_its_process_was_killed(site: Site, empty: Addresses) -> None:
+    async with site.board._engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        asking = asyncio.create_task(driver.execute(SLEEP))
+        async with asyncio.timeout(5):
+            while not await run_sql(empty.server, SLEEPING):
+                await asyncio.sleep(0.01)
+        driver.terminate()
+        await asyncio.wait([asking])
+        assert asking.exception()
+        await connection.invalidate()
+    await asyncio.sleep(2.5)
+    assert not await run_sql(empty.server, SLEEPING)
+
+
+SLEEP = "SELECT pg_sleep(20)"
+SLEEPING = f"SELECT FROM pg_stat_activity WHERE query = '{SLEEP}' AND state = 'active'"
 
 
 async def test_a_page_waits_two_seconds_at_most_for_a_connection(site: Site) -> None:
