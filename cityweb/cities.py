@@ -1,4 +1,4 @@
-"""What can be done with cities: the only SQL of the application."""
+"""What can be done with cities: the board, an add, where a city landed."""
 
 import time
 from dataclasses import dataclass
