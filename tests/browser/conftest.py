@@ -37,11 +37,17 @@ async def playwright() -> AsyncIterator[Playwright]:
 @pytest.fixture(scope="session", params=list(PROGRAMS))
 async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
     """Each of the browsers; skipped where it is not installed, but never in CI."""
-    program = next(filter(None, map(shutil.which, PROGRAMS[request.param])), None)
+    async with running(playwright, request.param) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
     if not program:
-        missing = f"no {request.param} is installed"
+        missing = f"no {name} is installed"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    if request.param == "chromium":
+    if name == "chromium":
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
     else:
         # Debian's Firefox understands WebDriver BiDi, not the protocol of Playwright's own build. Over it nothing
