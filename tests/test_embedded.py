@@ -26,10 +26,11 @@ from cityweb.embedded import EmbeddedFailed, EmbeddedMissing, serving
 ROOT = Path(__file__).parent.parent
 
 HOLDER = """
-import sys
+import signal, sys
 from pathlib import Path
 from cityweb.embedded import serving
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 with serving(Path(sys.argv[1])) as server:
     print(server.url, flush=True)
     sys.stdin.read()
