@@ -176,7 +176,7 @@ def unavailable(error: BaseException) -> bool:
         return (
             disconnected(error)
             or isinstance(error, InterfaceError)
-            or sqlstate(error).startswith(("08", "25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
+            or sqlstate(error).startswith(("25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
         )
     return isinstance(error, PoolTimeout | OSError | TimeoutError)
 

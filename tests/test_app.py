@@ -45,7 +45,9 @@ async def failing(site: Site, empty: Addresses, request: pytest.FixtureRequest) 
     await run_sql(empty.owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
 
 
-@pytest.mark.parametrize("failing", ["53100", "25006", "57014", "55P03"], indirect=True)
+@pytest.mark.parametrize(
+    "failing", ["25006", "28000", "3D000", "42P01", "53100", "55P03", "57014", "58030"], indirect=True
+)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_database_that_cannot_store_is_a_503_and_recovers(failing: Site, empty: Addresses, way: str) -> None:
     answer = await submit(failing, way)
