@@ -43,6 +43,7 @@ async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> Asy
 
 @asynccontextmanager
 async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
+    """One of the browsers, as Debian ships it, in a process of its own."""
     program = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
     if not program:
         missing = f"no {name} is installed"
