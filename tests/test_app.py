@@ -1,6 +1,7 @@
 """The application as a whole: what is answered when something fails, and how it gets ready."""
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -168,6 +169,14 @@ async def test_streams_end_and_readiness_goes_when_the_process_stops(site: Site)
 def test_the_environment_describes_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
     assert application.from_environment().routes == application.ROUTES
+
+
+def test_what_a_server_starts_with_is_never_collected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
+    gc.unfreeze()
+    application.from_environment()
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()
 
 
 async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses) -> None:
