@@ -28,13 +28,13 @@ FAILED = ("Failed to load resource", "htmx: htmx:error", "htmx: htmx:sse:error")
 expect.set_options(timeout=10_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def playwright() -> AsyncIterator[Playwright]:
     async with async_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session", params=list(PROGRAMS))
+@pytest.fixture(scope="package", params=list(PROGRAMS))
 async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
     """Each of the browsers; skipped where it is not installed, but never in CI."""
     async with running(playwright, request.param) as browser:
@@ -61,7 +61,7 @@ async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
     await browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_server(postgres: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(postgres.app, tmp_path_factory.mktemp("server") / "log") as start:
         yield start()
