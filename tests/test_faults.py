@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -77,6 +78,19 @@ async def test_without_the_second_try_they_would(empty: Addresses, monkeypatch: 
     async with AsyncSession(engine) as session:
         with pytest.raises(DBAPIError):
             await cities.add(session, "Second", 2)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("code", "broke"), [("08006", True), ("57P01", True), ("57014", False), ("25006", False), ("23505", False)]
+)
+async def test_some_errors_say_that_the_connection_broke(empty: Addresses, code: str, broke: bool) -> None:
+    # Raised in a function, they leave the connection whole: only the code says it.
+    engine = database.make_engine(empty.app)
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+    assert database.disconnected(raised.value) is broke
     await engine.dispose()
 
 
