@@ -231,9 +231,7 @@ WORDS = select(func.count().label("words")).select_from(select(Word.city_id).whe
 COUNTED = WORDS.subquery()
 CITIES = select(func.count(Word.city_id.distinct())).where(IN_RANGE).scalar_subquery()
 MATCHES = _ready(select(COUNTED.c.words, case((COUNTED.c.words < MOST, CITIES), else_=None)))
-_few = (
-    select(Word.population, Word.city_id.label("id")).where(IN_RANGE).distinct().cte("few").prefix_with("MATERIALIZED")
-)
+_few = select(Word.population, Word.city_id.label("id")).where(IN_RANGE).distinct().cte("few")
 FEW = _both_ways(select(_few.c.population, _few.c.id), _few.c.population, _few.c.id, _rank_of_each)
 ONE_LETTER: SQLColumnExpression[int] = literal_column("1")  # a value given apart would not be the index's own
 # The beginning is compared in a way that no index knows, so that the planner walks `words_board` in its order.

@@ -207,6 +207,13 @@ async def test_what_is_found_is_browsed_in_pages_at_its_rank(
     assert back[-1] == found[:50]
 
 
+async def test_what_is_found_far_apart_has_its_rank(site: Site, empty: Addresses) -> None:
+    # From 100,000,000 down to 6, so many that they are in the tally: in buckets of every size.
+    await run_sql(empty.owner, FILL.format(population="100000000 / power(1.15, n % 120)", first=1, last=130))
+    assert await run_sql(empty.app, "SELECT FROM tally_changes") == []
+    assert [row for page in await walk(site.client, "/cities?q=c", "next") for row in page] == await expected(empty)
+
+
 FOUND = {
     "york": "3 cities match “york”",
     "york c": "1 city matches “york c”",
