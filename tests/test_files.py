@@ -160,6 +160,15 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert path.read_bytes() == b"after"
 
 
+def test_who_reads_meanwhile_reads_the_old_file_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"before")
+    with path.open("rb") as reading:
+        with files.written(path, overwrite=True) as target:
+            target.write(b"after")
+        assert reading.read() == b"before"
+
+
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
     with files.written(tmp_path / "link.csv", overwrite=False) as target:
