@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy import URL, text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import database, forms, names
@@ -198,8 +198,10 @@ async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (IntegrityError, DataError) as error:
+    except DBAPIError as error:
         cause = error.orig.__cause__ if error.orig else None  # asyncpg's, which names the city
+        if not isinstance(cause, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError):
+            raise
         reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
         raise Stopped(f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file.") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:

@@ -172,6 +172,22 @@ async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored
     assert await stored(empty) == [("B", 1)]
 
 
+@pytest.mark.parametrize(("code", "error"), [("22012", transfers.Stopped), ("53100", server.CannotServe)])
+async def test_any_error_of_the_database_is_a_sentence(empty: Addresses, code: str, error: type[Exception]) -> None:
+    await run_sql(
+        empty.owner,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON cities EXECUTE FUNCTION refuse()",
+    )
+    try:
+        with pytest.raises(error), server.explained(empty.owner):
+            await transfers.load(empty.owner, lines(("A", 1)))
+    finally:
+        await run_sql(empty.owner, "DROP FUNCTION refuse CASCADE")
+    assert await stored(empty) == []
+
+
 # --- dumping ---
 
 
