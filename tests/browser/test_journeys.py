@@ -394,7 +394,7 @@ async def test_a_server_that_stops_and_returns_loses_nothing(
         await expect_cities(visitor.page, "Tokyo")
         start_server("--port", server.url.rpartition(":")[2])
         await run_sql(empty.app, insert("Osaka", 19_281_000))
-        # htmx tries again after 1, 2, 4, 8, 8 … seconds, give or take a third.
+        # The page tries again after 1, 2, 4, 8, 8 … seconds, and every 10 where it was not live yet.
         await expect(visitor.page.locator("#board")).to_contain_text("Osaka", timeout=25_000)
         await button(visitor.page).click()
         await expect(visitor.page.get_by_role("status")).to_have_text("Delhi added at rank 2")
