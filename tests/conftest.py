@@ -89,6 +89,21 @@ async def empty(postgres: Addresses) -> Addresses:
     return postgres
 
 
+@asynccontextmanager
+async def refusing(owner: URL, code: str) -> AsyncIterator[None]:
+    """Every insert of a city raises this SQLSTATE until the block is left, or the function `refuse` dropped."""
+    await run_sql(
+        owner,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE SQLSTATE '{code}' USING MESSAGE = 'test'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON cities FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    )
+    try:
+        yield
+    finally:
+        await run_sql(owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
+
+
 ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_LIMIT": "off"}
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from cityweb import app as application
 from cityweb import cities, database
 from cityweb.streams import Streams
-from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
+from tests.conftest import Addresses, Site, hearing, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -36,14 +36,8 @@ def sentence(answer: httpx.Response) -> str:
 async def failing(site: Site, empty: Addresses, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """The site on a database whose every insert raises this SQLSTATE."""
     await site.client.get("/")
-    await run_sql(
-        empty.owner,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN RAISE SQLSTATE '{request.param}' USING MESSAGE = 'test'; END $$",
-        "CREATE TRIGGER refuse BEFORE INSERT ON cities FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
-    )
-    yield site
-    await run_sql(empty.owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
+    async with refusing(empty.owner, request.param):
+        yield site
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from cityweb import database, files, names, server, transfers
 from cityweb.files import Format, Line
-from tests.conftest import Addresses, run_sql, until
+from tests.conftest import Addresses, refusing, run_sql, until
 from tests.proxy import Proxy
 
 BOARD = "SELECT name, population FROM cities ORDER BY population DESC, id"
@@ -174,17 +174,9 @@ async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored
 
 @pytest.mark.parametrize(("code", "error"), [("22012", transfers.Stopped), ("53100", server.CannotServe)])
 async def test_any_error_of_the_database_is_a_sentence(empty: Addresses, code: str, error: type[Exception]) -> None:
-    await run_sql(
-        empty.owner,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$",
-        "CREATE TRIGGER refuse BEFORE INSERT ON cities EXECUTE FUNCTION refuse()",
-    )
-    try:
+    async with refusing(empty.owner, code):
         with pytest.raises(error), server.explained(empty.owner):
             await transfers.load(empty.owner, lines(("A", 1)))
-    finally:
-        await run_sql(empty.owner, "DROP FUNCTION refuse CASCADE")
     assert await stored(empty) == []
 
 
