@@ -209,6 +209,7 @@ def test_a_live_page_streams_and_can_be_paused() -> None:
     assert stream.get("hx-sse:connect") == "/events?shown=5f3a"
     assert stream.get("hx-target") == "#board"
     assert stream.get("hx-trigger") == "load, every 10s"
+    assert stream.get("hx-config") == '{"sse": {"reconnectMaxDelay": "8s"}}'
     assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/?live=off", ["Pause live updates"])
 
 
