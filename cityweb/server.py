@@ -33,7 +33,7 @@ class CannotServe(Exception):
 
 
 class Unreachable(CannotServe):
-    """The database does not answer; it may come back by itself."""
+    """The database does not answer, or cannot at the moment; it may come back by itself."""
 
 
 @contextmanager
@@ -57,15 +57,15 @@ def explained(url: URL) -> Iterator[None]:
     except (database.Unsafe, database.OldSchema) as error:
         raise CannotServe(str(error)) from error
     except Exception as error:
-        if isinstance(error, DBAPIError) and database.sqlstate(error).startswith(ACCESS):
-            reason = str(error.orig).rpartition(">: ")[2]
-            raise CannotServe(f"{place(url)} refuses: {reason}. Correct DATABASE_URL.") from error
-        if isinstance(error, DBAPIError) and database.sqlstate(error) == database.INSUFFICIENT_PRIVILEGE:
-            reason = str(error.orig).rpartition(">: ")[2]
-            raise CannotServe(
-                f"{place(url)} refuses: {reason}. Run the command as the role that owns the tables."
-            ) from error
-        if database.unavailable(error):
+        if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
+            refuses = f"{place(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
+            if state.startswith(ACCESS):
+                raise CannotServe(f"{refuses} Correct DATABASE_URL.") from error
+            if state == database.INSUFFICIENT_PRIVILEGE:
+                raise CannotServe(f"{refuses} Run the command as the role that owns the tables.") from error
+            if database.unavailable(error):
+                raise Unreachable(f"{refuses} See to it, and try again.") from error
+        elif database.unavailable(error):
             raise Unreachable(f"{place(url)} does not answer: start it, or correct DATABASE_URL.") from error
         raise
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
-from cityweb import embedded, server, settings
+from cityweb import database, embedded, server, settings
 from tests.conftest import ENVIRONMENT, TOP, Addresses, Server, run_sql
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
@@ -303,6 +305,12 @@ def test_a_wrong_setting_is_one_sentence(command: str) -> None:
 
 def test_an_unreachable_database_is_one_sentence() -> None:
     assert_one_sentence(run("initdb", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x"), "127.0.0.1:1", "start it")
+
+
+async def test_a_bug_of_ours_is_not_blamed_on_the_database(postgres: Addresses) -> None:
+    with pytest.raises(ProgrammingError), server.explained(postgres.app):
+        async with database.outside_the_pool(postgres.app).connect() as connection:
+            await connection.execute(text("SELECT nothing"))
 
 
 @pytest.mark.parametrize("command", ["initdb", "runserver"])

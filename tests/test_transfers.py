@@ -3,6 +3,7 @@
 import asyncio
 import io
 import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -172,10 +173,18 @@ async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored
     assert await stored(empty) == [("B", 1)]
 
 
-@pytest.mark.parametrize(("code", "error"), [("22012", transfers.Stopped), ("53100", server.CannotServe)])
-async def test_any_error_of_the_database_is_a_sentence(empty: Addresses, code: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("22012", transfers.Stopped, "refuses a city: test. Nothing was stored."),
+        ("53100", server.Unreachable, "refuses: test. See to it"),
+    ],
+)
+async def test_any_error_of_the_database_is_a_sentence(
+    empty: Addresses, code: str, error: type[Exception], words: str
+) -> None:
     async with refusing(empty.owner, code):
-        with pytest.raises(error), server.explained(empty.owner):
+        with pytest.raises(error, match=re.escape(words)), server.explained(empty.owner):
             await transfers.load(empty.owner, lines(("A", 1)))
     assert await stored(empty) == []
 
