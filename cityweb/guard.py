@@ -114,11 +114,11 @@ class GuardedProtocol(HttpToolsProtocol):
         before: RequestResponseCycle | None = self.cycle
         if self.pipeline is NOTHING_QUEUED and before and not before.response_complete:
             self.pipeline = deque()
-        super().on_headers_complete()
         self.at_once += 1
-        if max(self.at_once, len(self.pipeline)) > PIPELINE_MAX:
+        if self.at_once > PIPELINE_MAX or len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
             raise TooManyAtOnce
+        super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Writes a drawn answer at once; all else becomes a task, as soon as its body is here.

@@ -115,6 +115,7 @@ DRAWN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
 async def test_what_is_drawn_is_sent_as_the_whole_way_would_send_it(
     site: Site, scheme: str, method: str, headers: list[tuple[str, str]]
 ) -> None:
+    await until(lambda: site.board.drawn is not None)
     raw = [(name.encode(), value.encode()) for name, value in headers]
     scope = {**http(raw, method, scheme), "state": {"board": site.board, "streams": site.streams}, "app": site.app}
     short = await call(site.app, {**scope, "query_string": b""})
