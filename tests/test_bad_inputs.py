@@ -382,7 +382,7 @@ BODIES: dict[str, tuple[bytes, str, set[int]]] = {
     "an empty boundary": (WHOLE, "multipart/form-data; boundary=", {400}),
     "another boundary": (WHOLE, "multipart/form-data; boundary=y", {400}),
     "a boundary of 5,000 characters": (WHOLE, "multipart/form-data; boundary=" + 5_000 * "y", {400}),
-    "a file": (PART % (b"name", b'; filename="f"', b"Tokyo") + WHOLE, MULTIPART, {400}),
+    "a file beside a whole city": (PART % (b"photo", b'; filename="f"', b"Tokyo") + WHOLE, MULTIPART, {400}),
     "50 headers of a part": (PART % (b"name", 50 * b"\r\nx: y", b"Tokyo") + b"--x--\r\n", MULTIPART, {400, 422}),
     "50 headers of a part of a whole city": (PART % (b"x", 50 * b"\r\nx: y", b"y") + WHOLE, MULTIPART, {400}),
     "a part without a name": (b"--x\r\ncontent-disposition: form-data\r\n\r\nTokyo\r\n" + WHOLE, MULTIPART, {400}),

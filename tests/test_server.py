@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -305,6 +306,17 @@ def test_a_wrong_setting_is_one_sentence(command: str) -> None:
 
 def test_an_unreachable_database_is_one_sentence() -> None:
     assert_one_sentence(run("initdb", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x"), "127.0.0.1:1", "start it")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
+def test_it_may_open_as_many_files_as_the_system_lets_it(start_server: Callable[..., Server]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
+    try:
+        server = start_server()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
 
 
 async def test_a_bug_of_ours_is_not_blamed_on_the_database(postgres: Addresses) -> None:
