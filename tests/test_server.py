@@ -309,7 +309,7 @@ def test_an_unreachable_database_is_one_sentence() -> None:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
-def test_it_may_open_as_many_files_as_the_system_lets_it(start_server: Callable[..., Server]) -> None:
+async def test_it_may_open_as_many_files_as_the_system_lets_it(start_server: Callable[..., Server]) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
     try:
