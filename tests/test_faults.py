@@ -170,6 +170,21 @@ async def test_a_page_waits_two_seconds_at_most_for_a_connection(site: Site) -> 
             assert (await site.client.get("/cities")).status_code == 503
 
 
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_page_in_a_black_hole_is_answered(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.5)
+    async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
+        await hearing(site.board)
+        await site.client.get("/cities")
+        if not connected:
+            await site.board._engine.dispose()
+        proxy.swallow()
+        async with asyncio.timeout(4):
+            assert (await site.client.get("/cities")).status_code == 503
+
+
 @pytest.mark.parametrize("reads_again", [True, False])
 async def test_the_read_after_a_reconnection_shows_what_was_missed(
     site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch, reads_again: bool
