@@ -1,6 +1,7 @@
 """What can be done with cities, where the way to the database is not what it should be."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -97,6 +98,18 @@ async def test_a_broken_connection_costs_a_reader_nothing(proxied: tuple[AsyncEn
     assert await cities.biggest(engine) == ()
 
 
+async def test_a_connection_that_breaks_while_it_is_made_costs_a_reader_nothing(
+    proxied: tuple[AsyncEngine, Proxy],
+) -> None:
+    engine, proxy = proxied
+    proxy.swallow()
+    reading = asyncio.create_task(cities.biggest(engine))
+    await asyncio.sleep(0.1)
+    proxy.reset()
+    proxy.up()
+    assert await reading == ()
+
+
 async def test_a_database_that_stays_away_is_raised(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
     proxy.down()
@@ -176,3 +189,21 @@ async def test_work_that_takes_too_long_is_not_waited_for(empty: Addresses) -> N
             await database.unbroken(session, asyncio.sleep(0.2), seconds=0.01)
         await session.info["work"]
     await engine.dispose()
+
+
+async def test_nobody_is_told_of_an_error_too_late(empty: Addresses) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    engine = database.make_engine(empty.app)
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TimeoutError):
+            await database.unbroken(session, fail_soon(), seconds=0.01)
+        await asyncio.wait([session.info.pop("work")])
+    gc.collect()
+    await engine.dispose()
+    assert told == []
+
+
+async def fail_soon() -> None:
+    await asyncio.sleep(0.05)
+    raise ValueError

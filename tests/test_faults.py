@@ -94,6 +94,20 @@ async def test_some_errors_say_that_the_connection_broke(empty: Addresses, code:
     await engine.dispose()
 
 
+async def test_a_connection_that_is_busy_with_what_was_cancelled_is_no_bug(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        busy = asyncio.create_task(driver.execute("SELECT pg_sleep(0.2)"))
+        await asyncio.sleep(0)
+        with pytest.raises(DBAPIError, match="another operation is in progress") as raised:
+            await connection.execute(text("SELECT 1"))
+        await busy
+    assert database.unavailable(raised.value)
+    await engine.dispose()
+
+
 async def test_500_cancelled_requests_cost_the_pool_nothing(
     site: Site, empty: Addresses, caplog: pytest.LogCaptureFixture
 ) -> None:
