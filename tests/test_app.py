@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from cityweb import app as application
-from cityweb import cities, database
+from cityweb import cities, database, views
 from cityweb.streams import Streams
 from tests.conftest import Addresses, Site, hearing, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
@@ -76,6 +76,19 @@ async def test_an_add_that_nobody_confirms_says_so(empty: Addresses) -> None:
     assert answer.status_code == 503
     assert sentence(answer) == "We could not confirm that the city was saved. Adding it again is safe."
     assert one(parse(answer.text), "#name")["value"] == "Boom"
+
+
+async def test_an_add_is_waited_for_no_longer_than_a_visitor_waits(
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "ADD_SECONDS", 0.2)
+    lock = "LOCK TABLE cities IN SHARE MODE"
+    locked = asyncio.create_task(run_sql(empty.owner, "BEGIN", lock, "SELECT pg_sleep(0.7)", "COMMIT"))
+    await asyncio.sleep(0.1)
+    answer = await submit(site, "plain")
+    assert sentence(answer) == "We could not confirm that the city was saved. Adding it again is safe."
+    await locked
+    assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
 
 
 async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:

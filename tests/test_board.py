@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import asyncpg
 import pytest
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cityweb import board as board_module
 from cityweb import cities, database
 from cityweb.board import Board, Drawing
+from cityweb.streams import Streams
 from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
 from tests.pages import add, one, parse, table, text
 from tests.proxy import Proxy
@@ -90,6 +92,28 @@ async def test_50_changes_within_50_ms_make_at_most_three_queries(site: Site) ->
             await asyncio.sleep(0)
         await until(lambda: site.board._counted == site.board._noted)
     assert 1 <= len(statements) <= 3
+
+
+async def test_many_changes_make_few_queries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_module, "SPACING_SECONDS", 1)
+    await site.client.get("/")
+    with queries(site.board) as statements:
+        for _ in range(10):
+            site.board.heard()
+            await asyncio.sleep(0.02)
+        await until(lambda: site.board._counted == site.board._noted)
+    assert 1 <= len(statements) <= 3
+
+
+async def test_two_notes_of_one_change_make_one_query(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_module, "SETTLE_SECONDS", 0.5)
+    await site.client.get("/")
+    with queries(site.board) as statements:
+        site.board.heard()
+        await asyncio.sleep(0.05)
+        site.board.heard()
+        await until(lambda: site.board._counted == site.board._noted)
+    assert len(statements) == 1
 
 
 async def test_a_change_that_shows_nothing_is_not_drawn(site: Site, drawings: list[Drawing]) -> None:
@@ -314,5 +338,56 @@ async def test_the_answer_to_an_add_says_stored_even_when_the_board_cannot_be_re
     assert await run_sql(site.board._engine.url, "SELECT FROM cities")
 
 
-def test_the_pause_of_the_listener_is_bounded() -> None:
+async def test_after_a_failure_the_database_is_asked_again_unasked(
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "PATIENCE_SECONDS", 0.2)
+    await site.client.get("/")
+    lock = "LOCK TABLE cities IN ACCESS EXCLUSIVE MODE"
+    locked = asyncio.create_task(run_sql(empty.owner, "BEGIN", lock, "SELECT pg_sleep(1)", "COMMIT"))
+    await asyncio.sleep(0.1)
+    site.board.heard()
+    await until(lambda: site.board._failing)
+    await locked
+    await until(lambda: site.board.drawn is not None)
+
+
+async def test_a_listener_that_cannot_connect_tries_on_at_a_bounded_pace(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "RETRY_SECONDS", (0.001, 0.01))
+    tries = 0
+
+    async def be_refused() -> asyncpg.Connection:
+        nonlocal tries
+        tries += 1
+        raise ConnectionRefusedError
+
+    listening = asyncio.create_task(site.board.listen(be_refused))
+    await until(lambda: tries > 20)  # where each pause is twice the one before, that takes a quarter of an hour
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+async def test_a_listener_that_is_never_heard_of_again_while_it_begins_tries_again(
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "CONNECT_SECONDS", 0.5)
+    board = Board(site.board._engine, Streams(1, 1))
+    async with Proxy(empty.app) as proxy:
+        urls = iter([proxy.url, empty.app])
+
+        async def connect() -> asyncpg.Connection:
+            connection = await database.connect_listener(next(urls))
+            proxy.swallow()
+            return connection
+
+        listening = asyncio.create_task(board.listen(connect))
+        await until(lambda: board.hearing)
+        listening.cancel()
+        await asyncio.wait([listening])
+        await board.close()
+
+
+def test_the_listener_has_time_to_connect() -> None:
     assert database.PATIENCE_SECONDS <= board_module.CONNECT_SECONDS
