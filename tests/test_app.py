@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from cityweb import app as application
-from cityweb import cities, database, views
+from cityweb import cities, database, log, views
 from cityweb.streams import Streams
 from tests.conftest import Addresses, Site, hearing, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
@@ -184,6 +185,21 @@ def test_what_a_server_starts_with_is_never_collected_again(monkeypatch: pytest.
     application.from_environment()
     assert gc.get_freeze_count() > 10_000
     gc.unfreeze()
+
+
+async def test_streams_leave_files_to_everything_else(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_000, 1_000))
+    async with open_site(empty.app) as site:
+        assert site.streams.per_process == 1_000 - application.FILES_TO_SPARE
+
+
+async def test_the_last_requests_are_in_the_log(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "FLUSH_SECONDS", 60)
+    async with open_site(empty.app) as site:
+        await site.client.get("/livez")
+    assert '"path": "/livez"' in capsys.readouterr().err
 
 
 async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses) -> None:
