@@ -92,6 +92,21 @@ async def test_an_add_is_waited_for_no_longer_than_a_visitor_waits(
     assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
 
 
+async def test_an_add_under_way_ends_before_the_process_does(empty: Addresses) -> None:
+    lock = "LOCK TABLE cities IN SHARE MODE"
+    locked = asyncio.create_task(run_sql(empty.owner, "BEGIN", lock, "SELECT pg_sleep(0.7)", "COMMIT"))
+    await asyncio.sleep(0.1)
+    async with open_site(empty.app) as site:
+        adding = asyncio.create_task(submit(site, "plain"))
+        for _ in range(2):  # in its work, then while that ends
+            await asyncio.sleep(0.1)
+            adding.cancel()
+        await asyncio.wait([adding])
+        assert not locked.done()
+    assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
+    await locked
+
+
 async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
         await hearing(site.board)

@@ -244,8 +244,9 @@ def test_the_application_may_do_nothing_that_no_migration_granted(running: str, 
         ask(as_app(running), statement)
 
 
-def test_the_account_has_cluster_and_socket_to_itself(folder: Path) -> None:
+def test_the_account_has_cluster_socket_and_locks_to_itself(folder: Path) -> None:
     with serving(folder) as server:
+        assert {stat.filemode(lock.stat().st_mode) for lock in folder.glob("*.lock")} == {"-rw-------"}
         assert socket_folder(server.url) == folder / "postgres"
         assert stat.filemode((folder / "postgres").stat().st_mode) == "drwx------"
         assert stat.filemode((folder / "postgres" / ".s.PGSQL.5432").stat().st_mode) == "srwx------"

@@ -29,6 +29,15 @@ async def test_the_migrations_make_what_the_models_say(postgres: Addresses) -> N
     }
 
 
+async def test_no_locale_decides_which_names_are_one(postgres: Addresses) -> None:
+    rows = await run_sql(
+        postgres.owner,
+        "SELECT table_name || '.' || column_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND collation_name = 'C'",
+    )
+    assert {name for (name,) in rows} == {"cities.name_key", "cities.name_bare", "words.suffix"}
+
+
 async def test_a_model_that_the_migrations_lack_would_be_found(postgres: Addresses) -> None:
     async with create_async_engine(postgres.owner, poolclass=NullPool).begin() as connection:
         await connection.exec_driver_sql("DROP INDEX cities_board")
