@@ -89,6 +89,19 @@ async def empty(postgres: Addresses) -> Addresses:
     return postgres
 
 
+async def lock_cities(owner: URL, mode: str, seconds: float) -> asyncio.Task[None]:
+    """Locks the table of cities in this mode, and gives the task that unlocks it after so many seconds."""
+    connection = await database.connect_listener(owner)
+    await connection.execute(f"BEGIN; LOCK TABLE cities IN {mode} MODE")
+
+    async def unlock() -> None:
+        await asyncio.sleep(seconds)
+        await connection.execute("COMMIT")
+        await connection.close()
+
+    return asyncio.create_task(unlock())
+
+
 @asynccontextmanager
 async def refusing(owner: URL, code: str) -> AsyncIterator[None]:
     """Every insert of a city raises this SQLSTATE until the block is left, or the function `refuse` dropped."""

@@ -14,7 +14,7 @@ from cityweb import board as board_module
 from cityweb import cities, database
 from cityweb.board import Board, Drawing
 from cityweb.streams import Streams
-from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
+from tests.conftest import Addresses, Site, hearing, lock_cities, open_site, run_sql, until
 from tests.pages import add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -343,9 +343,7 @@ async def test_after_a_failure_the_database_is_asked_again_unasked(
 ) -> None:
     monkeypatch.setattr(board_module, "PATIENCE_SECONDS", 0.2)
     await site.client.get("/")
-    lock = "LOCK TABLE cities IN ACCESS EXCLUSIVE MODE"
-    locked = asyncio.create_task(run_sql(empty.owner, "BEGIN", lock, "SELECT pg_sleep(1)", "COMMIT"))
-    await asyncio.sleep(0.1)
+    locked = await lock_cities(empty.owner, "ACCESS EXCLUSIVE", 1)
     site.board.heard()
     await until(lambda: site.board._failing)
     await locked

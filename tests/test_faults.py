@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cityweb import cities, database
-from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
+from tests.conftest import Addresses, Site, hearing, lock_cities, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
 from tests.test_board import CUT_THE_LISTENER, insert
@@ -131,10 +131,7 @@ BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb'"
 
 async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -> None:
     await site.client.get("/")
-    locked = asyncio.create_task(
-        run_sql(empty.owner, "BEGIN", "LOCK TABLE cities IN SHARE MODE", "SELECT pg_sleep(6)", "COMMIT")
-    )
-    await asyncio.sleep(0.3)
+    locked = await lock_cities(empty.owner, "SHARE", 6)
     adds = (site.client.post("/cities/", json={"name": f"City {n}", "population": n}) for n in range(50))
     answers = await asyncio.gather(*adds)
     assert {answer.status_code for answer in answers} == {503}
@@ -145,10 +142,7 @@ async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -
 
 
 async def test_a_wait_for_a_lock_ends_before_everything_else_does(site: Site, empty: Addresses) -> None:
-    locked = asyncio.create_task(
-        run_sql(empty.owner, "BEGIN", "LOCK TABLE cities IN SHARE MODE", "SELECT pg_sleep(3)", "COMMIT")
-    )
-    await asyncio.sleep(0.3)
+    locked = await lock_cities(empty.owner, "SHARE", 3)
     async with AsyncSession(site.board._engine) as session:
         with pytest.raises(DBAPIError) as waited:
             await cities.add(session, "Tokyo", 1)
