@@ -89,17 +89,22 @@ async def empty(postgres: Addresses) -> Addresses:
     return postgres
 
 
-async def lock_cities(owner: URL, mode: str, seconds: float) -> asyncio.Task[None]:
-    """Locks the table of cities in this mode, and gives the task that unlocks it after so many seconds."""
+@asynccontextmanager
+async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asyncio.Task[None]]:
+    """Locks the table of cities in this mode for so many seconds; the block is left after that."""
     connection = await database.connect_listener(owner)
     await connection.execute(f"BEGIN; LOCK TABLE cities IN {mode} MODE")
 
     async def unlock() -> None:
         await asyncio.sleep(seconds)
         await connection.execute("COMMIT")
-        await connection.close()
 
-    return asyncio.create_task(unlock())
+    unlocking = asyncio.create_task(unlock())
+    try:
+        yield unlocking
+    finally:
+        await unlocking
+        await connection.close()
 
 
 @asynccontextmanager
@@ -166,6 +171,11 @@ async def site(empty: Addresses) -> AsyncIterator[Site]:
 async def hearing(board: Board) -> None:
     """Waits until the board hears changes."""
     await until(lambda: board.hearing)
+
+
+async def drawn(board: Board) -> None:
+    """Waits until the board is drawn as it is now."""
+    await until(lambda: board.drawn is not None)
 
 
 async def until(true: Callable[[], bool], seconds: float = 5) -> None:

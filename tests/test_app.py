@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from cityweb import app as application
 from cityweb import cities, database, log, views
 from cityweb.streams import Streams
-from tests.conftest import Addresses, Site, hearing, lock_cities, open_site, refusing, run_sql, until
+from tests.conftest import Addresses, Site, hearing, locking, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -83,24 +83,22 @@ async def test_an_add_is_waited_for_no_longer_than_a_visitor_waits(
     site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "ADD_SECONDS", 0.2)
-    locked = await lock_cities(empty.owner, "SHARE", 0.6)
-    answer = await submit(site, "plain")
+    async with locking(empty.owner, "SHARE", 0.6):
+        answer = await submit(site, "plain")
     assert sentence(answer) == "We could not confirm that the city was saved. Adding it again is safe."
-    await locked
     assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
 
 
 async def test_an_add_under_way_ends_before_the_process_does(empty: Addresses) -> None:
-    locked = await lock_cities(empty.owner, "SHARE", 0.6)
-    async with open_site(empty.app) as site:
-        adding = asyncio.create_task(submit(site, "plain"))
-        for _ in range(2):  # in its work, then while that ends
-            await asyncio.sleep(0.1)
-            adding.cancel()
-        await asyncio.wait([adding])
-        assert not locked.done()
-    assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
-    await locked
+    async with locking(empty.owner, "SHARE", 0.6) as unlocking:
+        async with open_site(empty.app) as site:
+            adding = asyncio.create_task(submit(site, "plain"))
+            for _ in range(2):  # in its work, then while that ends
+                await asyncio.sleep(0.1)
+                adding.cancel()
+            await asyncio.wait([adding])
+            assert not unlocking.done()
+        assert [row["name"] for row in await run_sql(empty.owner, "SELECT name FROM cities")] == ["Boom"]
 
 
 async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:

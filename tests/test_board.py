@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import asyncpg
@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from cityweb import board as board_module
 from cityweb import cities, database
-from cityweb.board import Board, Drawing
+from cityweb.board import Board, Connect, Drawing
 from cityweb.streams import Streams
-from tests.conftest import Addresses, Site, hearing, lock_cities, open_site, run_sql, until
+from tests.conftest import Addresses, Site, drawn, hearing, locking, open_site, run_sql, until
 from tests.pages import add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -84,24 +84,19 @@ async def test_1000_reads_after_a_change_make_one_query_and_one_drawing(site: Si
     assert len(drawings) == 1
 
 
-async def test_50_changes_within_50_ms_make_at_most_three_queries(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("changes", "pause", "spacing"), [(50, 0, board_module.SPACING_SECONDS), (10, 0.02, 1)], ids=["at once", "spread"]
+)
+async def test_many_changes_make_at_most_three_queries(
+    site: Site, monkeypatch: pytest.MonkeyPatch, changes: int, pause: float, spacing: float
+) -> None:
+    monkeypatch.setattr(board_module, "SPACING_SECONDS", spacing)
     await site.client.get("/")
     with queries(site.board) as statements:
-        for _ in range(50):
+        for _ in range(changes):
             site.board.heard()
-            await asyncio.sleep(0)
-        await until(lambda: site.board._counted == site.board._noted)
-    assert 1 <= len(statements) <= 3
-
-
-async def test_many_changes_make_few_queries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "SPACING_SECONDS", 1)
-    await site.client.get("/")
-    with queries(site.board) as statements:
-        for _ in range(10):
-            site.board.heard()
-            await asyncio.sleep(0.02)
-        await until(lambda: site.board._counted == site.board._noted)
+            await asyncio.sleep(pause)
+        await drawn(site.board)
     assert 1 <= len(statements) <= 3
 
 
@@ -112,7 +107,7 @@ async def test_two_notes_of_one_change_make_one_query(site: Site, monkeypatch: p
         site.board.heard()
         await asyncio.sleep(0.05)
         site.board.heard()
-        await until(lambda: site.board._counted == site.board._noted)
+        await drawn(site.board)
     assert len(statements) == 1
 
 
@@ -343,11 +338,22 @@ async def test_after_a_failure_the_database_is_asked_again_unasked(
 ) -> None:
     monkeypatch.setattr(board_module, "PATIENCE_SECONDS", 0.2)
     await site.client.get("/")
-    locked = await lock_cities(empty.owner, "ACCESS EXCLUSIVE", 1)
-    site.board.heard()
-    await until(lambda: site.board._failing)
-    await locked
-    await until(lambda: site.board.drawn is not None)
+    async with locking(empty.owner, "ACCESS EXCLUSIVE", 1):
+        site.board.heard()
+        await until(lambda: site.board._failing)
+    await drawn(site.board)
+
+
+@asynccontextmanager
+async def listening(board: Board, connect: Connect) -> AsyncIterator[None]:
+    """Lets a board listen until the block is left."""
+    task = asyncio.create_task(board.listen(connect))
+    try:
+        yield
+    finally:
+        while not task.done():  # a cancellation may get lost, as in the lifespan
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
 
 
 async def test_a_listener_that_cannot_connect_tries_on_at_a_bounded_pace(
@@ -361,10 +367,8 @@ async def test_a_listener_that_cannot_connect_tries_on_at_a_bounded_pace(
         tries += 1
         raise ConnectionRefusedError
 
-    listening = asyncio.create_task(site.board.listen(be_refused))
-    await until(lambda: tries > 20)  # where each pause is twice the one before, that takes a quarter of an hour
-    listening.cancel()
-    await asyncio.wait([listening])
+    async with listening(site.board, be_refused):
+        await until(lambda: tries > 20)  # where each pause is twice the one before, that takes a quarter of an hour
 
 
 async def test_a_listener_that_is_never_heard_of_again_while_it_begins_tries_again(
@@ -380,10 +384,8 @@ async def test_a_listener_that_is_never_heard_of_again_while_it_begins_tries_aga
             proxy.swallow()
             return connection
 
-        listening = asyncio.create_task(board.listen(connect))
-        await until(lambda: board.hearing)
-        listening.cancel()
-        await asyncio.wait([listening])
+        async with listening(board, connect):
+            await until(lambda: board.hearing)
         await board.close()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cityweb import cities, database
-from tests.conftest import Addresses, Site, hearing, lock_cities, open_site, run_sql, until
+from tests.conftest import Addresses, Site, hearing, locking, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
 from tests.test_board import CUT_THE_LISTENER, insert
@@ -131,23 +131,20 @@ BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb'"
 
 async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -> None:
     await site.client.get("/")
-    locked = await lock_cities(empty.owner, "SHARE", 6)
-    adds = (site.client.post("/cities/", json={"name": f"City {n}", "population": n}) for n in range(50))
-    answers = await asyncio.gather(*adds)
-    assert {answer.status_code for answer in answers} == {503}
-    assert all(int(answer.headers["retry-after"]) for answer in answers)
-    assert (await site.client.get("/")).status_code == 200
-    await locked
+    async with locking(empty.owner, "SHARE", 6):
+        adds = (site.client.post("/cities/", json={"name": f"City {n}", "population": n}) for n in range(50))
+        answers = await asyncio.gather(*adds)
+        assert {answer.status_code for answer in answers} == {503}
+        assert all(int(answer.headers["retry-after"]) for answer in answers)
+        assert (await site.client.get("/")).status_code == 200
     assert (await add(site.client, "json", "Next", 1)).status == 201
 
 
 async def test_a_wait_for_a_lock_ends_before_everything_else_does(site: Site, empty: Addresses) -> None:
-    locked = await lock_cities(empty.owner, "SHARE", 3)
-    async with AsyncSession(site.board._engine) as session:
+    async with locking(empty.owner, "SHARE", 3), AsyncSession(site.board._engine) as session:
         with pytest.raises(DBAPIError) as waited:
             await cities.add(session, "Tokyo", 1)
     assert database.sqlstate(waited.value) == "55P03"
-    await locked
 
 
 async def test_a_query_ends_though_its_process_was_killed(site: Site, empty: Addresses) -> None:

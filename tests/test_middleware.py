@@ -18,7 +18,7 @@ from cityweb import cities, database
 from cityweb.answers import Answer
 from cityweb.log import FLUSH_SECONDS, Requests
 from cityweb.middleware import HEAD_BYTES, Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
-from tests.conftest import Addresses, Site, hearing, open_site, until
+from tests.conftest import Addresses, Site, drawn, hearing, open_site, until
 from tests.pages import HTMX, one, parse, text
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -115,7 +115,7 @@ DRAWN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
 async def test_what_is_drawn_is_sent_as_the_whole_way_would_send_it(
     site: Site, scheme: str, method: str, headers: list[tuple[str, str]]
 ) -> None:
-    await until(lambda: site.board.drawn is not None)
+    await drawn(site.board)
     raw = [(name.encode(), value.encode()) for name, value in headers]
     scope = {**http(raw, method, scheme), "state": {"board": site.board, "streams": site.streams}, "app": site.app}
     short = await call(site.app, {**scope, "query_string": b""})
