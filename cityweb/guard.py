@@ -26,6 +26,9 @@ UNREAD_SECONDS = 30.0
 """How long a request's head, its body, and an answer that nobody reads may take."""
 PIPELINE_MAX = 16
 """Requests that one connection may send at once, or have waiting: nobody sends so many in earnest."""
+BODY_BYTES_SENT = 2**19
+"""Bytes that a client may send for a body of at most `BODY_BYTES`: chunk sizes and trailers count too, and the
+parser keeps a trailer of any length until it is complete. A body alone stops being read long before."""
 SWEEP_SECONDS = 1.0
 NOTHING_QUEUED: deque[tuple[RequestResponseCycle, ASGI3Application]] = deque(maxlen=0)
 """Stands for the pipeline of all who have none: a deque of one's own takes 760 bytes."""
@@ -73,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
     # own: a kilobyte more.
-    __slots__ = ("at_once", "body_awaited_by", "head", "limit", "since", "unread")
+    __slots__ = ("at_once", "body_awaited_by", "head", "limit", "sent", "since", "unread")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -82,6 +85,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limit = HEAD_SECONDS
         self.head = 0
         """Bytes of the head so far; -1 once it is complete."""
+        self.sent = 0
+        """Bytes after the head of a request that is not complete: body, chunk sizes and extensions, trailers."""
         self.at_once = 0
         """Requests in what was read last."""
         self.body_awaited_by: ASGI3Application | None = None
@@ -107,10 +112,19 @@ class GuardedProtocol(HttpToolsProtocol):
             if self.head > HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(HEAD_TOO_LONG)
                 self.transport.close()
+        elif self.since:
+            self.sent += len(data)
+            if self.sent > BODY_BYTES_SENT:
+                self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Drops trailers: the parser reports them as headers (RFC 9110, 6.5.1), of a request that is being served."""
+        if self.head >= 0:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """From the head to the body. Raises TooManyAtOnce, which stops the parser."""
-        self.head, self.since, self.limit = -1, self.loop.time(), BODY_SECONDS
+        self.head, self.since, self.limit, self.sent = -1, self.loop.time(), BODY_SECONDS, 0
         before: RequestResponseCycle | None = self.cycle
         if self.pipeline is NOTHING_QUEUED and before and not before.response_complete:
             self.pipeline = deque()

@@ -230,6 +230,57 @@ async def test_the_application_decides_before_the_end_of_the_body(server: uvicor
     writer.transport.abort()
 
 
+# --- trailers ---
+
+TRAILERS = POST + b"transfer-encoding: chunked\r\n\r\n0\r\n"
+ENDLESS = {
+    "many trailers": (TRAILERS, b"a:b\r\n"),
+    "one trailer": (TRAILERS + b"a:", b"b"),
+    "a chunk extension": (POST + b"transfer-encoding: chunked\r\n\r\n1;a=", b"b"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_trailers_and_chunk_extensions_without_end_are_cut(kind: str) -> None:
+    first, more = ENDLESS[kind]
+    async with serving(GuardedProtocol) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(first)
+        sent = 0
+        try:
+            while sent < 20_000_000:
+                writer.write(more * 10_000)
+                await writer.drain()
+                sent += 10_000 * len(more)
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+    assert sent < 20_000_000
+
+
+async def test_a_trailer_is_no_header(start_server: Callable[..., Server]) -> None:
+    server = start_server(CITYWEB_RATE_LIMIT="1,1,1", CITYWEB_TRUSTED_PROXIES="127.0.0.1")
+    port = await ready(server)
+    statuses = []
+    for number in (1, 2):
+        body = b'{"name": "City %d", "population": 1}' % number
+        answer = await exchange(
+            port,
+            b"POST /cities/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+            b"content-type: application/json\r\n\r\n%x\r\n%b\r\n0\r\nx-forwarded-for: 198.18.9.%d\r\n\r\n"
+            % (len(body), body, number),
+        )
+        statuses.append(answer[9:12])
+    assert statuses == [b"201", b"429"]
+
+
+async def test_a_trailer_names_no_host(start_server: Callable[..., Server]) -> None:
+    port = await ready(start_server())
+    request = b"POST /cities/ HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+    assert (await exchange(port, request + b"host: localhost\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
 # --- drawn answers, written at once ---
 
 LOCAL = b"host: localhost\r\n"

@@ -3,7 +3,10 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -98,6 +101,64 @@ async def test_only_a_trusted_proxy_says_that_the_way_is_encrypted(alone: Server
 async def test_not_even_a_trusted_proxy_names_the_host_in_another_header(behind: Server, header: str) -> None:
     headers = {"host": "evil.example", header: "testserver"}
     assert httpx.get(f"{behind.url}/livez", headers=headers).status_code == 400
+
+
+HAPROXY = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+  option forwardfor
+frontend visitors
+  bind 127.0.0.1:{port}
+  default_backend cityweb
+backend cityweb
+  server cityweb {server}
+"""
+
+
+@pytest.fixture
+async def haproxy(start_server: Callable[..., Server], tmp_path: Path) -> AsyncIterator[int]:
+    """The port of a real HAProxy that sets X-Forwarded-For, before a server with room for one city."""
+    if not shutil.which("haproxy"):
+        pytest.skip("haproxy is not installed")
+    server = start_server(CITYWEB_RATE_LIMIT="1,1,1", **TRUSTING)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "haproxy.cfg").write_text(HAPROXY.format(port=port, server=server.url.removeprefix("http://")))
+    process = await asyncio.create_subprocess_exec("haproxy", "-q", "-f", tmp_path / "haproxy.cfg")
+    try:
+        await until_answered(f"http://127.0.0.1:{port}/livez")
+        yield port
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def until_answered(url: str) -> None:
+    answered = 0
+    async with httpx.AsyncClient(headers={"host": "localhost"}) as client, asyncio.timeout(5):
+        while not answered:
+            with suppress(httpx.TransportError):
+                answered = (await client.get(url)).status_code
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("trailer", ["x-forwarded-for: 198.18.9.{}", "host: localhost{}.example"])
+async def test_a_trailer_is_no_header_behind_a_proxy_either(haproxy: int, trailer: str) -> None:
+    statuses = []
+    for number in (1, 2):
+        body = json.dumps({"name": f"City {number}", "population": 1})
+        reader, writer = await asyncio.open_connection("127.0.0.1", haproxy)
+        writer.write(
+            b"POST /cities/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+            + f"content-type: application/json\r\n\r\n{len(body):x}\r\n{body}\r\n".encode()
+            + f"0\r\n{trailer.format(number)}\r\n\r\n".encode()
+        )
+        statuses.append((await reader.read())[9:12])
+        writer.close()
+    assert statuses == [b"201", b"429"]
 
 
 # --- several processes ---
