@@ -7,6 +7,7 @@ that go uvicorn's way, fail when an update breaks one.
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from typing import Any, ClassVar, cast
@@ -24,6 +25,8 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
 UNREAD_SECONDS = 30.0
 """How long a request's head, its body, and an answer that nobody reads may take."""
+HEADERS_MAX = 100
+"""Headers of a request: each costs a hundred bytes beside its text."""
 PIPELINE_MAX = 16
 """Requests that one connection may send at once, or have waiting: nobody sends so many in earnest."""
 BODY_BYTES_SENT = 2**19
@@ -47,9 +50,15 @@ def refusal(status: str, sentence: str) -> bytes:
     return b"HTTP/1.1 " + status.encode() + b"\r\n" + header_lines(headers) + b"\r\n" + body
 
 
+WITHOUT_PATH = re.compile(rb"^https?://[^/?#]+(?=[?#]|$)", re.IGNORECASE)
+"""A target that names no path means "/" (RFC 9112, 3.2.2). uvicorn 0.54.0 fails on it."""
 BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
 SECURITY_LINES = header_lines(HEADERS)
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
+
+
+class TooManyHeaders(Exception):
+    """A request has more headers than any client sends."""
 
 
 class TooManyAtOnce(Exception):
@@ -76,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
     # own: a kilobyte more.
-    __slots__ = ("at_once", "body_awaited_by", "head", "limit", "sent", "since", "unread")
+    __slots__ = ("at_once", "body_awaited_by", "head", "is_last", "limit", "sent", "since", "unread")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -89,6 +98,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes after the head of a request that is not complete: body, chunk sizes and extensions, trailers."""
         self.at_once = 0
         """Requests in what was read last."""
+        self.is_last = False
+        """Whether nothing more is read: the connection ends with the response that is due."""
         self.body_awaited_by: ASGI3Application | None = None
         self.pipeline = NOTHING_QUEUED
 
@@ -103,24 +114,35 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Starts the clock at the first bytes of a request, and measures its head."""
+        if self.is_last:
+            return
         self.at_once = 0
         if not self.since and self.head >= 0:
             self.since, self.limit = self.loop.time(), HEAD_SECONDS
         super().data_received(data)
         if self.since and self.head >= 0:
             self.head += len(data)
-            if self.head > HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(HEAD_TOO_LONG)
-                self.transport.close()
+            if self.head > HEAD_BYTES:
+                self.reject(HEAD_TOO_LONG)
         elif self.since:
             self.sent += len(data)
             if self.sent > BODY_BYTES_SENT:
                 self.transport.abort()
 
+    def on_message_begin(self) -> None:
+        """Starts the clock of a request that came together with the one before it."""
+        super().on_message_begin()
+        self.since, self.limit = self.loop.time(), HEAD_SECONDS
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Drops trailers: the parser reports them as headers (RFC 9110, 6.5.1), of a request that is being served."""
-        if self.head >= 0:
-            super().on_header(name, value)
+        if self.head < 0:
+            return
+        if len(self.headers) >= HEADERS_MAX:
+            self.reject(HEAD_TOO_LONG)
+            raise TooManyHeaders
+        # The parser keeps white space at the end, which is no part of a value (RFC 9110, 5.5).
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """From the head to the body. Raises TooManyAtOnce, which stops the parser."""
@@ -132,6 +154,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.at_once > PIPELINE_MAX or len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
             raise TooManyAtOnce
+        self.url = WITHOUT_PATH.sub(rb"\g<0>/", self.url)
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -185,10 +208,29 @@ class GuardedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words are not for people)
-        """What is no HTTP is refused in our own words, with our own headers."""
-        if not self.transport.is_closing():
-            self.transport.write(BAD_REQUEST)
+        """Rejects what is not HTTP, in our own words."""
+        self.reject(BAD_REQUEST)
+
+    def reject(self, response: bytes) -> None:
+        """Sends the last response of this connection; where the one to a whole request is due, that is the last."""
+        self.is_last = True
+        queued = len(self.pipeline)
+        cycle: RequestResponseCycle | None = self.cycle
+        self.pipeline.clear()
+        if queued or (cycle and not (cycle.more_body or cycle.response_complete)) or self.transport.is_closing():
+            return
+        if cycle and not cycle.response_complete:
+            # A view may wait for the rest of this body. It sends nothing any more.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(response)
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Closes the connection after its last response."""
+        if self.is_last and not self.pipeline:
             self.transport.close()
+        super().on_response_complete()
 
     def is_over(self, now: float) -> bool:
         """Whether one of the two deadlines has passed."""

@@ -280,7 +280,7 @@ FRAMING = {
     "a chunk of 68 bits": (POST + b"transfer-encoding: chunked\r\n\r\n" + 17 * b"f" + b"\r\n" + TOKYO, 400),
     "chunks with bare line feeds": (POST + b"transfer-encoding: chunked\r\n\r\n17\n" + TOKYO + b"\n0\n\n", 400),
     "a trailer of 70 KB": (
-        POST + b"transfer-encoding: chunked\r\n\r\n0\r\nx: " + 70_000 * b"x" + b"\r\n\r\n", 431
+        POST + b"transfer-encoding: chunked\r\n\r\n0\r\nx: " + 70_000 * b"x" + b"\r\n\r\n", 422
     ),
     "TRACE": (b"TRACE / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
     "OPTIONS": (b"OPTIONS / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),

@@ -281,6 +281,72 @@ async def test_a_trailer_names_no_host(start_server: Callable[..., Server]) -> N
     assert (await exchange(port, request + b"host: localhost\r\n\r\n")).startswith(b"HTTP/1.1 400")
 
 
+async def test_half_a_head_behind_a_whole_request_is_not_waited_for(port: int) -> None:
+    begun = asyncio.get_running_loop().time()
+    assert (await exchange(port, HEAD + b"\r\n" + HEAD)).count(b"whole") == 1
+    assert asyncio.get_running_loop().time() - begun < 2  # uvicorn itself closes a silent connection after 5 s
+
+
+# --- what is not HTTP, behind what is ---
+
+ADD = b"POST /cities/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+TOKYO = b'content-length: 34\r\n\r\n{"name": "Tokyo", "population": 5}'
+GARBAGE = {
+    "no HTTP": b"\0garbage\r\n\r\n",
+    "too many headers": b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 102,
+    "a head too long": b"GET / HTTP/1.1\r\na: " + b"b" * 20_000,
+    "a broken body": POST + b"transfer-encoding: chunked\r\n\r\nzz",
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+async def test_what_follows_a_valid_add_does_not_change_its_response(
+    start_server: Callable[..., Server], kind: str
+) -> None:
+    port = await ready(start_server())
+    answer = await exchange(port, ADD + TOKYO + GARBAGE[kind])
+    assert answer.startswith(b"HTTP/1.1 201")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Nothing was saved" not in answer
+
+
+async def test_what_follows_two_requests_ends_the_connection_after_the_first(port: int) -> None:
+    slow = HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"
+    answer = await exchange(port, slow, slow + GARBAGE["no HTTP"])
+    assert answer.count(b"whole") == answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_broken_body_that_a_view_waits_for_is_rejected_once(port: int) -> None:
+    head = POST + b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
+    answer = await exchange(port, head, b"zz\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"100", b"400"]
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, b"200"), (101, b"431")])
+async def test_a_request_has_at_most_a_hundred_headers(port: int, count: int, status: bytes) -> None:
+    more = b"a:b\r\n" * (count - 2)
+    answer = await exchange(port, HEAD + more + b"connection: close\r\n\r\n")
+    assert answer[9:12] == status
+
+
+async def test_too_many_headers_are_rejected_before_the_head_ends(port: int) -> None:
+    assert (await exchange(port, HEAD + b"a:b\r\n" * 102)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_white_space_around_a_value_is_no_part_of_it(start_server: Callable[..., Server]) -> None:
+    port = await ready(start_server())
+    answer = await exchange(port, ADD + b"connection: close\t \r\n" + TOKYO.replace(b"34", b"34 \t"))
+    assert answer.startswith(b"HTTP/1.1 201")
+
+
+@pytest.mark.parametrize("target", [b"http://localhost", b"HTTP://localhost?x=y", b"http://localhost/"])
+async def test_a_target_without_a_path_is_the_page(start_server: Callable[..., Server], target: bytes) -> None:
+    port = await ready(start_server())
+    answer = await exchange(port, b"GET " + target + b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"City leaderboard" in answer
+
+
 # --- drawn answers, written at once ---
 
 LOCAL = b"host: localhost\r\n"
