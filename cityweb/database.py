@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,31 +44,47 @@ def make_engine(url: URL) -> AsyncEngine:
 
     A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
     """
+    connecting = partial(
+        connect,
+        url,
+        command_timeout=PATIENCE_SECONDS,
+        jit="off",
+        statement_timeout=str(PATIENCE_SECONDS * 1000),
+        lock_timeout="1000",
+    )
     return create_async_engine(
         url,
+        async_creator=connecting,
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=PATIENCE_SECONDS,
         pool_recycle=1800,
-        connect_args={
-            "timeout": PATIENCE_SECONDS,
-            "command_timeout": PATIENCE_SECONDS,
-            "server_settings": {
-                "application_name": "cityweb",
-                "jit": "off",
-                "statement_timeout": str(PATIENCE_SECONDS * 1000),
-                "lock_timeout": "1000",
-            },
-        },
     )
+
+
+async def connect(
+    url: URL, name: str = "cityweb", *, command_timeout: float | None = None, **server_settings: str
+) -> asyncpg.Connection:
+    """A connection, for every purpose: the parameters of the URL have libpq's names and meanings (docs/settings.md).
+
+    SQLAlchemy would pass them as arguments, which have other names; asyncpg itself reads a URL as libpq does.
+    Raises OSError (ssl.SSLError is one), TimeoutError, asyncpg.PostgresError or asyncpg.InterfaceError.
+    """
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # asyncpg prefers these to the parameters of the URL.
+    settings = {"application_name": str(url.query.get("application_name", name)), **server_settings}
+    try:
+        return await asyncpg.connect(
+            plain, timeout=PATIENCE_SECONDS, command_timeout=command_timeout, server_settings=settings
+        )
+    except (UnicodeError, OverflowError) as error:  # a host that no name can be, a port above 65535
+        raise asyncpg.ClientConfigurationError(str(error)) from error
 
 
 async def connect_listener(url: URL) -> asyncpg.Connection:
     """A connection outside the pool, for LISTEN."""
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    settings = {"application_name": "cityweb listener"}
-    return await asyncpg.connect(plain, timeout=PATIENCE_SECONDS, server_settings=settings)
+    return await connect(url, "cityweb listener")
 
 
 async def connect_exporter(url: URL) -> asyncpg.Connection:
@@ -74,15 +92,14 @@ async def connect_exporter(url: URL) -> asyncpg.Connection:
 
     Without a sort, PostgreSQL gives the first row of an ordered table at once.
     """
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    settings = {
-        "application_name": "cityweb export",
-        "jit": "off",
-        "enable_sort": "off",
-        "statement_timeout": "10000",
-        "idle_in_transaction_session_timeout": "60000",
-    }
-    return await asyncpg.connect(plain, timeout=PATIENCE_SECONDS, server_settings=settings)
+    return await connect(
+        url,
+        "cityweb export",
+        jit="off",
+        enable_sort="off",
+        statement_timeout="10000",
+        idle_in_transaction_session_timeout="60000",
+    )
 
 
 # --- the schema ---
@@ -142,7 +159,7 @@ async def refuse_unsafe(connection: AsyncConnection) -> None:
 
 def outside_the_pool(url: URL) -> AsyncEngine:
     """Single connections, for work that takes as long as it takes."""
-    return create_async_engine(url, poolclass=NullPool, connect_args={"timeout": PATIENCE_SECONDS})
+    return create_async_engine(url, async_creator=partial(connect, url), poolclass=NullPool)
 
 
 def _upgrade(connection: Connection) -> None:
@@ -161,6 +178,24 @@ def _alembic(connection: Connection) -> Config:
 
 
 # --- what an error means ---
+
+
+def wrong_url(error: BaseException) -> str:
+    """Why the database cannot be reached as its URL demands, its TLS above all; nothing where the URL is not to blame.
+
+    The reason has no password.
+    """
+    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return cause.verify_message.rstrip(".")
+        case ssl.SSLError():
+            return cause.reason or str(cause)
+        case asyncpg.ClientConfigurationError():
+            return str(cause.args[0])
+        case ConnectionError() if "rejected SSL upgrade" in str(cause):
+            return "it does not offer TLS"
+    return ""
 
 
 def disconnected(error: BaseException) -> bool:

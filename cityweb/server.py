@@ -57,6 +57,11 @@ def explained(url: URL) -> Iterator[None]:
     except (database.Unsafe, database.OldSchema) as error:
         raise CannotServe(str(error)) from error
     except Exception as error:
+        if reason := database.wrong_url(error):
+            raise CannotServe(
+                f"{place(url)} cannot be reached as DATABASE_URL demands ({reason}):"
+                " correct host, port, sslmode or sslrootcert there, or the server's certificate."
+            ) from error
         if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
             refuses = f"{place(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
             if state.startswith(ACCESS):

@@ -1,6 +1,7 @@
 """What the environment may decide: read once, checked at once, never changed."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +76,35 @@ def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
         url = None
     if url is None or url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise WrongSetting(f"{name} is not the address of a PostgreSQL server: write postgresql://user@host/database.")
+    for parameter, value in url.query.items():
+        pattern = PARAMETERS.get(parameter)
+        if pattern is None:
+            raise WrongSetting(f"{name} has the unknown parameter {parameter}: write {', '.join(PARAMETERS)}.")
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise WrongSetting(f"{name} has a wrong value of {parameter}: docs/settings.md says what to write.")
+        if parameter in FILES and not (Path(value).is_file() and os.access(value, os.R_OK)):
+            raise WrongSetting(f"{name} has {parameter}={value}, which is not a readable file: write its whole path.")
     return url.set(drivername="postgresql+asyncpg")
+
+
+PARAMETERS = {
+    "host": r"[^,:\[]+",
+    "port": "[1-9][0-9]{0,4}",
+    "sslmode": "disable|allow|prefer|require|verify-ca|verify-full",
+    "sslrootcert": ".+",
+    "sslcert": ".+",
+    "sslkey": ".+",
+    "sslcrl": ".+",
+    "ssl_min_protocol_version": r"TLSv1\.[23]",
+    "passfile": ".+",
+    "application_name": ".+",
+    "options": ".+",
+}
+"""The parameters of a database URL: the names of libpq that asyncpg reads, and what their values look like.
+
+asyncpg sends every other name to the server as a setting, which refuses the connection.
+"""
+FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}
 
 
 def _folder(environment: Mapping[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from types import TracebackType
@@ -14,10 +15,10 @@ STORED = b"INSERT 0 1\0"
 
 
 class Proxy:
-    """Passes everything on, until it is told otherwise: `url` is the database through it."""
+    """Passes everything on, until it is told otherwise: `url` is the database through it, over TLS if given."""
 
-    def __init__(self, database: URL) -> None:
-        self.database = database
+    def __init__(self, database: URL, tls: ssl.SSLContext | None = None) -> None:
+        self.database, self.tls = database, tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +78,10 @@ class Proxy:
             await self._open.wait()
             if self._down:
                 return
+            if self.tls:
+                await reader.readexactly(8)  # SSLRequest, which PostgreSQL's protocol begins TLS with
+                writer.write(b"S")
+                await writer.start_tls(self.tls)
             there_reader, there = await self._connect()
             self._writers.add(there)
             ends = (self._pass(reader, there), self._pass(there_reader, writer, self._loses))

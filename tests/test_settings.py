@@ -114,7 +114,30 @@ def test_changes_may_be_heard_at_another_address() -> None:
     )
 
 
+PARAMETERS = (
+    "host, port, sslmode, sslrootcert, sslcert, sslkey, sslcrl, ssl_min_protocol_version, passfile, application_name,"
+    " options"
+)
+
+
+def test_the_parameters_of_a_database_url_are_those_of_libpq_and_in_the_docs() -> None:
+    text = (
+        f"postgresql:///cities?host=/run/x&port=5433&sslmode=verify-full&sslrootcert={__file__}&sslcert={__file__}"
+        f"&sslkey={__file__}&sslcrl={__file__}&ssl_min_protocol_version=TLSv1.3&passfile={__file__}"
+        "&application_name=x&options=-c%20search_path%3Dx"
+    )
+    read = settings.read({"DATABASE_URL": text})
+    assert read.database_url
+    assert ", ".join(read.database_url.query) == ", ".join(settings.PARAMETERS) == PARAMETERS
+    docs = (settings.TOP / "docs" / "settings.md").read_text()
+    assert [name for name in settings.PARAMETERS if f"`{name}" not in docs] == []
+
+
 NO_DATABASE = "{name} is not the address of a PostgreSQL server: write postgresql://user@host/database."
+DATABASE = "postgresql://me:secret@db.example/cities"
+NO_PARAMETER = f"{{{{name}}}} has the unknown parameter {{parameter}}: write {PARAMETERS}."
+NO_VALUE = "{{name}} has a wrong value of {parameter}: docs/settings.md says what to write."
+NO_FILE = "{name} has sslrootcert=/nowhere, which is not a readable file: write its whole path."
 NO_HOST = (
     "CITYWEB_HOSTS has {text}, which is not the name of a host:"
     " write names without scheme and port, like example.com,*.example.com,[::1]."
@@ -139,6 +162,18 @@ WRONG = [
             "https://db.example", "postgresql://db.example:port/cities",
         )
     ],
+    *[
+        ("DATABASE_URL", f"{DATABASE}?{parameter}=secret", NO_PARAMETER.format(parameter=parameter))
+        for parameter in ("ssl", "connect_timeout", "channel_binding", "prepared_statement_cache_size", "password")
+    ],
+    *[
+        ("DATABASE_URL", f"{DATABASE}?{query}", NO_VALUE.format(parameter=query.partition("=")[0]))
+        for query in (
+            "sslmode=on", "sslmode=require&sslmode=require", "port=x", "host=a,b", "host=a:5432",
+            "ssl_min_protocol_version=SSLv3",
+        )
+    ],
+    ("DATABASE_URL", f"{DATABASE}?sslrootcert=/nowhere", NO_FILE),
     ("CITYWEB_DATA", "~no-such-account/x", "CITYWEB_DATA is {text}, but no account has that name: write a whole path."),
     *[
         ("CITYWEB_HOSTS", text, NO_HOST)
