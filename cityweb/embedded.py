@@ -139,13 +139,14 @@ def _watched(cluster: "_Cluster", socket: Path, start_lock: IO[str]) -> Iterator
 
     def watch() -> None:
         while not left.wait(WATCH_SECONDS):
-            if cluster.is_gone(socket):
-                log.warning("the embedded PostgreSQL is gone and is started again")
-                try:
+            try:
+                if cluster.is_gone(socket):
+                    log.warning("the embedded PostgreSQL is gone and is started again")
                     with _alone(start_lock):
                         cluster.start()
-                except (EmbeddedFailed, OSError, subprocess.SubprocessError) as error:
-                    log.error(str(error))  # noqa: TRY400 (the sentence says all)
+            except (EmbeddedFailed, OSError, subprocess.SubprocessError) as error:
+                # Also where descriptors run out (EMFILE): the next look may have one.
+                log.error(str(error))  # noqa: TRY400 (the sentence says all)
 
     watching = threading.Thread(target=watch, name="cityweb-embedded", daemon=True)
     watching.start()

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -342,6 +343,22 @@ def test_a_server_that_is_killed_while_it_serves_is_started_again(
     ours = [record.getMessage() for record in caplog.records if record.name == "cityweb"]
     assert ours == ["the embedded PostgreSQL is gone and is started again"]
     assert not pid_file(folder).exists()
+
+
+def test_a_server_that_is_killed_while_no_file_can_be_opened_is_started_again_later(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.2)
+    with serving(folder) as server:
+        killed = postmaster(folder)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: "Too many open files" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wait_until(lambda: pid_file(folder).exists() and postmaster(folder) != killed and answers(server.url))
 
 
 @pytest.mark.usefixtures("impatient")
