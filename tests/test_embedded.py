@@ -415,6 +415,16 @@ def test_a_stranger_is_waited_for(folder: Path) -> None:
 
 
 @as_root
+def test_a_private_folder_above_may_be_passed_and_not_listed(own_folder: Path) -> None:
+    above = own_folder.parent
+    above.chmod(0o700)
+    own_folder.chmod(0o750)
+    with serving(own_folder):
+        pass
+    assert [stat.filemode(folder.stat().st_mode) for folder in (above, own_folder)] == ["drwx--x--x", "drwxr-x--x"]
+
+
+@as_root
 def test_a_stranger_of_another_account_is_not_in_the_way(folder: Path) -> None:
     with stranger(os.geteuid()) as process:
         write_pid_file(folder, process.pid)
