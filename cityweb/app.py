@@ -92,14 +92,15 @@ def create(settings: Settings) -> Starlette:
     """The application. Its `database_url` must be set: only `server.py` knows the embedded server."""
     assert settings.database_url and settings.listen_url  # noqa: PT018, S101 (said above)
     engine = database.make_engine(settings.database_url)
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    add_engine = database.make_engine(settings.database_url, database.ADD_CONNECTIONS)
+    sessions = async_sessionmaker(add_engine, expire_on_commit=False)
     assets = Assets()
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     streams = Streams(settings.streams_per_address, min(settings.streams_per_process, open_files - FILES_TO_SPARE))
     board = Board(engine, streams)
     exports = Exports(partial(database.connect_exporter, settings.listen_url))
     limit = settings.rate_limit
-    limiter = limit and Limiter(engine, limit.burst, limit.per_minute, limit.per_hour)
+    limiter = limit and Limiter(add_engine, limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
     closing: set[asyncio.Task[None]] = set()
 
@@ -125,6 +126,7 @@ def create(settings: Settings) -> Starlette:
             _, pending = await asyncio.wait(pending, timeout=1)
         await asyncio.gather(*closing, board.close(), return_exceptions=True)
         await engine.dispose()
+        await add_engine.dispose()
         requests.flush()
 
     def drawn(path: str) -> Answer | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Select, Table, bindparam, func, select, true
+from sqlalchemy import Row, Select, Table, bindparam, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -104,9 +104,13 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
     raise AssertionError  # pragma: no cover (the second try returns or raises)
 
 
-async def landing(session: AsyncSession, city_id: int) -> Landing | None:
+async def landing(engine: AsyncEngine, city_id: int) -> Landing | None:
     """Where a city stands, or None where there is none of this number; one query."""
-    row = (await session.execute(_landing(city_id))).one_or_none()
+
+    async def question(connection: AsyncConnection) -> Row[int, str, int, int, int, str, int] | None:
+        return (await connection.execute(_landing(city_id))).one_or_none()
+
+    row = await database.read(engine, question)
     if row is None:
         return None
     id_, name, population, rank, near_id, near_name, near_population = row

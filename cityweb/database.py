@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-POOL_SIZE = 5
+READ_CONNECTIONS = 3
+ADD_CONNECTIONS = 2
+"""Connections of one process in a pool of their own, the limiter's included: slow reads never keep an add waiting."""
 PATIENCE_SECONDS = 2
 """How long one connection attempt, one statement or one wait for the pool may take."""
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -39,8 +41,8 @@ class Unsafe(Exception):
     """The server would lose what it said it stored; the text names the setting and the way out."""
 
 
-def make_engine(url: URL) -> AsyncEngine:
-    """The pool of connections that serves requests; every wait in it is bounded.
+def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
+    """A pool of at most so many connections that serves requests; every wait in it is bounded.
 
     A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
     """
@@ -56,7 +58,7 @@ def make_engine(url: URL) -> AsyncEngine:
         url,
         async_creator=connecting,
         isolation_level="AUTOCOMMIT",
-        pool_size=POOL_SIZE,
+        pool_size=connections,
         max_overflow=0,
         pool_timeout=PATIENCE_SECONDS,
         pool_recycle=1800,

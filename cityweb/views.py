@@ -66,7 +66,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
     typed = _typed(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
-            landing = await cities.landing(request.state["session"], int(added))
+            landing = await cities.landing(request.state["engine"], int(added))
             if landing:
                 drawing = await board.fresh()
                 return _html(page_html(drawing.table, landed=_landed(landing, drawing), live=live))
@@ -200,7 +200,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
     landed = Landed(city, "added")
     try:
         drawing = await board.fresh()
-        if landing := await cities.landing(request.state["session"], city.id):
+        if landing := await cities.landing(request.state["engine"], city.id):
             landed = _landed(landing, drawing)
     except Exception as error:
         # The city is stored whatever became of the database since: the answer still says so.

@@ -142,10 +142,9 @@ async def test_a_stored_city_has_its_place_and_its_near_miss(empty: Addresses) -
     engine = database.make_engine(empty.app)
     await add(engine, "Zürich", 9)
     await add(engine, "Zurich", 5)
-    async with AsyncSession(engine) as session:
-        landing = await cities.landing(session, 2)
-        assert landing == cities.Landing(cities.Stored(2, "Zurich", 5), 2, cities.Stored(1, "Zürich", 9))
-        assert await cities.landing(session, 3) is None
+    landing = await cities.landing(engine, 2)
+    assert landing == cities.Landing(cities.Stored(2, "Zurich", 5), 2, cities.Stored(1, "Zürich", 9))
+    assert await cities.landing(engine, 3) is None
     await engine.dispose()
 
 

@@ -169,7 +169,7 @@ SLEEPING = f"SELECT FROM pg_stat_activity WHERE query = '{SLEEP}' AND state = 'a
 
 async def test_a_page_waits_two_seconds_at_most_for_a_connection(site: Site) -> None:
     async with AsyncExitStack() as stack:
-        for _ in range(database.POOL_SIZE):
+        for _ in range(database.READ_CONNECTIONS):
             await stack.enter_async_context(site.board._engine.connect())
         async with asyncio.timeout(10):
             assert (await site.client.get("/cities")).status_code == 503

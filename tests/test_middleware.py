@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -193,10 +194,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the page fail that says where city 404 landed."""
     whole = cities.landing
 
-    async def landing(session: AsyncSession, city_id: int) -> cities.Landing | None:
+    async def landing(engine: AsyncEngine, city_id: int) -> cities.Landing | None:
         if city_id == 404:
             raise ValueError("nobody expects this")
-        return await whole(session, city_id)
+        return await whole(engine, city_id)
 
     monkeypatch.setattr(cities, "landing", landing)
 
@@ -816,7 +817,7 @@ async def test_500_cancelled_requests_give_every_connection_back(engine: AsyncEn
     closing: set[asyncio.Task[None]] = set()
     middleware = with_session(engine, app, closing)
     requests = [asyncio.create_task(call(middleware, http())) for _ in range(500)]
-    await until(lambda: lent(engine) == database.POOL_SIZE)
+    await until(lambda: lent(engine) == database.READ_CONNECTIONS)
     for request in requests:
         request.cancel()
     await asyncio.wait(requests)
@@ -828,17 +829,39 @@ async def test_500_cancelled_requests_give_every_connection_back(engine: AsyncEn
 
 @pytest.mark.parametrize("limit", ["off", "1000,1000,1000"])
 @pytest.mark.parametrize("way", [{"json": CITY}, {"data": CITY}], ids=["json", "form"])
-async def test_a_pool_exhausted_tenfold_is_a_503(empty: Addresses, limit: str, way: dict[str, dict[str, str]]) -> None:
+async def test_a_pool_exhausted_tenfold_is_a_503(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch, limit: str, way: dict[str, dict[str, str]]
+) -> None:
+    engines: list[AsyncEngine] = []
+    make_engine = database.make_engine
+
+    def make_and_note(*arguments: Any) -> AsyncEngine:
+        engines.append(make_engine(*arguments))
+        return engines[-1]
+
+    monkeypatch.setattr(database, "make_engine", make_and_note)
     async with open_site(empty.app, CITYWEB_RATE_LIMIT=limit) as site, AsyncExitStack() as held:
         await hearing(site.board)
         await site.client.get("/")
-        for _ in range(database.POOL_SIZE):
-            await held.enter_async_context(site.board._engine.connect())
+        for engine, connections in zip(engines, (database.READ_CONNECTIONS, database.ADD_CONNECTIONS), strict=True):
+            for _ in range(connections):
+                await held.enter_async_context(engine.connect())
         site.board.heard()
         # One patience for the limit, the row and the page together.
         async with asyncio.timeout(4):
             answers = await asyncio.gather(*(site.client.post("/cities/", **way) for _ in range(50)))  # type: ignore[arg-type]
     assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "5")}
+
+
+@pytest.mark.parametrize("way", [{"json": CITY}, {"data": CITY}], ids=["json", "form"])
+async def test_an_add_is_stored_while_slow_pages_hold_their_connections(
+    empty: Addresses, way: dict[str, dict[str, str]]
+) -> None:
+    async with open_site(empty.app, CITYWEB_RATE_LIMIT="1,1,1") as site, AsyncExitStack() as held:
+        await hearing(site.board)
+        for _ in range(database.READ_CONNECTIONS):
+            await held.enter_async_context(site.board._engine.connect())
+        assert (await site.client.post("/cities/", **way)).status_code in {201, 303}  # type: ignore[arg-type]
 
 
 class Unit:
