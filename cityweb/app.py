@@ -17,6 +17,7 @@ from types import FrameType
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -51,16 +52,29 @@ def by_method(*, get: View, post: View) -> View:
     return view
 
 
+ID_DIGITS = 10
+
+
+class CityId(IntegerConvertor):
+    """The id of a city in a path; more than ten digits, of which `int` may refuse to read thousands, are no city's."""
+
+    def convert(self, value: str) -> int:
+        """The id, or one that is too big."""
+        return int(value) if len(value) <= ID_DIGITS else 10**ID_DIGITS
+
+
+register_url_convertor("city_id", CityId())
+
 CITIES = by_method(get=views.list_cities, post=views.add_city)
 BOTH = ("GET", "POST")
 # fmt: off
 ROUTES = [
-    Route("/cities/{id:int}",     views.show_city),
+    Route("/cities/{id:city_id}", views.show_city),
     Route("/",                    views.show_board),
     Route("/cities",              CITIES,             methods=BOTH, name="list_cities"),
     Route("/cities/",             CITIES,             methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
-    Route("/cities/{id:int}.json", views.show_city_json),
+    Route("/cities/{id:city_id}.json", views.show_city_json),
     Route("/cities.csv",          views.export_csv),
     Route("/cities.json",         views.export_json),
     Route("/feed.atom",           views.show_feed),
