@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Row, Select, Table, bindparam, func, select, true
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, Select, Table, bindparam, func, select, text, true
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, aliased
@@ -61,12 +60,14 @@ async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
 
 
 TABLE = cast("Table", City.__table__)
-INSERT = (
-    insert(TABLE)
-    .values({column: bindparam(column) for column in ("name", "name_key", "name_bare", "population")})
-    .on_conflict_do_nothing()
-    .returning(TABLE.c.id, TABLE.c.name, TABLE.c.population)
-)
+# The unique key decides. The look before it only saves the id that a row in conflict would use up.
+INSERT = text("""
+INSERT INTO cities (name, name_key, name_bare, population)
+SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
+WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
+ON CONFLICT DO NOTHING
+RETURNING id, name, population
+""")
 STORED = select(
     TABLE.c.id,
     TABLE.c.name,
@@ -78,7 +79,7 @@ STORED = select(
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
     """The stored city of this name, and whether it was this call that stored it.
 
-    One statement, and so its own transaction; the unique key decides, never a look before. Where its answer was lost, a
+    One statement, and so its own transaction; the unique key decides. Where its answer was lost, a
     row just like ours that is younger than our first try is ours: nobody hears that somebody else stored the city they
     have just added.
     """

@@ -49,6 +49,20 @@ async def test_a_taken_name_stays_taken_when_the_answer_is_lost(proxied: tuple[A
     assert await add(engine, "paris") is False
 
 
+async def test_a_taken_name_uses_up_no_id(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    for name in ("Paris", "PARIS", "paris", "Lyon"):
+        await add(engine, name)
+    await engine.dispose()
+    assert [row["id"] for row in await run_sql(empty.owner, "SELECT id FROM cities ORDER BY id")] == [1, 2]
+
+
+async def test_of_many_who_add_one_name_at_once_one_stores_it(empty: Addresses) -> None:
+    engine = database.make_engine(empty.app)
+    assert sorted(await asyncio.gather(*(add(engine, "Paris") for _ in range(30)))) == [False] * 29 + [True]
+    await engine.dispose()
+
+
 async def test_a_city_like_ours_that_was_stored_before_is_not_ours(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
     await add(engine, "First")
