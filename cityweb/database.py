@@ -57,6 +57,7 @@ def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
     return create_async_engine(
         url,
         async_creator=connecting,
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         pool_size=connections,
         max_overflow=0,
@@ -161,7 +162,7 @@ async def refuse_unsafe(connection: AsyncConnection) -> None:
 
 def outside_the_pool(url: URL) -> AsyncEngine:
     """Single connections, for work that takes as long as it takes."""
-    return create_async_engine(url, async_creator=partial(connect, url), poolclass=NullPool)
+    return create_async_engine(url, async_creator=partial(connect, url), hide_parameters=True, poolclass=NullPool)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 import secrets
 import sys
 import time
@@ -16,6 +17,8 @@ FLUSH_SECONDS = 0.1
 PATH_MAX = 2_000
 """Characters of an address that a line shows."""
 
+DETAIL = re.compile("^DETAIL:.*$", re.MULTILINE)
+"""The line in which PostgreSQL shows the row that it rejects, and so the entered values."""
 PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
 
 
@@ -32,7 +35,7 @@ class JSONLines(logging.Formatter):
             **{key: value for key, value in record.__dict__.items() if key not in PLAIN},
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = DETAIL.sub("", self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 

@@ -5,7 +5,9 @@ import gc
 import resource
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from cityweb import app as application
 from cityweb import cities, database, log, views
 from cityweb.streams import Streams
-from tests.conftest import Addresses, Site, hearing, locking, open_site, refusing, run_sql, until
+from tests.conftest import Addresses, Server, Site, hearing, locking, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -53,6 +55,26 @@ async def test_a_database_that_cannot_store_is_a_503_and_recovers(failing: Site,
     assert (await failing.client.get("/")).status_code == 200
     await run_sql(empty.owner, "DROP FUNCTION refuse CASCADE")
     assert (await add(failing.client, way, "Boom", 5)).status == 201
+
+
+SHORT_NAMES = "ALTER TABLE cities ADD CONSTRAINT short CHECK (length(name) < 5)"
+
+
+@pytest.mark.parametrize("bug", [None, SHORT_NAMES])
+async def test_the_log_of_a_bug_has_no_entered_values(
+    empty: Addresses, start_server: Callable[..., Server], log: Path, bug: str | None
+) -> None:
+    running = start_server()
+    async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=running.url) as client:
+        if bug:
+            await run_sql(empty.owner, bug)
+            stack.push_async_callback(run_sql, empty.owner, "ALTER TABLE cities DROP CONSTRAINT short")
+        else:
+            await stack.enter_async_context(refusing(empty.owner, "22012"))
+        assert (await client.post("/cities/", json={"name": "Entered", "population": 5})).status_code == 500
+    running.stop()
+    assert '"traceback"' in log.read_text()
+    assert "entered" not in log.read_text().lower()
 
 
 @pytest.mark.parametrize("failing", ["22012"], indirect=True)
