@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import Row, Select, Table, bindparam, func, select, text, true
@@ -36,9 +36,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a city stands: its rank, and the city whose name differs only in accents, if there is one."""
+    """Where a city stands: its age by the database's clock, its rank, and the biggest city that differs in accents."""
 
     city: Stored
+    age: timedelta
     rank: int
     near_miss: Stored | None
 
@@ -114,16 +115,17 @@ async def landing(engine: AsyncEngine, city_id: int) -> Landing | None:
     row = await database.read(engine, question)
     if row is None:
         return None
-    id_, name, population, rank, near_id, near_name, near_population = row
+    id_, name, population, age, rank, near_id, near_name, near_population = row
     return Landing(
         city=Stored(id_, name, population),
+        age=age,
         rank=rank,
         near_miss=Stored(near_id, near_name, near_population) if near_id else None,
     )
 
 
-def _landing(city_id: int) -> Select[int, str, int, int, int, str, int]:
-    """The city, its rank, and the biggest of its near misses."""
+def _landing(city_id: int) -> Select[int, str, int, timedelta, int, int, str, int]:
+    """The city, its age, its rank, and the biggest of its near misses."""
     near = aliased(City)
     near_miss = (
         select(near.id, near.name, near.population)
@@ -138,6 +140,7 @@ def _landing(city_id: int) -> Select[int, str, int, int, int, str, int]:
             City.id,
             City.name,
             City.population,
+            func.now() - City.created_at,
             1 + func.cities_above(City.population),
             near_miss.c.id,
             near_miss.c.name,

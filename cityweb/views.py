@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
 from typing import NotRequired, TypedDict, TypeVar
@@ -36,6 +37,8 @@ PART_BYTES = 4_096
 """The longest field of a multipart form."""
 ADD_SECONDS = 2.3
 """How long a visitor waits for an add at most: for a connection, the limit and the row together."""
+NEWLY_ADDED = timedelta(minutes=2)
+"""For how long `/?added=ID` says where a city landed: each such request reads the board from the database."""
 ID_MAX = 2**31 - 1
 """The biggest number that a city can have."""
 
@@ -59,7 +62,7 @@ class State(TypedDict):
 
 
 async def show_board(request: Request[State]) -> ASGIApp:
-    """The page: board and form; `?added=ID` says where that city landed, `?name=NAME&population=N` fill that in."""
+    """The page: board and form; `?added=ID` says where a new city landed, `?name=NAME&population=N` fill that in."""
     board = request.state["board"]
     live = request.query_params.get("live") != "off"
     added = request.query_params.get("added", "")
@@ -67,7 +70,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
             landing = await cities.landing(request.state["engine"], int(added))
-            if landing:
+            if landing and landing.age < NEWLY_ADDED:
                 drawing = await board.fresh()
                 return _html(page_html(drawing.table, landed=_landed(landing, drawing), live=live))
         except Exception as error:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from tests.conftest import Site, hearing, open_site, run_sql
+from tests.conftest import Addresses, Site, drawn, hearing, open_site, run_sql, until
 from tests.pages import HTMX, WAYS, Outcome, add, one, parse, table, text
 
 ways = pytest.mark.parametrize("way", WAYS)
@@ -252,6 +252,24 @@ async def test_a_name_that_differs_in_accents_only_is_hinted_at(site: Site, way:
         "/cities/", data={"name": "Zurich", "population": "5"}, headers=headers, follow_redirects=True
     )
     assert expected in text(parse(answer.text))
+
+
+@pytest.mark.parametrize(("seconds", "landed"), [(110, "Tokyo added at rank 1"), (130, "")])
+async def test_a_city_is_announced_for_two_minutes_and_later_causes_no_refresh(
+    site: Site, empty: Addresses, seconds: int, landed: str
+) -> None:
+    await add(site.client, "json", "Tokyo", 37_400_068)
+    await drawn(site.board)
+    noted = site.board._noted
+    await run_sql(empty.owner, f"UPDATE cities SET created_at = now() - interval '{seconds} seconds'")
+    await until(lambda: site.board._noted > noted)
+    await drawn(site.board)
+    noted = site.board._noted
+    answer = await site.client.get("/?added=1")
+    assert text(one(parse(answer.text), "#status")) == landed
+    assert (site.board._noted > noted) is bool(landed)
+    if not landed:
+        assert answer.text == (await site.client.get("/")).text
 
 
 @pytest.mark.parametrize("added", ["7", "x", "", "-1", "9" * 30, str(2**31), str(2**63), "²"])
