@@ -58,18 +58,18 @@ JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
 
 
 class Exports:
-    """Those who read everything from one process."""
+    """The downloads that one process sends at the moment."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = EXPORTS_MAX) -> None:
         self.connect, self.most = connect, most
-        self.count = 0
+        self._networks: set[bytes] = set()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection until the block is left. Raises Refusal."""
-        if self.count >= self.most:
+    async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
+        """A connection until the block is left, one for each client network. Raises Refusal."""
+        if network in self._networks or len(self._networks) >= self.most:
             raise Refusal(503, errors.EXPORTS_FULL)
-        self.count += 1
+        self._networks.add(network)
         try:
             connection = await self.connect()
         except AWAY:
@@ -80,14 +80,17 @@ class Exports:
             finally:
                 connection.terminate()
         finally:
-            self.count -= 1
+            self._networks.remove(network)
 
 
 class Export:
-    """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves."""
+    """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves.
 
-    def __init__(self, exports: Exports, form: Format, seconds: float = EXPORT_SECONDS) -> None:
-        self.exports, self.form, self.seconds = exports, form, seconds
+    `network` is the client network that downloads, `seconds` how long that may take.
+    """
+
+    def __init__(self, exports: Exports, form: Format, network: bytes, seconds: float = EXPORT_SECONDS) -> None:
+        self.exports, self.form, self.network, self.seconds = exports, form, network, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the file; a failure in the middle cuts the connection, so that half a file never looks whole."""
@@ -101,7 +104,7 @@ class Export:
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        async with self.exports.connection() as connection, connection.transaction(readonly=True):
+        async with self.exports.connection(self.network) as connection, connection.transaction(readonly=True):
             cursor = await connection.cursor(EVERY_CITY)
             first = await cursor.fetch(ROWS)
             await send(start)

@@ -27,7 +27,7 @@ from cityweb.cities import Landing, Place, Stored
 from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.exports import Export, Exports
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
-from cityweb.limits import Limiter
+from cityweb.limits import Limiter, network_of
 from cityweb.middleware import BODY_BYTES
 from cityweb.models import BOARD_SIZE, NAME_MAX, POPULATION_MAX
 from cityweb.ranking import START, Cursor, Page
@@ -332,12 +332,12 @@ async def show_feed(request: Request[State]) -> ASGIApp:
 
 async def export_csv(request: Request[State]) -> ASGIApp:
     """All cities as CSV."""
-    return Export(request.state["exports"], exports.CSV)
+    return Export(request.state["exports"], exports.CSV, network_of(_address(request)))
 
 
 async def export_json(request: Request[State]) -> ASGIApp:
     """All cities as JSON."""
-    return Export(request.state["exports"], exports.JSON)
+    return Export(request.state["exports"], exports.JSON, network_of(_address(request)))
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:

@@ -11,6 +11,7 @@ import pytest
 
 from cityweb import exports
 from cityweb.exports import Export, Exports
+from cityweb.limits import network_of
 from tests.conftest import Addresses, Server, Site, hearing, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
@@ -87,7 +88,7 @@ class Reader:
     def __init__(self, site: Site, seconds: float = 5) -> None:
         self.sent: list[bytes] = []
         self.reading, self.gone = asyncio.Event(), asyncio.Event()
-        export = Export(site.exports, exports.CSV, seconds)
+        export = Export(site.exports, exports.CSV, b"reader", seconds)
         self.task = asyncio.create_task(export({"type": "http", "method": "GET"}, self.receive, self.send))
 
     async def receive(self) -> dict[str, Any]:
@@ -130,13 +131,25 @@ async def test_a_database_that_breaks_in_the_middle_cuts_the_file(site: Site, em
 
 
 async def test_too_many_at_once_are_told_to_come_back(site: Site) -> None:
-    async with site.exports.connection(), site.exports.connection():
+    async with site.exports.connection(b"one"), site.exports.connection(b"two"):
         answer = await site.client.get("/cities.csv")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
-        assert "Others are downloading" in answer.text
+        assert "Too many downloads are running. Try again in 5 seconds." in answer.text
         assert (await site.client.get("/cities")).status_code == 200
     assert (await site.client.get("/cities.csv")).status_code == 200
+
+
+async def test_a_client_network_has_one_download_at_a_time(site: Site) -> None:
+    async def download(client: str) -> int:
+        transport = httpx.ASGITransport(site.asgi, client=(client, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as visitor:
+            return (await visitor.get("/cities.json")).status_code
+
+    async with site.exports.connection(network_of("2001:db8:1:2::3")):
+        assert await download("2001:db8:1:2::4") == 503
+        assert await download("192.0.2.1") == 200
+    assert await download("2001:db8:1:2::4") == 200
 
 
 async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addresses) -> None:
