@@ -141,7 +141,7 @@ def create(settings: Settings) -> Starlette:
         await asyncio.gather(*closing, board.close(), return_exceptions=True)
         await engine.dispose()
         await add_engine.dispose()
-        requests.flush()
+        requests.close()
 
     def drawn(path: str) -> Answer | None:
         return DRAWN[path](board.drawn) if path in DRAWN and board.drawn else None

@@ -4,18 +4,26 @@ import asyncio
 import itertools
 import json
 import logging
+import os
+import queue
 import re
 import secrets
 import sys
+import threading
 import time
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 FLUSH_SECONDS = 0.1
 """How long the lines of requests may wait to be written together."""
-PATH_MAX = 2_000
-"""Characters of an address that a line shows."""
+PATH_MAX = 200
+"""Characters of a path that a line shows."""
+QUEUE_MAX = 2_000_000
+"""Characters that wait for standard error: more than a second of requests at full load."""
+LAST_SECONDS = 1.0
+"""How long the end of a process waits for whoever reads standard error."""
 
 DETAIL = re.compile("^DETAIL:.*$", re.MULTILINE)
 """The line in which PostgreSQL shows the row that it rejects, and so the entered values."""
@@ -37,6 +45,102 @@ class JSONLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = DETAIL.sub("", self.formatException(record.exc_info))
         return json.dumps(line, default=str)
+
+
+class Lines(queue.Queue[str]):
+    """Blocks of whole lines, whose size is counted in characters: one block may hold a thousand lines."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self.characters = 0
+
+    def _qsize(self) -> int:
+        return super()._qsize() + self.characters
+
+    def _put(self, item: str) -> None:
+        super()._put(item)
+        self.characters += len(item)
+
+    def _get(self) -> str:
+        item: str = super()._get()
+        self.characters -= len(item)
+        return item
+
+
+class Output(QueueListener):
+    """A file that a thread writes to: nobody who logs waits for whoever reads the log.
+
+    Where they read too slowly, lines are dropped and counted.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.lines = Lines(QUEUE_MAX)
+        super().__init__(self.lines)
+        self._descriptor = descriptor
+        self._dropped = 0
+        self._counting = threading.Lock()
+
+    def put(self, lines: str) -> None:
+        """Queues whole lines, or drops them where there is no room."""
+        try:
+            self.lines.put_nowait(lines)
+        except queue.Full:
+            self._drop(lines.count("\n"))
+
+    def handle(self, record: Any) -> None:
+        """Writes a block, and how many lines were dropped since the last one.
+
+        Not through `sys.stderr`: Python aborts at its end where a thread still waits in that buffer.
+        """
+        with self._counting:
+            dropped, self._dropped = self._dropped, 0
+        waiting = f"{record}{_dropped(dropped) if dropped else ''}".encode()
+        try:
+            while waiting:
+                waiting = waiting[os.write(self._descriptor, waiting) :]
+        except OSError:
+            self._drop(record.count("\n") + dropped)
+
+    def flush(self) -> None:
+        """Waits until everything is written, for at most LAST_SECONDS: perhaps nobody reads."""
+        with self.lines.all_tasks_done:
+            self.lines.all_tasks_done.wait_for(lambda: not self.lines.unfinished_tasks, LAST_SECONDS)
+
+    def _drop(self, count: int) -> None:
+        with self._counting:
+            self._dropped += count
+
+
+def _dropped(count: int) -> str:
+    said = {"name": "cityweb", "levelname": "WARNING", "msg": "lines were dropped: the log is read too slowly"}
+    return JSONLines().format(logging.makeLogRecord({**said, "lines": count})) + "\n"
+
+
+@cache
+def output() -> Output:
+    """Standard error. Where it is closed, its number may be that of another file, and nothing is written."""
+    written = Output(2 if sys.__stderr__ else os.open(os.devnull, os.O_WRONLY))
+    written.start()
+    return written
+
+
+class OutputHandler(QueueHandler):
+    """Queues each record as a formatted line; `logging` flushes it when the process ends."""
+
+    def __init__(self) -> None:
+        super().__init__(output().lines)
+
+    def prepare(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return self.format(record) + "\n"
+
+    def enqueue(self, record: Any) -> None:
+        """Queues a line."""
+        output().put(record)
+
+    def flush(self) -> None:
+        """Waits a moment until everything is written."""
+        output().flush()
 
 
 class Requests:
@@ -70,10 +174,14 @@ class Requests:
         )
 
     def flush(self) -> None:
-        """Writes the lines that wait."""
+        """Queues the lines that wait, as one block."""
         lines, self._lines = self._lines, []
-        sys.stderr.write("".join(lines))
-        sys.stderr.flush()
+        output().put("".join(lines))
+
+    def close(self) -> None:
+        """Waits a moment until all lines are written: uvicorn ends a worker by a signal, without Python's exit."""
+        self.flush()
+        output().flush()
 
 
 @lru_cache(256)
@@ -89,7 +197,7 @@ def configuration(*, echo: bool) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JSONLines}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"stderr": {"()": OutputHandler, "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             "cityweb": {"level": "INFO"},

@@ -200,10 +200,10 @@ class Server:
 
 @contextmanager
 def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers on a database, on ports of their own, which log to a file, and stops them all."""
+    """Starts servers on a database, on ports of their own, which log to a file or elsewhere, and stops them all."""
     servers: list[Server] = []
 
-    def start(*arguments: str, **environment: str) -> Server:
+    def start(*arguments: str, stderr: int | None = None, **environment: str) -> Server:
         given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
         with log.open("a") as errors:
             process = subprocess.Popen(
@@ -211,7 +211,7 @@ def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
                 cwd=TOP,
                 env={**os.environ, **given},
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=errors if stderr is None else stderr,
                 text=True,
             )
         assert process.stdout
@@ -229,6 +229,8 @@ def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
                 server.stop()
             assert server.process.stdout
             server.process.stdout.close()
+            if server.process.stderr:
+                server.process.stderr.close()
         # Where a test fails, pytest shows it.
         sys.stderr.write(log.read_text() if log.exists() else "")
 

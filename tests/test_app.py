@@ -225,12 +225,12 @@ async def test_streams_leave_files_to_everything_else(empty: Addresses, monkeypa
 
 
 async def test_the_last_requests_are_in_the_log(
-    empty: Addresses, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(log, "FLUSH_SECONDS", 60)
     async with open_site(empty.app) as site:
         await site.client.get("/livez")
-    assert '"path": "/livez"' in capsys.readouterr().err
+    assert '"path": "/livez"' in capfd.readouterr().err
 
 
 async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import json
 import logging
 import logging.config
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 from cityweb import log
 from cityweb.log import JSONLines
+from tests.conftest import TOP
 
 
 def formatted(message: str = "added", *arguments: object, **more: Any) -> str:
@@ -83,6 +87,12 @@ def test_what_logging_itself_keeps_is_left_out(key: str) -> None:
     assert key not in read(JSONLines().format(record))
 
 
+def written(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, once all are there."""
+    log.output().flush()
+    return capfd.readouterr().err.splitlines()
+
+
 def failure() -> Any:
     """What logging keeps of a failure."""
     with pytest.raises(ValueError, match="two") as caught:
@@ -141,19 +151,71 @@ LOGGED = [
 @pytest.mark.usefixtures("configure")
 @pytest.mark.parametrize(("echo", "name", "level", "shown"), LOGGED)
 def test_the_log_shows_what_it_should(
-    capsys: pytest.CaptureFixture[str], echo: bool, name: str, level: int, shown: bool
+    capfd: pytest.CaptureFixture[str], echo: bool, name: str, level: int, shown: bool
 ) -> None:
     logging.config.dictConfig(log.configuration(echo=echo))
     logging.getLogger(name).log(level, "it happened")
-    lines = capsys.readouterr().err.splitlines()
+    lines = written(capfd)
     assert [(read(line)["logger"], read(line)["message"]) for line in lines] == shown * [(name, "it happened")]
 
 
 @pytest.mark.usefixtures("configure")
-def test_nothing_is_logged_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_logged_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     logging.config.dictConfig(log.configuration(echo=True))
     logging.getLogger("cityweb").error("it happened")
-    assert capsys.readouterr().out == ""
+    log.output().flush()
+    assert capfd.readouterr().out == ""
+
+
+# --- a log that nobody reads ---
+
+
+def block(size: int) -> str:
+    """Lines of so many characters altogether."""
+    return (99 * "x" + "\n") * (size // 100)
+
+
+def test_a_line_is_written_or_counted() -> None:
+    reading, writing = os.pipe()
+    output = log.Output(writing)
+    output.start()
+    # The first block fills the pipe, the second the queue, and for the others there is no room.
+    for size in (200_000, log.QUEUE_MAX, 50_000, 30_000):
+        output.put(block(size))
+    with os.fdopen(reading, "rb") as stream:
+        lines = [stream.readline() for _ in range((200_000 + log.QUEUE_MAX) // 100 + 1)]
+        (reported,) = [json.loads(line) for line in lines if line.startswith(b"{")]
+        assert (reported["level"], reported["lines"]) == ("warning", 800)
+        output.flush()
+        os.close(writing)
+        assert stream.read() == b""
+
+
+def test_lines_that_cannot_be_written_are_counted_too() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    output = log.Output(full)
+    output.start()
+    output.put("lost\nlost\n")
+    output.flush()
+    reading, writing = os.pipe()
+    os.dup2(writing, full)
+    output.put("written\n")
+    output.flush()
+    os.close(writing)
+    os.close(full)
+    with os.fdopen(reading, encoding="ascii") as stream:
+        first, reported = stream
+    assert (first, json.loads(reported)["lines"]) == ("written\n", 2)
+
+
+def test_where_standard_error_is_closed_no_other_file_is_written_to(tmp_path: Path) -> None:
+    program = (
+        "import sys; opened = open(sys.argv[1], 'w+b'); assert opened.fileno() == 2;"
+        "from cityweb import log; log.output().put('logged'); log.output().flush(); assert opened.read() == b''"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" "$2" 2>&-', sys.executable, program, str(tmp_path / "opened")]
+    assert subprocess.run(command, check=False, cwd=TOP).returncode == 0
+    assert (tmp_path / "opened").read_bytes() == b""
 
 
 # --- requests ---
@@ -166,9 +228,9 @@ async def note(method: str = "GET", path: str = "/") -> None:
     requests.flush()
 
 
-async def test_the_line_of_a_request_says_what_was_asked_and_answered(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_line_of_a_request_says_what_was_asked_and_answered(capfd: pytest.CaptureFixture[str]) -> None:
     await note()
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd)
     said = read(line)
     assert datetime.now(UTC) - datetime.fromisoformat(said["time"]) < timedelta(seconds=5)
     assert 0 <= said["milliseconds"] < 5_000
@@ -184,23 +246,22 @@ async def test_the_line_of_a_request_says_what_was_asked_and_answered(capsys: py
 
 @given(st.text(), st.text(st.characters(), max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_that_is_asked_for_forges_a_line(capsys: pytest.CaptureFixture[str], path: str, method: str) -> None:
+def test_nothing_that_is_asked_for_forges_a_line(capfd: pytest.CaptureFixture[str], path: str, method: str) -> None:
     asyncio.run(note(method, path))
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd)
     assert (read(line)["path"], read(line)["method"]) == (path, method)
 
 
-async def test_a_long_address_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_long_address_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
     await note(path="/" * 60_000)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd)
     assert len(read(line)["path"]) == log.PATH_MAX
 
 
-async def test_lines_are_written_together_and_soon(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_lines_are_written_together_and_soon(capfd: pytest.CaptureFixture[str]) -> None:
     requests = log.Requests()
     for _ in range(3):
         requests.note(requests.next_id(), "GET", "/", 200, time.perf_counter())
-    assert capsys.readouterr().err == ""
+    assert written(capfd) == []
     await asyncio.sleep(2 * log.FLUSH_SECONDS)
-    written = capsys.readouterr().err.splitlines()
-    assert len({read(line)["request_id"] for line in written}) == 3
+    assert len({read(line)["request_id"] for line in written(capfd)}) == 3

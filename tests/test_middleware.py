@@ -367,42 +367,42 @@ async def test_a_body_that_was_read_to_its_end_keeps_the_connection(parts: list[
 @pytest.mark.parametrize(("method", "address", "headers", "form", "expected"), ANSWERS)
 async def test_every_request_is_one_line_of_the_log(
     site: Site,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     method: str,
     address: str,
     headers: dict[str, str],
     form: dict[str, str] | None,
     expected: int,
 ) -> None:
-    await lines(capsys)  # those of other tests
+    await lines(capfd)  # those of other tests
     await site.client.request(method, address, headers=headers, data=form)
-    (line,) = await lines(capsys)
+    (line,) = await lines(capfd)
     assert (line["method"], line["path"], line["status"]) == (method, address.partition("?")[0], expected)
 
 
-async def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+async def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     """What the log says of requests, once it is written."""
     await asyncio.sleep(1.5 * FLUSH_SECONDS)
-    written = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    written = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     return [line for line in written if line["message"] == "answered"]
 
 
 @pytest.mark.usefixtures("broken")
-async def test_an_error_page_has_the_id_of_its_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    await lines(capsys)
+async def test_an_error_page_has_the_id_of_its_line(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    await lines(capfd)
     answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
-    (line,) = await lines(capsys)
+    (line,) = await lines(capfd)
     assert text(one(parse(answer.text), "#problem-text .hint")) == f"Reference: {line['request_id']}"
 
 
-async def test_what_was_never_answered_has_no_status(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_was_never_answered_has_no_status(capfd: pytest.CaptureFixture[str]) -> None:
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
         raise asyncio.CancelledError
 
-    await lines(capsys)
+    await lines(capfd)
     with pytest.raises(asyncio.CancelledError):
         await call(SecurityHeaders(cancelled, refuse, Requests()), http())
-    (line,) = await lines(capsys)
+    (line,) = await lines(capfd)
     assert line["status"] is None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import os
 import resource
 import signal
@@ -12,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -19,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from cityweb import database, embedded, server, settings
+from cityweb.log import QUEUE_MAX
 from tests.conftest import ENVIRONMENT, TOP, Addresses, Server, run_sql
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
@@ -228,6 +232,43 @@ def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatc
     here = settings.read({"CITYWEB_DATA": str(tmp_path)})
     with pytest.raises(server.CannotServe, match=r"requirements-embedded\.txt.*DATABASE_URL"), server.addresses(here):
         pass
+
+
+# --- a log that nobody reads ---
+
+LONG = "/" + 200 * "🏙"
+"""A path that makes a line of some 2,500 characters."""
+
+
+def ask(server: Server, times: int) -> None:
+    """Asks for a page that does not exist, so often."""
+    with httpx.Client(base_url=server.url) as client:
+        for _ in range(times):
+            assert client.get(quote(LONG)).status_code == 404
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_log_that_nobody_reads_stops_neither_the_site_nor_its_end(
+    start_server: StartServer, workers: str
+) -> None:
+    server = start_server("--workers", workers, stderr=subprocess.PIPE)
+    ask(server, 200)
+    assert server.stop() == 0
+    assert server.process.stderr
+    assert 0 < server.process.stderr.read().count("\n") < 200  # the pipe was full
+
+
+async def test_every_request_is_a_line_of_the_log_or_counted_as_dropped(start_server: StartServer) -> None:
+    server = start_server(stderr=subprocess.PIPE)
+    asked = QUEUE_MAX // 2_000
+    ask(server, asked)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.stderr
+    lines: list[dict[str, Any]] = [json.loads(line) for line in server.process.stderr]
+    assert server.process.wait(20) == 0
+    assert any("lines" in line for line in lines)
+    assert lines[0]["path"] == LONG[:200]
+    assert sum(line.get("lines", 1) for line in lines) == asked
 
 
 # --- what it says ---
