@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections import deque
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from starlette.types import Scope
@@ -164,6 +165,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         drawn: Drawn | None = self.app_state.get("drawn")
         scope = cast("Scope", cycle.scope)
+        if scope["http_version"] == "1.0":
+            cycle.send = partial(send_without_chunks, cycle)  # type: ignore[method-assign]
         if drawn and cycle.keep_alive and self.scheme == "http" and not (self.config.proxy_headers or self.unread):
             begun = time.perf_counter()
             chosen = drawn.choose(scope)
@@ -237,6 +240,13 @@ class GuardedProtocol(HttpToolsProtocol):
         return bool(
             (self.since and now - self.since > self.limit) or (self.unread and now - self.unread > UNREAD_SECONDS)
         )
+
+
+async def send_without_chunks(cycle: RequestResponseCycle, message: Any) -> None:
+    """Sends to a client of HTTP/1.0, for whom a body of unknown length ends with the connection (RFC 9112, 6.1)."""
+    cycle.chunked_encoding = False
+    cycle.expected_content_length = len(message.get("body", b""))
+    await RequestResponseCycle.send(cycle, message)
 
 
 def announced(scope: Scope) -> int:

@@ -109,6 +109,21 @@ async def closed_within(port: int, first: bytes, drip: bytes, seconds: float) ->
         writer.transport.abort()
 
 
+async def test_http_1_0_gets_a_length_where_it_is_known(start_server: Callable[..., Server]) -> None:
+    port = await ready(start_server())
+    pages = [await exchange(port, f"GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n".encode()) for path in ("/", "/api")]
+    assert [b"content-length: " in page and page.rstrip().endswith(b"</html>") for page in pages] == [True, True]
+
+
+@pytest.mark.parametrize(("version", "body"), [("1.0", b"whole"), ("1.1", b"5\r\nwhole\r\n0\r\n\r\n")])
+async def test_http_1_0_gets_no_chunks(port: int, version: str, body: bytes) -> None:
+    answer = await exchange(port, f"GET / HTTP/{version}\r\nconnection: close\r\n\r\n".encode())
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert (b"transfer-encoding" in head) is (version == "1.1")
+    assert b"connection: close" in head
+    assert rest == body
+
+
 @pytest.mark.parametrize("kind", SLOW)
 async def test_a_request_that_does_not_come_is_not_waited_for(port: int, kind: str) -> None:
     assert await closed_within(port, *SLOW[kind], seconds=2)
