@@ -82,7 +82,7 @@ def document(paths: Mapping[str, str]) -> JSON:
             "400": _problem("The body is no JSON in UTF-8, or gives a field twice."),
             "403": _problem("The page of another site sent it."),
             "413": _problem("The body is longer than a city needs."),
-            "415": _problem("The body is neither JSON nor a form."),
+            "415": _problem("The body is neither JSON nor a form, or is compressed."),
             "422": _problem("A field is wrong, or the city is already stored."),
             "429": {**_problem("Too many cities came from this network."), "headers": RETRY_AFTER},
             "503": {**_problem("The database is away, or did not confirm in time."), "headers": RETRY_AFTER},

@@ -129,6 +129,8 @@ async def add_city(request: Request[State]) -> ASGIApp:
 
 async def _read(request: Request[State]) -> Mapping[str, object]:
     """The fields of the body, whichever of the three formats it has. Raises Refusal."""
+    if any(coding.lower() not in {"", "identity"} for coding in request.headers.getlist("content-encoding")):
+        raise Refusal(415, headers={"accept-encoding": "identity"})  # RFC 9110, 15.5.16
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if options.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"utf8"}:
         raise Refusal(415)

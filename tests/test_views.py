@@ -382,6 +382,17 @@ async def test_input_never_stores_nonsense_nor_breaks_the_server(
     assert await biggest(site.client) == []
 
 
+@pytest.mark.parametrize(
+    ("codings", "status"), [(["gzip"], 415), (["identity", "br"], 415), (["identity, gzip"], 415), (["Identity"], 201)]
+)
+async def test_a_compressed_body_is_rejected(site: Site, codings: list[str], status: int) -> None:
+    headers = [("content-type", "application/json"), *(("content-encoding", coding) for coding in codings)]
+    answer = await site.client.post("/cities/", content=b'{"name": "Paris", "population": 1}', headers=headers)
+    assert answer.status_code == status
+    assert answer.headers.get("accept-encoding") == (None if status == 201 else "identity")
+    assert len(await biggest(site.client)) == (1 if status == 201 else 0)
+
+
 async def test_an_address_fills_in_the_form(site: Site) -> None:
     page = parse((await site.client.get("/?name=S%C3%A3o&population=12%2C300")).text)
     assert [one(page, selector)["value"] for selector in ("#name", "#population")] == ["São", "12,300"]
