@@ -45,7 +45,7 @@ class Answer:
                 if takes_gzip(value):
                     form = self.packed
             elif name == b"if-none-match":
-                known = value
+                known = known + b"," + value if known else value  # several lines are one list (RFC 9110, 5.3)
         if known and form.is_known(known):
             return form.not_modified, b""
         return form.head, b"" if scope["method"] == "HEAD" else form.body

@@ -104,7 +104,7 @@ def problem(refusal: Refusal, **more: object) -> Response:
 
 def wants_json(scope: Scope) -> bool:
     """Whether the other side speaks JSON: it sends it, or takes it and no HTML."""
-    accept = dict(scope["headers"]).get(b"accept", b"").lower()
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
     return sends_json(scope) or (b"json" in accept and b"html" not in accept)
 
 

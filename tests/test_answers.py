@@ -194,6 +194,15 @@ async def test_who_has_other_bytes_gets_these(known: str) -> None:
     assert (sent.status, sent.body) == (200, BODY)
 
 
+@pytest.mark.parametrize(
+    ("known", "status"), [(("{etag}", '"other"'), 304), (('"other"', "{etag}"), 304), (('"a"', '"b"'), 200)]
+)
+async def test_every_line_of_if_none_match_counts(known: tuple[str, str], status: int) -> None:
+    etag = (await ask(page())).headers["etag"]
+    lines = [("if-none-match", line.format(etag=etag)) for line in known]
+    assert (await ask(page(), *lines)).status == status
+
+
 async def test_the_etag_of_one_encoding_is_not_known_in_the_other() -> None:
     etag = (await ask(page())).headers["etag"]
     assert (await ask(page(), GZIP, ("if-none-match", etag))).status == 200

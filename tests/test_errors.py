@@ -233,6 +233,8 @@ CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image
         ([("accept", "text/html, application/json")], False),
         ([("accept", "application/json, text/html;q=0.9")], False),
         ([("accept", "text/event-stream")], False),
+        ([("accept", "text/html"), ("accept", "application/json")], False),
+        ([("accept", "application/json"), ("accept", "image/png")], True),
         ([("accept", "application/json")], True),
         ([("accept", "Application/JSON, */*;q=0.1")], True),
         ([("accept", "application/problem+json")], True),
