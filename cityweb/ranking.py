@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names
 from cityweb.cities import Place
-from cityweb.models import POPULATION_MAX, City, Tally, TallyChange, Word
+from cityweb.models import ID_MAX, POPULATION_MAX, City, Tally, TallyChange, Word
 
 PAGE_SIZE = 50
 NEIGHBOURS = 3
@@ -119,7 +119,7 @@ async def _page(
     if cursor.backwards:
         places.reverse()
     # After the last city there is nothing to begin from but the cursor, whose own city comes before.
-    first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, cursor.id + 1), cursor)
+    first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, min(cursor.id + 1, ID_MAX)), cursor)
     return Page(
         tuple(places),
         total,

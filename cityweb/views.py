@@ -29,7 +29,7 @@ from cityweb.exports import Export, Exports
 from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
 from cityweb.limits import Limiter, network_of
 from cityweb.middleware import BODY_BYTES
-from cityweb.models import BOARD_SIZE, NAME_MAX, POPULATION_MAX
+from cityweb.models import BOARD_SIZE, ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.ranking import START, Cursor, Page
 from cityweb.streams import NOTHING_NEW, EventStream, Streams
 
@@ -39,8 +39,6 @@ ADD_SECONDS = 2.3
 """How long a visitor waits for an add at most: for a connection, the limit and the row together."""
 NEWLY_ADDED = timedelta(minutes=2)
 """For how long `/?added=ID` says where a city landed: each such request reads the board from the database."""
-ID_MAX = 2**31 - 1
-"""The biggest number that a city can have."""
 
 T = TypeVar("T")
 

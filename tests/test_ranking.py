@@ -1,6 +1,7 @@
 """The whole list: browsed page by page, searched, one city at a time, three ways where it applies."""
 
 import random
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names, ranking
+from cityweb.models import ID_MAX, POPULATION_MAX
 from cityweb.ranking import Cursor
 from tests.conftest import Addresses, Site, hearing, open_site, run_sql, until
 from tests.pages import HTMX, add, one, parse, text
@@ -94,6 +96,29 @@ async def test_rows_that_come_and_go_do_not_move_the_page_that_is_read(site: Sit
     after = rows(await show(site.client, second))
     assert [row[1:] for row in after] == [row[1:] for row in before]
     assert [int(row[0]) for row in after] == [int(row[0]) - 1 for row in before]
+
+
+LIMITS = [f"{population}-{id_}" for population in (0, 1, POPULATION_MAX) for id_ in (0, 1, ID_MAX - 1, ID_MAX)]
+
+
+@pytest.mark.parametrize("ids", [[], [1, ID_MAX], range(ID_MAX - 59, ID_MAX + 1)], ids=["none", "two", "sixty"])
+@pytest.mark.parametrize("population", [0, POPULATION_MAX])
+async def test_every_link_of_every_page_leads_to_a_page(
+    site: Site, empty: Addresses, ids: Sequence[int], population: int
+) -> None:
+    for id_ in ids:
+        await run_sql(
+            empty.owner,
+            "INSERT INTO cities (id, name, name_key, name_bare, population) OVERRIDING SYSTEM VALUE"
+            f" VALUES ({id_}, 'C{id_}', 'c{id_}', 'c{id_}', {population})",
+        )
+    ahead = {f"/cities?{q}{side}={limit}" for q in ("", "q=c&") for side in ("after", "before") for limit in LIMITS}
+    seen: set[str] = set()
+    while ahead:
+        address = ahead.pop()
+        seen.add(address)
+        document = await show(site.client, address)
+        ahead |= {link for rel in ("prev", "next") if (link := address_of(document, rel))} - seen
 
 
 async def test_an_empty_list_says_so(site: Site) -> None:
