@@ -185,7 +185,7 @@ class Target:
 
 @contextmanager
 def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator[Target]:
-    """A new file, under a temporary name until it is whole; or standard output. Raises CannotUse.
+    """A new file of mode 600, under a temporary name until it is whole; or standard output. Raises CannotUse.
 
     Nothing is overwritten unasked, and without `even_empty` a file is made only where something was written.
     """
@@ -200,7 +200,9 @@ def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator
     # A pipe or a device has nothing to be replaced by.
     partial = path.with_name(f".{path.name}.{os.getpid()}") if path.is_file() or not path.exists() else None
     with _explained(path):
-        stream = (partial or path).open("wb")
+        # In a shared folder, another account must neither read the file nor link its name to one of ours.
+        creating = os.O_CREAT | os.O_EXCL if partial else 0
+        stream = os.fdopen(os.open(partial or path, os.O_WRONLY | creating, 0o600), "wb")
     try:
         with stream:
             target = Target(path, stream)

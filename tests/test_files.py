@@ -169,6 +169,29 @@ def test_who_reads_meanwhile_reads_the_old_file_to_its_end(tmp_path: Path) -> No
         assert reading.read() == b"before"
 
 
+def test_a_written_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    dumped, rejected = tmp_path / "a.csv", tmp_path / "b.csv"
+    before = os.umask(0)
+    try:
+        dumped.write_bytes(b"before")
+        with files.written(dumped, overwrite=True) as target:
+            target.write(b"after")
+        with files.refusals(rejected, Format.CSV, overwrite=False) as refuse:
+            refuse(files.Line(7, "", {}), "Wrong")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (dumped, rejected)] == [0o600, 0o600]
+
+
+def test_a_link_that_waits_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"before")
+    (tmp_path / f".a.csv.{os.getpid()}").symlink_to(victim)
+    with pytest.raises(CannotUse, match="exists"), files.written(tmp_path / "a.csv", overwrite=False) as target:
+        target.write(b"after")
+    assert victim.read_bytes() == b"before"
+
+
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
     with files.written(tmp_path / "link.csv", overwrite=False) as target:
