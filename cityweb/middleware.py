@@ -183,7 +183,8 @@ def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
     return knows
 
 
-HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+# A domain name has at most 253 characters (RFC 1035, 2.3.4); the feed repeats the host a hundred times.
+HOST = re.compile(rb"(\[[0-9a-f:.]{1,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 HOSTS_REMEMBERED = 256
 
 

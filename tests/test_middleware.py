@@ -443,6 +443,8 @@ STRICTER: list[list[bytes]] = [
     [b"example.com", b"other.com"],
     [b"example.com", b"example.com"],
     [b"example.com", b""],
+    # The feed repeats the host for each city.
+    [254 * b"a" + b".multitenant.com"],
     # A pattern is no host.
     [b"*.multitenant.com"],
     # RFC 3986 allows these characters in a registered name, and no name in use has one.
