@@ -122,9 +122,12 @@ class Export:
                 leaving.cancel()
                 writing.cancel()
                 await asyncio.wait((leaving, writing))
+        if writing in done:
+            # After the slot is released: a client that has the whole file may begin its next download.
+            await send({"type": "http.response.body", "body": self.form.end.encode()})
 
     async def write(self, cursor: asyncpg.cursor.Cursor, rows: Sequence[asyncpg.Record], send: Send) -> None:
-        """Sends the rows, with shared ranks, at the pace of the reader: `send` waits for it."""
+        """Sends all but the end, with shared ranks, at the pace of the reader: `send` waits for it."""
         await send({"type": "http.response.body", "body": self.form.begin.encode(), "more_body": True})
         position, rank, last, between = 0, 0, None, ""
         while rows:
@@ -138,4 +141,3 @@ class Export:
             await send({"type": "http.response.body", "body": body, "more_body": True})
             between = self.form.between
             rows = await cursor.fetch(ROWS)
-        await send({"type": "http.response.body", "body": self.form.end.encode()})

@@ -140,6 +140,22 @@ async def test_too_many_at_once_are_told_to_come_back(site: Site) -> None:
     assert (await site.client.get("/cities.csv")).status_code == 200
 
 
+async def test_who_has_the_whole_file_may_begin_the_next_download(site: Site) -> None:
+    sent: list[bool] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            async with site.exports.connection(b"reader"):
+                sent.append(True)
+
+    await Export(site.exports, exports.JSON, b"reader")({"type": "http", "method": "GET"}, receive, send)
+    assert sent == [True]
+
+
 async def test_a_client_network_has_one_download_at_a_time(site: Site) -> None:
     async def download(client: str) -> int:
         transport = httpx.ASGITransport(site.asgi, client=(client, 1))
