@@ -242,7 +242,7 @@ LONG = "/" + 200 * "🏙"
 
 def ask(server: Server, times: int) -> None:
     """Asks for a page that does not exist, so often."""
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=20) as client:  # a worker may take seconds to start
         for _ in range(times):
             assert client.get(quote(LONG)).status_code == 404
 
