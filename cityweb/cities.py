@@ -109,7 +109,7 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
 async def landing(engine: AsyncEngine, city_id: int) -> Landing | None:
     """Where a city stands, or None where there is none of this number; one query."""
 
-    async def question(connection: AsyncConnection) -> Row[int, str, int, int, int, str, int] | None:
+    async def question(connection: AsyncConnection) -> Row[int, str, int, timedelta, int, int, str, int] | None:
         return (await connection.execute(_landing(city_id))).one_or_none()
 
     row = await database.read(engine, question)

@@ -47,26 +47,6 @@ class JSONLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class Lines(queue.Queue[str]):
-    """Blocks of whole lines, whose size is counted in characters: one block may hold a thousand lines."""
-
-    def _init(self, maxsize: int) -> None:
-        super()._init(maxsize)
-        self.characters = 0
-
-    def _qsize(self) -> int:
-        return super()._qsize() + self.characters
-
-    def _put(self, item: str) -> None:
-        super()._put(item)
-        self.characters += len(item)
-
-    def _get(self) -> str:
-        item: str = super()._get()
-        self.characters -= len(item)
-        return item
-
-
 class Output(QueueListener):
     """A file that a thread writes to: nobody who logs waits for whoever reads the log.
 
@@ -74,18 +54,21 @@ class Output(QueueListener):
     """
 
     def __init__(self, descriptor: int) -> None:
-        self.lines = Lines(QUEUE_MAX)
+        self.lines: queue.Queue[str] = queue.Queue()
         super().__init__(self.lines)
         self._descriptor = descriptor
-        self._dropped = 0
+        self._waiting = self._dropped = 0
+        """Characters that wait, and lines that were dropped."""
         self._counting = threading.Lock()
 
     def put(self, lines: str) -> None:
         """Queues whole lines, or drops them where there is no room."""
-        try:
-            self.lines.put_nowait(lines)
-        except queue.Full:
-            self._drop(lines.count("\n"))
+        with self._counting:
+            if self._waiting >= QUEUE_MAX:
+                self._dropped += lines.count("\n")
+                return
+            self._waiting += len(lines)
+        self.lines.put_nowait(lines)
 
     def handle(self, record: Any) -> None:
         """Writes a block, and how many lines were dropped since the last one.
@@ -95,20 +78,20 @@ class Output(QueueListener):
         with self._counting:
             dropped, self._dropped = self._dropped, 0
         waiting = f"{record}{_dropped(dropped) if dropped else ''}".encode()
+        lost = 0
         try:
             while waiting:
                 waiting = waiting[os.write(self._descriptor, waiting) :]
         except OSError:
-            self._drop(record.count("\n") + dropped)
+            lost = record.count("\n") + dropped
+        with self._counting:
+            self._waiting -= len(record)
+            self._dropped += lost
 
     def flush(self) -> None:
         """Waits until everything is written, for at most LAST_SECONDS: perhaps nobody reads."""
         with self.lines.all_tasks_done:
             self.lines.all_tasks_done.wait_for(lambda: not self.lines.unfinished_tasks, LAST_SECONDS)
-
-    def _drop(self, count: int) -> None:
-        with self._counting:
-            self._dropped += count
 
 
 def _dropped(count: int) -> str:
