@@ -82,10 +82,10 @@ async def test_what_stands_left_of_the_proxys_word_is_the_visitors_own(behind: S
     assert add(behind, x_forwarded_for=forged) == 429
 
 
-async def test_a_household_of_ipv6_is_one_address(behind: Server) -> None:
-    assert add(behind, x_forwarded_for="2001:db8:7::1") == 201
-    assert add(behind, x_forwarded_for="2001:db8:7::ffff:2") == 429
-    assert add(behind, x_forwarded_for="2001:db8:7:1::1") == 201
+async def test_a_customer_with_a_48_of_ipv6_is_one_client_network(behind: Server) -> None:
+    statuses = [add(behind, x_forwarded_for=f"2001:db8:7:{subnet:x}::1") for subnet in (0, 1, 0xFFFF)]
+    assert statuses == [201, 429, 429]
+    assert add(behind, x_forwarded_for="2001:db8:8::1") == 201
 
 
 @pytest.mark.parametrize("scheme", ["https", "http", "ftp"])
