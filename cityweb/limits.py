@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cityweb import database
 
 REMEMBERED_MAX = 10_000
-"""Refused addresses that a process keeps in mind, so that a flood of theirs never reaches the pool."""
+"""Rejected client networks that a process remembers, so that a flood of theirs never reaches the pool."""
+REMEMBERED_SECONDS = 60
+"""How long a process remembers a rejection at most."""
 SWEEP_SECONDS = 60
 """How often a process deletes the addresses whose time has passed."""
 
@@ -25,18 +27,24 @@ WITH charged AS (
     :address, clock_timestamp() + make_interval(secs => :gap), clock_timestamp() + make_interval(secs => :hour_gap)
   )
   ON CONFLICT (address) DO UPDATE SET
-    minute = greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap),
-    hour = greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap)
-  WHERE greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap)
-        <= clock_timestamp() + make_interval(secs => :span)
-    AND greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap)
-        <= clock_timestamp() + make_interval(secs => 3600)
+    minute = least(
+      greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap),
+      clock_timestamp() + make_interval(secs => :span)
+    ),
+    hour = least(
+      greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap),
+      clock_timestamp() + make_interval(secs => 3600)
+    )
+  WHERE a.minute NOT BETWEEN clock_timestamp() + make_interval(secs => :span) - make_interval(secs => :gap)
+                         AND clock_timestamp() + make_interval(secs => :span)
+    AND a.hour NOT BETWEEN clock_timestamp() + make_interval(secs => 3600) - make_interval(secs => :hour_gap)
+                       AND clock_timestamp() + make_interval(secs => 3600)
   RETURNING 1
 )
 SELECT CASE WHEN EXISTS (SELECT FROM charged) THEN 0 ELSE coalesce((
   SELECT greatest(1, ceil(extract(epoch FROM greatest(
-    minute + make_interval(secs => :gap) - make_interval(secs => :span),
-    hour + make_interval(secs => :hour_gap) - make_interval(secs => 3600)
+    least(minute - make_interval(secs => :span), clock_timestamp()) + make_interval(secs => :gap),
+    least(hour - make_interval(secs => 3600), clock_timestamp()) + make_interval(secs => :hour_gap)
   ) - clock_timestamp()))) FROM adds WHERE address = :address), 1) END::int
 """)
 SWEEP = text("DELETE FROM adds WHERE greatest(minute, hour) < clock_timestamp()")
@@ -50,15 +58,17 @@ class Limiter:
         self._engine = engine
         self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
         self._salt = b""
-        self._refused: dict[bytes, float] = {}
+        self._refused: dict[bytes, tuple[float, float]] = {}
+        """Until when a client network may not add, and until when that is remembered."""
         self._next_sweep = 0.0
 
     async def seconds_to_wait(self, address: str) -> int:
         """0 where this address may add now, which is thereby counted; else in how many seconds it may."""
         network = network_of(address)
         now = time.monotonic()
-        if self._refused.get(network, 0.0) > now:
-            return max(1, round(self._refused[network] - now))
+        until, remembered_until = self._refused.get(network, (0.0, 0.0))
+        if remembered_until > now:
+            return max(1, round(until - now))
         try:
             seconds = await self._charge(network, now)
         except (DBAPIError, ConnectionError) as error:
@@ -70,7 +80,7 @@ class Limiter:
         if seconds:
             if len(self._refused) >= REMEMBERED_MAX:
                 self._refused.clear()
-            self._refused[network] = now + seconds
+            self._refused[network] = (now + seconds, now + min(seconds, REMEMBERED_SECONDS))
         return seconds
 
     async def _charge(self, network: bytes, now: float) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -67,6 +68,41 @@ async def test_a_refused_address_does_not_reach_the_database_again(engine: Async
     await waits(limiter, 2)
     await run_sql(empty.owner, "TRUNCATE adds")
     assert await waits(limiter, 1) == [60]
+
+
+async def test_a_rejection_is_remembered_for_a_minute_at_most(
+    engine: AsyncEngine, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits.REMEMBERED_SECONDS <= 60
+    monkeypatch.setattr(limits, "REMEMBERED_SECONDS", 0.2)
+    limiter = Limiter(engine, 100, 6000, 1)
+    assert (await waits(limiter, 2))[1] > 3500
+    await run_sql(empty.owner, "TRUNCATE adds")
+    # What is told is the whole wait, while it is remembered.
+    assert await limiter.seconds_to_wait("192.0.2.1") > 3500
+    await asyncio.sleep(0.3)
+    assert await waits(limiter, 1) == [0]
+
+
+A_DAY_AHEAD = "UPDATE adds SET {0} = {0} + interval '1 day'"
+
+
+@pytest.mark.parametrize(("columns", "wait"), [(["minute"], 7), (["hour"], 60), (["minute", "hour"], 60)])
+async def test_a_server_time_that_stepped_back_locks_nobody_out(
+    engine: AsyncEngine, empty: Addresses, columns: list[str], wait: int
+) -> None:
+    await waits(Limiter(engine, 9, 9, 60), 1)
+    await run_sql(empty.owner, *map(A_DAY_AHEAD.format, columns))
+    assert await waits(Limiter(engine, 9, 9, 60), 2) == [0, wait]
+    (row,) = await run_sql(empty.owner, "SELECT minute - now() AS minute, hour - now() AS hour FROM adds")
+    assert row["minute"] <= timedelta(minutes=1)
+    assert row["hour"] <= timedelta(hours=1)
+
+
+async def test_after_a_server_time_stepped_back_no_wait_of_a_day_is_told(engine: AsyncEngine, empty: Addresses) -> None:
+    assert await waits(Limiter(engine, 2, 2, 60), 3) == [0, 0, 30]
+    await run_sql(empty.owner, A_DAY_AHEAD.format("hour"))
+    assert await waits(Limiter(engine, 2, 2, 60), 1) == [60]
 
 
 async def test_only_so_many_refused_addresses_are_kept(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
