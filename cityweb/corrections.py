@@ -18,6 +18,8 @@ class CannotCorrect(Exception):
 
 async def find(url: URL, name: str) -> Stored:
     """The stored city of this name, found as the site finds it. Raises CannotCorrect with the near misses."""
+    if len(name) > forms.NAME_ENTERED_MAX:
+        raise CannotCorrect("No city has so long a name: python manage.py dump prints all names.")
     columns = select(City.id, City.name, City.population)
     near = columns.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
     async with database.outside_the_pool(url).connect() as connection:

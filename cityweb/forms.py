@@ -14,6 +14,8 @@ from cityweb.models import NAME_MAX, POPULATION_MAX
 
 FIELDS_MAX = 8
 """Fields in a form. Ours has three."""
+NAME_ENTERED_MAX = 1_000
+"""Characters of a name before it is normalised: to sort combining marks takes time that grows with their square."""
 POPULATION_LENGTH_MAX = 40
 """Characters of a typed population."""
 
@@ -97,6 +99,8 @@ def _checked_name(value: object) -> str:
         raise ValueError(_NAME_MISSING)
     if not isinstance(value, str):
         raise ValueError(_NAME_NOT_TEXT)  # noqa: TRY004 - of a TypeError, Pydantic makes no refusal
+    if len(value) > NAME_ENTERED_MAX:
+        raise ValueError(_NAME_TOO_LONG)
     name = names.normal(value)
     if not name:
         raise ValueError(_NAME_MISSING)

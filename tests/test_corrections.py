@@ -27,6 +27,12 @@ async def test_a_city_that_is_not_there_is_a_sentence(cities: Addresses, name: s
         await corrections.find(cities.owner, name)
 
 
+async def test_a_name_of_more_than_1000_characters_is_not_even_looked_for(cities: Addresses) -> None:
+    assert (await corrections.find(cities.owner, 994 * " " + "Zürich")).name == "Zürich"
+    with pytest.raises(CannotCorrect, match="No city has so long a name"):
+        await corrections.find(cities.owner, 995 * " " + "Zürich")
+
+
 async def test_a_population_is_corrected(cities: Addresses) -> None:
     before = await corrections.find(cities.owner, "Zürich")
     await corrections.store(cities.owner, before, corrections.corrected(before, "1,000"))
@@ -53,6 +59,8 @@ async def test_what_the_form_refuses_is_refused() -> None:
         corrections.corrected(city, "1.5")
     with pytest.raises(CannotCorrect, match="City name must start with"):
         corrections.renamed(city, "=A")
+    with pytest.raises(CannotCorrect, match="200 characters or less"):
+        corrections.renamed(city, "A" + 1_000 * "\u00ad")
 
 
 async def test_a_city_is_removed(cities: Addresses) -> None:

@@ -213,6 +213,18 @@ def test_an_empty_trap_is_no_fault(website: str | None) -> None:
     assert forms.check({"name": "Y", "population": "9", "website": website}).name == "Y"
 
 
+@pytest.mark.parametrize(
+    "name", ["Paris" + 995 * "\u00ad", 995 * " " + "Paris", "Pari" + 995 * "\u200e" + "s"], ids=ascii
+)
+def test_a_name_of_1000_characters_is_normalised_before_it_is_measured(name: str) -> None:
+    assert forms.check({"name": name, "population": "1"}).name == "Paris"
+
+
+@given(st.integers(1, 5_000), st.sampled_from("a \u00ad\u200e\u0301\u0316\ufdfa"))
+def test_a_name_of_more_than_1000_characters_is_too_long_whatever_it_is_made_of(more: int, character: str) -> None:
+    assert refusal_of({"name": "a" + (999 + more) * character, "population": "1"}) == {"name": TOO_LONG}
+
+
 @pytest.mark.parametrize("name", ["a" * NAME_MAX, " " + NAME_MAX * "a" + " ", NAME_MAX * "u\u0308", NAME_MAX * "𠮷"])
 def test_a_name_may_have_as_many_characters_as_the_limit_says(name: str) -> None:
     assert len(forms.check({"name": name, "population": "1"}).name) == NAME_MAX
@@ -230,6 +242,8 @@ def test_a_name_may_have_as_many_characters_as_the_limit_says(name: str) -> None
         ({"$gt": 1}, NOT_TEXT),
         (201 * "a", TOO_LONG),
         (201 * "-", TOO_LONG),
+        ("Paris" + 996 * "\u00ad", TOO_LONG),
+        (1_001 * " ", TOO_LONG),
         ("=cmd()", FIRST_CHARACTER),
         ("---", FIRST_CHARACTER),
         ("'!", NO_LETTER),

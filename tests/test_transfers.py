@@ -89,6 +89,11 @@ async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
     assert await stored(empty) == []
 
 
+async def test_a_name_of_more_than_1000_characters_is_rejected_before_it_is_normalised(empty: Addresses) -> None:
+    with pytest.raises(transfers.Refused, match="Line 3: City name must be 200 characters or less"):
+        await transfers.load(empty.owner, lines(("Paris" + 995 * "\u00ad", 1), ("Rome" + 997 * "\u00ad", 1)))
+
+
 async def test_a_line_that_could_not_be_read_is_refused_with_its_problem(empty: Addresses) -> None:
     with pytest.raises(transfers.Refused, match=r"Line 7: Broken\.\nNothing was stored: 1 of 1"):
         await transfers.load(empty.owner, [Line(7, "x", {}, "Broken")])

@@ -110,6 +110,7 @@ REFUSED = [
     ("Paris", "1.5", {"population": "Population must be a whole number, like 13,960,000"}),
     ("Paris", "many", {"population": "Population must be a whole number, like 13,960,000"}),
     ("x" * 201, "1", {"name": "City name must be 200 characters or less"}),
+    ("Paris" + 996 * "\u00ad", "1", {"name": "City name must be 200 characters or less"}),
     ("---", "1", {"name": "City name must start with a letter, a number or an apostrophe"}),
     (
         "Pa\0ris",
