@@ -45,7 +45,8 @@ class Format:
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    # Texts are quoted: some spreadsheets split at a semicolon too, and stored names may have one.
+    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue()
 
 
@@ -53,7 +54,7 @@ def _json(rows: Sequence[Row]) -> str:
     return ",\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
 
 
-CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", _csv([COLUMNS]), _csv, "", "")
+CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(COLUMNS) + "\r\n", _csv, "", "")
 JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, NoReturn
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
 
 from cityweb import names
 from cityweb.models import NAME_MAX, POPULATION_MAX
@@ -26,6 +26,7 @@ _NAME_FLAWS = {
     names.Flaw.FIRST_CHARACTER: "City name must start with a letter, a number or an apostrophe",
     names.Flaw.NO_LETTER: "City name must include a letter or a number",
     names.Flaw.UNREADABLE: "City name must not include hidden or unreadable characters. Type it instead of pasting it",
+    names.Flaw.RESERVED: "City name must not include any of the characters ; = | @ < > { } \\",
 }
 _POPULATION_MISSING = "Enter the population"
 _POPULATION_NOT_WHOLE = "Population must be a whole number, like 13,960,000"
@@ -94,7 +95,7 @@ def _checked_population(value: object) -> int:
     return _within_range(value)
 
 
-def _checked_name(value: object) -> str:
+def _checked_name(value: object, validation: ValidationInfo) -> str:
     if value is None:
         raise ValueError(_NAME_MISSING)
     if not isinstance(value, str):
@@ -106,9 +107,16 @@ def _checked_name(value: object) -> str:
         raise ValueError(_NAME_MISSING)
     if len(name) > NAME_MAX:
         raise ValueError(_NAME_TOO_LONG)
-    if flaw := names.flaw(name):
+    flaw = names.flaw(name)
+    if flaw and not (validation.context and flaw in names.NEWER_FLAWS):
         raise ValueError(_NAME_FLAWS[flaw])
     return name
+
+
+def newer_problem(name: str) -> str:
+    """What is wrong with a name that `check` accepts only `as_stored`; empty if nothing is."""
+    flaw = names.flaw(name)
+    return _NAME_FLAWS[flaw] if flaw else ""
 
 
 _POPULATION_SCHEMA = {
@@ -144,11 +152,14 @@ class Form:
 NEW_FORM = Form()
 
 
-def check(values: Mapping[str, object]) -> CitySubmission:
-    """The city that was submitted; a missing field is an empty one. Raises `SubmissionRefused`."""
+def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
+    """The city that was submitted; a missing field is an empty one. Raises `SubmissionRefused`.
+
+    With `as_stored` its name may have `names.NEWER_FLAWS`, as a stored one may.
+    """
     errors = {}
     try:
-        submission = CitySubmission.model_validate({"name": None, "population": None, **values})
+        submission = CitySubmission.model_validate({"name": None, "population": None, **values}, context=as_stored)
     except ValidationError as refusal:
         errors = {str(error["loc"][0]): str(error["ctx"]["error"]) for error in refusal.errors(include_url=False)}
     # People do not see this field; only what fills in every field does.

@@ -9,6 +9,8 @@ KEY_BYTES = 2_000
 """UTF-8 bytes. A row of a B-tree in PostgreSQL holds at most 2,704, and 200 characters can fold out to 14,000."""
 MARKS_MAX = 4
 """Combining marks in a row. Burmese needs four: မြို့."""
+RESERVED = frozenset(";=|@<>{}\\")
+"""Characters of formulas, markup and shells. None of the names in GeoNames has one."""
 
 # The others, such as ʻ and ʼ, are letters to Unicode.
 _APOSTROPHES = frozenset("'’‘‛`´′＇՚׳")
@@ -40,6 +42,11 @@ class Flaw(enum.Enum):
     UNREADABLE = enum.auto()
     FIRST_CHARACTER = enum.auto()
     NO_LETTER = enum.auto()
+    RESERVED = enum.auto()
+
+
+NEWER_FLAWS = frozenset({Flaw.RESERVED})
+"""What was a name once: it stays where it is stored."""
 
 
 def normal(name: str) -> str:
@@ -50,7 +57,7 @@ def normal(name: str) -> str:
 
 
 def flaw(name: str) -> Flaw | None:
-    """What keeps a normalised text from being a name, if anything."""
+    """What keeps a normalised text from being a name, if anything; one of `NEWER_FLAWS` only if no other does."""
     # First what cannot be seen: nobody understands that "\u200bParis" does not start with a letter.
     if not _readable(name):
         return Flaw.UNREADABLE
@@ -58,6 +65,9 @@ def flaw(name: str) -> Flaw | None:
         return Flaw.FIRST_CHARACTER
     if not any(character.isalpha() or character.isdecimal() for character in name):
         return Flaw.NO_LETTER
+    # Not after NFKC, which makes = of the sign in サン＝ジル (Saint-Gilles).
+    if not RESERVED.isdisjoint(name):
+        return Flaw.RESERVED
     return None
 
 

@@ -1,6 +1,6 @@
 """Many cities at once: loaded from a file under the rules of the form, and dumped to one."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,6 +30,8 @@ CREATE TEMPORARY TABLE arrivals (
 ) ON COMMIT DROP
 """
 COLUMNS = ("line", "name", "name_key", "name_bare", "population")
+IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM cities)")
+STORED = text("SELECT name_key FROM cities WHERE name_key = ANY (:keys)")
 UPDATE = """
 UPDATE cities SET name = arrived.name, name_bare = arrived.name_bare, population = arrived.population
 FROM (SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived
@@ -46,6 +48,11 @@ ON CONFLICT DO NOTHING
 """
 
 
+Arrival = tuple[int, str, str, str, int]
+"""What `COLUMNS` say of a line."""
+Refuse = Callable[[Line, str], None]
+
+
 class Copy(NamedTuple):
     """How PostgreSQL writes a format by itself."""
 
@@ -53,6 +60,8 @@ class Copy(NamedTuple):
     header: bool = True
     delimiter: str = ","
     quote: str = '"'
+    # Some spreadsheets split at a semicolon too, and stored names may have one.
+    force_quote: Sequence[str] | None = ("name",)
 
 
 BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, id"
@@ -62,7 +71,7 @@ SELECT row_to_json(city) FROM (SELECT name, population FROM cities ORDER BY popu
 COPIES = {
     Format.CSV: Copy(BOARD_ORDER),
     # JSON has no control characters, so with these PostgreSQL quotes nothing.
-    Format.JSONL: Copy(JSON_BOARD_ORDER, header=False, delimiter="\x02", quote="\x01"),
+    Format.JSONL: Copy(JSON_BOARD_ORDER, header=False, delimiter="\x02", quote="\x01", force_quote=None),
 }
 
 
@@ -102,7 +111,7 @@ async def load(
 
     Where a line is wrong, `skipping` is told and the others are stored; without it none is, and Refused is raised. Of
     one name the first line counts. With `update` a stored city becomes as the file has it. `read` is called after each
-    batch.
+    batch. A name that breaks only a rule newer than the list is kept where it is stored, or no city was.
     """
     outcome = Outcome(updated=0 if update else None)
     # What is skipped is written down before the commit.
@@ -113,6 +122,7 @@ async def load(
             await driver.execute(PATIENT)
             arriving = _arrivals(lines, outcome, refuse)
             while batch := list(islice(arriving, BATCH)):
+                batch = await _without_newer_problems(connection, batch, outcome, refuse)
                 # After a line that refuses the whole file, the rest is read for its problems only.
                 if skipping or not outcome.refused:
                     with _explained():
@@ -148,32 +158,55 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
                     header=copy.header,
                     delimiter=copy.delimiter,
                     quote=copy.quote,
+                    force_quote=copy.force_quote,
                 )
         finally:
             # Where `write` fails, asyncpg cancels a query that may have ended, and would wait for that for ever.
             driver.terminate()
 
 
-def _arrivals(
-    lines: Iterable[Line], outcome: Outcome, refuse: Callable[[Line, str], None] | None
-) -> Iterator[tuple[int, str, str, str, int]]:
+def _arrivals(lines: Iterable[Line], outcome: Outcome, refuse: Refuse | None) -> Iterator[Arrival]:
     """The rows to be staged; what is refused is counted and told."""
     for line in lines:
         outcome.read += 1
         problem = line.problem
         if not problem:
             try:
-                city = forms.check(line.values)
+                city = forms.check(line.values, as_stored=True)
             except forms.SubmissionRefused as refusal:
                 problem = ". ".join(refusal.errors.values())
             else:
                 yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population
                 continue
-        outcome.refused += 1
-        if len(outcome.problems) < PROBLEMS_SHOWN:
-            outcome.problems.append(f"Line {line.number:,}: {problem}.")
-        if refuse:
-            refuse(line, problem)
+        _reject(line, problem, outcome, refuse)
+
+
+async def _without_newer_problems(
+    connection: AsyncConnection, batch: list[Arrival], outcome: Outcome, refuse: Refuse | None
+) -> list[Arrival]:
+    """The rows whose names break no rule, or are stored, or all where no city is; the others are rejected."""
+    problems = {number: problem for number, name, *_ in batch if (problem := forms.newer_problem(name))}
+    # The table of cities is looked at only where it must be: the look locks it against migrations until the load ends.
+    if not problems or await connection.scalar(IS_EMPTY):
+        return batch
+    keys = [key for number, _, key, *_ in batch if number in problems]
+    stored = set(await connection.scalars(STORED, {"keys": keys}))
+    kept = []
+    for row in batch:
+        number, name, key, _, population = row
+        if number in problems and key not in stored:
+            _reject(Line(number, "", {"name": name, "population": population}), problems[number], outcome, refuse)
+        else:
+            kept.append(row)
+    return kept
+
+
+def _reject(line: Line, problem: str, outcome: Outcome, refuse: Refuse | None) -> None:
+    outcome.refused += 1
+    if len(outcome.problems) < PROBLEMS_SHOWN:
+        outcome.problems.append(f"Line {line.number:,}: {problem}.")
+    if refuse:
+        refuse(line, problem)
 
 
 def _sentences(outcome: Outcome) -> str:

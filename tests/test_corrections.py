@@ -39,6 +39,18 @@ async def test_a_population_is_corrected(cities: Addresses) -> None:
     assert await stored(cities) == [("Zürich", 1000), ("São Paulo", 5)]
 
 
+async def test_of_a_stored_name_from_before_a_rule_only_what_changes_is_checked(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("A;b", 5)))
+    before = await corrections.find(empty.owner, "a;B")
+    await corrections.store(empty.owner, before, corrections.corrected(before, "6"))
+    assert await stored(empty) == [("A;b", 6)]
+    after = await corrections.find(empty.owner, "a;B")
+    with pytest.raises(CannotCorrect, match="must not include any of the characters ;"):
+        corrections.renamed(after, "A;c")
+    await corrections.store(empty.owner, after, corrections.renamed(after, "A-b"))
+    assert await stored(empty) == [("A-b", 6)]
+
+
 @pytest.mark.parametrize("new", ["Genève", "ZÜRICH"])
 async def test_a_city_is_renamed_with_its_keys(cities: Addresses, new: str) -> None:
     before = await corrections.find(cities.owner, "Zürich")

@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from cityweb import exports
+from cityweb import exports, transfers
 from cityweb.exports import Export, Exports
 from cityweb.limits import network_of
 from tests.conftest import Addresses, Server, Site, hearing, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
 from tests.test_migrations import FILL
+from tests.test_transfers import dumped, lines
 
 HEAD = ["rank", "id", "name", "population", "created_at"]
 EXPORTING = "SELECT FROM pg_stat_activity WHERE application_name = 'cityweb export'"
@@ -36,6 +37,14 @@ async def test_csv_is_the_whole_ranking(site: Site) -> None:
         ["2", "3", '6th "of" October', "5"],
         ["4", "1", "A", "1"],
     ]
+
+
+async def test_a_semicolon_in_a_stored_name_stands_between_quotes(site: Site, empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Ab;=HYPERLINK(1);x", 5)))
+    for text in ((await site.client.get("/cities.csv")).text, (await dumped(empty)).decode()):
+        # As a spreadsheet reads it that splits at commas and semicolons.
+        (row,) = csv.reader(io.StringIO(text.splitlines()[1].replace(";", ",")))
+        assert "Ab,=HYPERLINK(1),x" in row
 
 
 async def test_a_download_does_not_go_through_a_pooler(empty: Addresses) -> None:

@@ -25,6 +25,7 @@ NO_NAME = "Enter a city name"
 FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
 NO_LETTER = "City name must include a letter or a number"
 UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
+RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
 FILLED = "Leave this field empty"
 WORDS = {
     EMPTY,
@@ -37,6 +38,7 @@ WORDS = {
     FIRST_CHARACTER,
     NO_LETTER,
     UNREADABLE,
+    RESERVED,
     FILLED,
 }
 
@@ -250,6 +252,9 @@ def test_a_name_may_have_as_many_characters_as_the_limit_says(name: str) -> None
         ("Par\x00is", UNREADABLE),
         ("\ud800", UNREADABLE),
         ("Paris\u202e", UNREADABLE),
+        ("Paris<b>", RESERVED),
+        ("Ab;=HYPERLINK(1);x", RESERVED),
+        ("Paris;\u202e", UNREADABLE),
     ],
 )
 def test_a_refused_name_is_answered_in_our_words(name: object, words: str) -> None:
@@ -300,6 +305,23 @@ def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_form() -> None:
 def test_what_was_accepted_is_accepted_again_unchanged(name: str, population: int) -> None:
     city = forms.check({"name": name, "population": population})
     assert forms.check({"name": city.name, "population": f"{city.population:,}"}) == city
+
+
+@given(anything | st.text("ab;=<\u0301 '-", max_size=5), st.sampled_from([1, "x"]))
+def test_a_stored_name_may_break_newer_rules_and_no_other(name: object, population: object) -> None:
+    city = {"name": name, "population": population}
+    kept, errors = None, {}
+    try:
+        kept = forms.check(city, as_stored=True)
+    except SubmissionRefused as refused:
+        errors = refused.errors
+    assert RESERVED not in errors.values()
+    if kept is None:
+        assert errors.items() <= refusal_of(city).items()
+    elif problem := forms.newer_problem(kept.name):
+        assert refusal_of(city) == {"name": problem}
+    else:
+        assert forms.check(city) == kept
 
 
 @given(anything, anything)

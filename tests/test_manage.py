@@ -289,9 +289,9 @@ async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Address
     for answer in ("n\n", ""):
         done = run("correct", "tokyo", "37,400,068", typed=answer)
         assert (done.returncode, done.stdout.startswith(shown)) == (1, True)
-        assert run("dump").stdout == "name,population\nTokyo,5\n"
+        assert run("dump").stdout == 'name,population\n"Tokyo",5\n'
     assert run("correct", "tokyo", "37,400,068", typed="y\n").returncode == 0
-    assert run("dump").stdout == "name,population\nTokyo,37400068\n"
+    assert run("dump").stdout == 'name,population\n"Tokyo",37400068\n'
     assert run("rename", "tokyo", "Tōkyō", "--yes").stdout.splitlines()[1] == "after:  Tōkyō, 37,400,068 people"
     assert await stored(empty) == ["Tōkyō"]
     assert run("remove", "tōkyō", "--yes").stdout.splitlines()[1] == "after:  removed"

@@ -68,7 +68,7 @@ GOOD = [
     "San\u00adta Cruz",
 ]
 
-LITERAL = ["Рaris", "O'Brien' OR 1=1--", "a<script>", "a{{7*7}}", "a\nb", 200 * "\ufdfa"]
+LITERAL = ["Рaris", "O'Brien' OR 1--", "a&lt", "a[[7*7]]", "サン＝ジル", "a＜b；c", "a=\u0338b", "a\nb", 200 * "\ufdfa"]
 
 UNREADABLE = {
     "NUL": "a\x00b",
@@ -162,6 +162,34 @@ def test_a_name_has_a_letter_or_a_digit(name: str) -> None:
     assert names.flaw(names.normal(name)) is Flaw.NO_LETTER
 
 
+reserved = st.sampled_from(";=|@<>{}\\")
+
+
+@given(words, reserved, words)
+def test_a_name_has_no_character_of_formulas_and_markup(before: str, character: str, after: str) -> None:
+    assert names.flaw(names.normal(before + character + after)) is Flaw.RESERVED
+    assert names.flaw(names.normal(before + character)) is Flaw.RESERVED
+    assert names.flaw(before) is names.flaw(after) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["Ab;=HYPERLINK(1);x", "a\u037eb", "a<script>", "a{{7*7}}", "O'Brien' OR 1=1--", "a @b"]
+)
+def test_reserved_characters_are_looked_for_in_the_composed_name(name: str) -> None:
+    assert names.flaw(names.normal(name)) is Flaw.RESERVED
+
+
+@given(st.lists(st.one_of(any_text, reserved, st.sampled_from("；＝｜＠＜＞｛｝＼\u037e\u0338"))).map("".join))
+def test_a_reserved_character_is_the_last_thing_that_is_looked_for(text: str) -> None:
+    name = names.normal(text)
+    without = re.sub(r"[;=|@<>{}\\]", "-", name)
+    if names.flaw(name) is Flaw.RESERVED:
+        assert without != name
+        assert names.flaw(without) is None
+    elif name == without or names.flaw(without) is None:
+        assert names.flaw(name) is names.flaw(without)
+
+
 @given(words, st.characters(categories=["Cc", "Cs", "Co", "Cn"], exclude_characters="\t\n\v\f\r\x85"), words)
 def test_a_control_surrogate_private_or_unassigned_character_is_refused_anywhere(
     before: str, character: str, after: str
@@ -239,6 +267,7 @@ def test_at_least_999_in_1000_names_of_geonames_are_accepted() -> None:
 
     refused = [name for name in map(names.normal, known) if len(name) > NAME_MAX or names.flaw(name)]
     assert len(refused) <= len(known) / 1_000, refused
+    assert not [name for name in refused if names.flaw(name) is Flaw.RESERVED]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,52 @@ async def test_wrong_lines_can_be_skipped(empty: Addresses) -> None:
     assert await stored(empty) == [("C", 3), ("A", 1)]
 
 
+RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
+
+
+async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    before = lines(("Rome", 9), ("A;b", 5), ("C@d", 4), ("a;B", 3), ("E=f", 2))
+    assert str(await transfers.load(empty.owner, before)) == "5 read, 4 added, 1 already stored, 0 refused"
+    assert str(await transfers.load(empty.owner, before)) == "5 read, 0 added, 5 already stored, 0 refused"
+    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True)
+    assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 refused"
+    assert await stored(empty) == [("Rome", 9), ("A;b", 6), ("C@d", 4), ("E=f", 2), ("New", 1)]
+
+
+async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_stored(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    await transfers.load(empty.owner, lines(("A;b", 5)))
+    given = lines(("Rome", 9), ("A;b", 5), ("G<h", 4), ("I|j", "x"), ("A;c", 3))
+    with pytest.raises(transfers.Refused) as refused:
+        await transfers.load(empty.owner, given)
+    assert str(refused.value).splitlines() == [
+        "Line 5: Population must be a whole number, like 13,960,000.",
+        f"Line 4: {RESERVED}.",
+        f"Line 6: {RESERVED}.",
+        "Nothing was stored: 3 of 5 lines are refused. Mend them, or go on without them: add --skip-bad.",
+    ]
+    assert await stored(empty) == [("A;b", 5)]
+    told: list[tuple[int, object, str]] = []
+    skipping = nullcontext(lambda line, problem: told.append((line.number, line.values["name"], problem)))
+    outcome = await transfers.load(empty.owner, given, skipping=skipping)
+    assert str(outcome) == "5 read, 1 added, 1 already stored, 3 refused"
+    assert told[1:] == [(4, "G<h", RESERVED), (6, "A;c", RESERVED)]
+    assert await stored(empty) == [("Rome", 9), ("A;b", 5)]
+
+
+async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner, "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('=A;', '=a;', '=a;', 1)"
+    )
+    with pytest.raises(transfers.Refused, match="Line 2: City name must start with"):
+        await transfers.load(empty.owner, lines(("=A;", 1)))
+
+
 async def test_a_load_is_one_note(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "BATCH", 2)
     notes: list[object] = []
@@ -199,7 +245,7 @@ async def test_any_error_of_the_database_is_a_sentence(
 
 async def test_a_dump_has_the_order_of_the_board(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Washington, D.C.", 5), ("Größer", 9), ('The "A"', 5)))
-    assert await dumped(empty) == 'name,population\nGrößer,9\n"Washington, D.C.",5\n"The ""A""",5\n'.encode()
+    assert await dumped(empty) == 'name,population\n"Größer",9\n"Washington, D.C.",5\n"The ""A""",5\n'.encode()
     assert (await dumped(empty, Format.JSONL)).splitlines() == [
         '{"name":"Größer","population":9}'.encode(),
         b'{"name":"Washington, D.C.","population":5}',
