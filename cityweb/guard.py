@@ -131,8 +131,10 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Starts the clock of a request that came together with the one before it."""
+        """Starts the clock of a request, also of one that came together with the one before it."""
         super().on_message_begin()
+        # uvicorn replaces scope["client"] by what a trusted proxy forwards.
+        self.scope["state"]["peer"] = self.client
         self.since, self.limit = self.loop.time(), HEAD_SECONDS
 
     def on_header(self, name: bytes, value: bytes) -> None:

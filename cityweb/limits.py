@@ -100,11 +100,12 @@ def network_of(address: str) -> bytes:
     """The client network of a client IP: an IPv4 address, also in IPv6 form, or the /48 of an IPv6 address.
 
     A provider may give one customer a whole /48 (RFC 6177). The /48 of a 6to4 address is one IPv4 address (RFC 3056).
+    Empty where it is no IP address.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return address.encode()
+        return b""
     if isinstance(parsed, ipaddress.IPv6Address):
         parsed = parsed.ipv4_mapped or parsed
     return parsed.packed[:6] if isinstance(parsed, ipaddress.IPv6Address) else parsed.packed

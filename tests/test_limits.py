@@ -140,7 +140,8 @@ async def test_no_address_is_stored_as_it_is(engine: AsyncEngine, empty: Address
         ("2002:c000:201::1", "2002:c000:201:ffff::1", True),
         ("2002:c000:201::1", "2002:c000:202::1", False),
         ("fe80::1%eth0", "fe80::1%eth1", True),
-        ("", "testclient", False),
+        ("", "testclient", True),
+        ("192.0.2.300", "2001:db8:::1", True),
     ],
 )
 def test_what_counts_as_one_address(one_address: str, other: str, same: bool) -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import itertools
 import json
+import os
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Addresses, Server, run_sql, serving
+from tests.conftest import TOP, Addresses, Server, run_sql, serving
 from tests.test_middleware import HSTS
 
 TRUSTING = {"CITYWEB_TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
@@ -82,6 +85,15 @@ async def test_what_stands_left_of_the_proxys_word_is_the_visitors_own(behind: S
     assert add(behind, x_forwarded_for=forged) == 429
 
 
+NO_IPS = ["unknown", "_hidden", "junk", "192.0.2.300", "192.0.2.7/24", "for=192.0.2.7", "[2001:db8::7", ""]
+
+
+@pytest.mark.parametrize("forwarded", [*NO_IPS, "192.0.2.8, junk", "192.0.2.8, junk, 10.1.2.3"], ids=ascii)
+async def test_a_forwarded_value_that_is_no_ip_counts_as_the_proxy(behind: Server, forwarded: str) -> None:
+    add(behind)
+    assert add(behind, x_forwarded_for=forwarded) == 429
+
+
 async def test_a_customer_with_a_48_of_ipv6_is_one_client_network(behind: Server) -> None:
     statuses = [add(behind, x_forwarded_for=f"2001:db8:7:{subnet:x}::1") for subnet in (0, 1, 0xFFFF)]
     assert statuses == [201, 429, 429]
@@ -103,37 +115,71 @@ async def test_not_even_a_trusted_proxy_names_the_host_in_another_header(behind:
     assert httpx.get(f"{behind.url}/livez", headers=headers).status_code == 400
 
 
-HAPROXY = """
+CONFIGURATIONS = {
+    "haproxy": """
 defaults
   mode http
   timeout connect 5s
   timeout client 5s
   timeout server 5s
-  option forwardfor
 frontend visitors
   bind 127.0.0.1:{port}
   default_backend cityweb
 backend cityweb
+{lines}
   server cityweb {server}
-"""
+""",
+    "nginx": """
+daemon off; pid nginx.pid; events {{}}
+http {{
+  access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+  scgi_temp_path scgi;
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{server}; {lines} }} }}
+}}
+""",
+}
+ARGUMENTS = {"haproxy": ("-q", "-f", "configuration"), "nginx": ("-p", ".", "-c", "configuration", "-e", "stderr")}
+
+
+@asynccontextmanager
+async def proxying(name: str, server: Server, folder: Path) -> AsyncIterator[int]:
+    """The port of a real proxy before a server, set up as docs/settings.md says."""
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if not program:
+        pytest.skip(f"{name} is not installed")
+    lines = re.search(rf"```{name}\n(.*?)```", (TOP / "docs" / "settings.md").read_text(), re.DOTALL)
+    assert lines
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration = CONFIGURATIONS[name].format(port=port, server=server.url.removeprefix("http://"), lines=lines[1])
+    (folder / "configuration").write_text(configuration)
+    process = await asyncio.create_subprocess_exec(program, *ARGUMENTS[name], cwd=folder)
+    try:
+        await until_answered(f"http://127.0.0.1:{port}/livez")
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+async def test_behind_a_proxy_that_is_set_up_as_documented_nobody_chooses_a_client_ip(
+    start_server: Callable[..., Server], tmp_path: Path, name: str
+) -> None:
+    server = start_server(CITYWEB_RATE_LIMIT="1,1,1", CITYWEB_TRUSTED_PROXIES="127.0.0.1")
+    async with proxying(name, server, tmp_path) as port:
+        visited = replace(server, url=f"http://127.0.0.1:{port}")
+        statuses = [add(visited, x_forwarded_for=forged) for forged in ("192.0.2.7", "192.0.2.8", "junk", "127.0.0.1")]
+        answer = httpx.get(f"{visited.url}/livez", headers={"x-forwarded-proto": "https"})
+    assert statuses == [201, 429, 429, 429]
+    assert not HSTS.items() & answer.headers.items()
 
 
 @pytest.fixture
 async def haproxy(start_server: Callable[..., Server], tmp_path: Path) -> AsyncIterator[int]:
     """The port of a real HAProxy that sets X-Forwarded-For, before a server with room for one city."""
-    if not shutil.which("haproxy"):
-        pytest.skip("haproxy is not installed")
-    server = start_server(CITYWEB_RATE_LIMIT="1,1,1", **TRUSTING)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (tmp_path / "haproxy.cfg").write_text(HAPROXY.format(port=port, server=server.url.removeprefix("http://")))
-    process = await asyncio.create_subprocess_exec("haproxy", "-q", "-f", tmp_path / "haproxy.cfg")
-    try:
-        await until_answered(f"http://127.0.0.1:{port}/livez")
+    async with proxying("haproxy", start_server(CITYWEB_RATE_LIMIT="1,1,1", **TRUSTING), tmp_path) as port:
         yield port
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def until_answered(url: str) -> None:
