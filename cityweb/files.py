@@ -111,11 +111,16 @@ def _next_line(stream: BinaryIO) -> bytes:
 
 
 def _csv_lines(texts: Iterator[str]) -> Iterator[Line]:
-    taken: list[str] = []
+    taken = io.StringIO()
 
     def taking() -> Iterator[str]:
         for text in texts:
-            taken.append(text)
+            taken.write(text)
+            # Each line of a row is short, and each cell that goes over lines: together they would fill the memory.
+            if taken.tell() > LINE_BYTES_MAX:
+                raise CannotUse(
+                    f"The row that ends after line {rows.line_num:,} is too long: name a CSV file of cities."
+                )
             yield text
 
     # Strict: the alternative to a refused line is a wrong name.
@@ -130,12 +135,13 @@ def _csv_lines(texts: Iterator[str]) -> Iterator[Line]:
         )
     name, population = header.index("name"), header.index("population")
     while True:
-        taken.clear()
+        taken.seek(0)
+        taken.truncate()
         number = rows.line_num + 1
         try:
             row = next(rows, None)
         except csv.Error:
-            yield Line(number, "".join(taken), {}, _NOT_CSV)
+            yield Line(number, taken.getvalue(), {}, _NOT_CSV)
             continue
         if row is None:
             return
@@ -144,7 +150,7 @@ def _csv_lines(texts: Iterator[str]) -> Iterator[Line]:
             # `Tokyo,37,400,068` would be a town of 37.
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
-            yield Line(number, "".join(taken), {"name": cells[name], "population": cells[population]}, problem)
+            yield Line(number, taken.getvalue(), {"name": cells[name], "population": cells[population]}, problem)
 
 
 def _json_lines(texts: Iterator[str]) -> Iterator[Line]:

@@ -102,6 +102,14 @@ def test_a_file_without_lines_is_not_read_into_memory() -> None:
         read(b"x" * (files.LINE_BYTES_MAX + 1))
 
 
+def test_a_row_that_goes_on_over_many_lines_is_not_read_into_memory() -> None:
+    # No line and no cell is too long.
+    row = b'"' + b'","'.join([b"x\n" * 1_000] * (files.LINE_BYTES_MAX // 2_000)) + b'"\n'
+    with pytest.raises(CannotUse, match="too long"):
+        read(b"name,population\nTokyo,5\n" + row)
+    assert [line.problem for line in read(b"name,population\n" + b"Tokyo,5\n" * 150_000)] == 150_000 * [""]
+
+
 def test_json_lines_are_read() -> None:
     lines = read(
         b'\xef\xbb\xbf{"name": "Tokyo", "population": 5, "website": "x"}\r\n\n[1]\n{"name":"a","name":"b"}\nx',
