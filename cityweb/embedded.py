@@ -29,6 +29,8 @@ from socket import socket as unix_socket
 from typing import IO
 from urllib.parse import quote
 
+MAJOR = "18"
+"""The major version of the PostgreSQL in the wheel. Another major version cannot read its data folder."""
 PATIENCE_SECONDS = 15
 """How long a server that is dying may stand in the way of the next."""
 WATCH_SECONDS = 1
@@ -93,7 +95,7 @@ def serving(folder: Path) -> Iterator[Server]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            cluster = _Cluster(folder.resolve() / "postgres", Path(wheel.origin).parent / "pginstall18" / "bin")
+            cluster = _Cluster(folder.resolve() / "postgres", Path(wheel.origin).parent / f"pginstall{MAJOR}" / "bin")
             start_lock = stack.enter_context(_lock_file(folder / "postgres.start.lock"))
             holders = stack.enter_context(_lock_file(folder / "postgres.lock"))
             with _alone(start_lock):
@@ -103,6 +105,12 @@ def serving(folder: Path) -> Iterator[Server]:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 if not (cluster.path / "PG_VERSION").exists():
                     cluster.create()
+                elif (version := (cluster.path / "PG_VERSION").read_text().strip()) != MAJOR:
+                    raise EmbeddedFailed(
+                        f"{cluster.path} was made by PostgreSQL {version}, and this cityweb runs PostgreSQL {MAJOR}: "
+                        "start the cityweb that made it, run `python manage.py dump cities.csv`, and load that file "
+                        "with this one into another folder (CITYWEB_DATA)."
+                    )
                 socket = cluster.start()
             stack.enter_context(_watched(cluster, socket, start_lock))
         except (OSError, subprocess.SubprocessError) as error:

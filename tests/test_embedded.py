@@ -515,6 +515,18 @@ def test_a_cluster_that_cannot_be_made_names_its_log(
     assert not (empty_folder / "postgres").exists()
 
 
+def test_a_folder_of_another_major_version_names_both_and_the_way_out(own_folder: Path) -> None:
+    (own_folder / "postgres" / "PG_VERSION").write_text("17\n")
+    with (
+        pytest.raises(EmbeddedFailed, match=r"by PostgreSQL 17, .* PostgreSQL 18: .*dump .*CITYWEB_DATA"),
+        serving(own_folder),
+    ):
+        pass
+    (own_folder / "postgres" / "PG_VERSION").write_text("18\n")
+    with serving(own_folder):
+        pass
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedFailed, match=r"cannot use .*/file .*CITYWEB_DATA"), serving(tmp_path / "file"):
