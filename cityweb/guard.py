@@ -30,9 +30,13 @@ HEADERS_MAX = 100
 """Headers of a request: each costs a hundred bytes beside its text."""
 PIPELINE_MAX = 16
 """Requests that one connection may send at once, or have waiting: nobody sends so many in earnest."""
-BODY_BYTES_SENT = 2**19
+BODY_BYTES_SENT = 2**16
 """Bytes that a client may send for a body of at most `BODY_BYTES`: chunk sizes and trailers count too, and the
 parser keeps a trailer of any length until it is complete. A body alone stops being read long before."""
+PART_COST = 64
+"""Bytes that each chunk and each trailer counts beside its own: it costs about a microsecond, however short it is."""
+PARSED_BYTES = 4096
+"""Bytes that are parsed before the limits are looked at again."""
 SWEEP_SECONDS = 1.0
 NOTHING_QUEUED: deque[tuple[RequestResponseCycle, ASGI3Application]] = deque(maxlen=0)
 """Stands for the pipeline of all who have none: a deque of one's own takes 760 bytes."""
@@ -115,9 +119,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Starts the clock at the first bytes of a request, and measures its head."""
-        if self.is_last:
-            return
         self.at_once = 0
+        # The event loop reads up to 256 kB at once, in which the parser may find 50,000 trailers or chunks.
+        for start in range(0, len(data), PARSED_BYTES):
+            self._parse(data[start : start + PARSED_BYTES])
+
+    def _parse(self, data: bytes) -> None:
+        if self.is_last or self.transport.is_closing():
+            return
         if not self.since and self.head >= 0:
             self.since, self.limit = self.loop.time(), HEAD_SECONDS
         super().data_received(data)
@@ -140,6 +149,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Drops trailers: the parser reports them as headers (RFC 9110, 6.5.1), of a request that is being served."""
         if self.head < 0:
+            self.sent += PART_COST
             return
         if len(self.headers) >= HEADERS_MAX:
             self.reject(HEAD_TOO_LONG)
@@ -188,7 +198,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A body that is too long is for the application to refuse, before all of it is here."""
         super().on_body(body)
+        self.sent += PART_COST
         if len(self.cycle.body) > BODY_BYTES:
+            # Nothing more is read: the rest of this body, trailers, a request behind it.
+            self.is_last, self.cycle.keep_alive, self.since = True, False, 0.0
+            super().on_message_complete()
             self._stop_waiting()
 
     def on_message_complete(self) -> None:

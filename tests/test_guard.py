@@ -231,7 +231,6 @@ async def test_a_body_in_pieces_is_read(port: int) -> None:
 BEFORE_THE_END = {
     "a client that waits to be asked": POST + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n",
     "a length over the limit": POST + b"content-length: 8193\r\n\r\n",
-    "chunks over the limit": POST + b"transfer-encoding: chunked\r\n\r\n" + CHUNK + b"1\r\nx\r\n",
 }
 
 
@@ -243,6 +242,10 @@ async def test_the_application_decides_before_the_end_of_the_body(server: uvicor
         while not server.server_state.tasks:
             await asyncio.sleep(0.01)
     writer.transport.abort()
+
+
+async def test_a_body_over_the_limit_is_answered_before_its_end(port: int) -> None:
+    assert b"whole" in await exchange(port, POST + b"transfer-encoding: chunked\r\n\r\n" + CHUNK + b"1\r\nx\r\n")
 
 
 # --- trailers ---
@@ -294,6 +297,20 @@ async def test_a_trailer_names_no_host(start_server: Callable[..., Server]) -> N
     port = await ready(start_server())
     request = b"POST /cities/ HTTP/1.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
     assert (await exchange(port, request + b"host: localhost\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("part", [b"1\r\nx\r\n", b"a:b\r\n"], ids=["chunks", "trailers"])
+@pytest.mark.parametrize(("count", "is_read"), [(500, True), (2_000, False)])
+async def test_a_body_has_a_limited_number_of_parts(port: int, part: bytes, count: int, is_read: bool) -> None:
+    last_chunk = b"0\r\n" if part.startswith(b"1") else b""
+    begin = POST + b"transfer-encoding: chunked\r\n\r\n" + (b"" if last_chunk else b"0\r\n")
+    assert (b"whole" in await exchange(port, begin + part * count + last_chunk + b"\r\n")) == is_read
+
+
+async def test_nothing_is_read_behind_a_body_that_is_too_long(port: int) -> None:
+    head = POST.replace(b"connection: close\r\n", b"transfer-encoding: chunked\r\n\r\n")
+    answer = await exchange(port, head + CHUNK * 2 + b"0\r\n\r\n" + HEAD + b"\r\n")
+    assert (answer.count(b"whole"), answer.count(b"connection: close")) == (1, 1)
 
 
 async def test_half_a_head_behind_a_whole_request_is_not_waited_for(port: int) -> None:
