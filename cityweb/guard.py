@@ -90,7 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
     # own: a kilobyte more.
-    __slots__ = ("at_once", "body_awaited_by", "head", "is_last", "limit", "sent", "since", "unread")
+    __slots__ = ("at_once", "body_awaited_by", "head", "is_last", "limit", "sent", "serving", "since", "unread")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -106,6 +106,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.is_last = False
         """Whether nothing more is read: the connection ends with the response that is due."""
         self.body_awaited_by: ASGI3Application | None = None
+        self.serving: RequestResponseCycle | None = None
+        """The request that is being served; `cycle` is the last one read, which may be queued behind it."""
         self.pipeline = NOTHING_QUEUED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -175,6 +177,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
         Not behind a proxy, whose headers may change what the request is, nor while the client does not read.
         """
+        self.serving = cycle
         drawn: Drawn | None = self.app_state.get("drawn")
         scope = cast("Scope", cycle.scope)
         if scope["http_version"] == "1.0":
@@ -250,6 +253,22 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.is_last and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps the connection for the responses to whole requests: a client may end its half first (RFC 9112, 9.6)."""
+        self.is_last = True
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+        serving = self.serving
+        # A client that leaves a stream or a download looks the same: its response has begun.
+        return serving is not None and not (serving.more_body or serving.response_started)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the response that is being sent: uvicorn 0.54.0 ends that of the last request only."""
+        if self.serving and not self.serving.response_complete:
+            self.serving.disconnected = True
+            self.serving.message_event.set()
+        super().connection_lost(exc)
 
     def is_over(self, now: float) -> bool:
         """Whether one of the two deadlines has passed."""

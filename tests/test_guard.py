@@ -379,6 +379,40 @@ async def test_a_target_without_a_path_is_the_page(start_server: Callable[..., S
     assert b"City leaderboard" in answer
 
 
+# --- a client that ends its half of the connection, or leaves ---
+
+IN_TIME = HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"
+HALF = {"nothing": b"", "half a head": HEAD, "half a body": POST + b"content-length: 2\r\n\r\nx"}
+
+
+@pytest.mark.parametrize("kind", HALF)
+@pytest.mark.parametrize("count", [1, 2])
+async def test_whole_requests_are_answered_to_a_client_that_ends_its_half(port: int, kind: str, count: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(IN_TIME * count + HALF[kind])
+    writer.write_eof()
+    try:
+        async with asyncio.timeout(2):
+            assert (await reader.read()).count(b"whole") == count
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("way", ["write_eof", "abort"])
+async def test_what_is_being_sent_ends_with_its_client(server: uvicorn.Server, count: int, way: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write((HEAD.replace(b"/ ", b"/endless ", 1) + b"\r\n") * count)
+    await reader.read(1)
+    getattr(writer.transport, way)()
+    while not reader.at_eof():
+        await reader.read(1_000_000)
+    try:
+        await until(lambda: not server.server_state.tasks, 2)
+    finally:
+        writer.transport.abort()
+
+
 # --- drawn answers, written at once ---
 
 LOCAL = b"host: localhost\r\n"
