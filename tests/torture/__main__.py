@@ -40,6 +40,7 @@ ROWS: dict[str, Row] = {
     "F7": slow.drag_out,
     "F8": slow.never_read,
     "F9": faults.start_together,
+    "F12": slow.flood_endlessly,
     "H1": loads.add_durably,
     "H2": loads.read_at_once,
     "H3": loads.notify,

@@ -1,9 +1,10 @@
-"""Slow and endless requests: F7 and F8."""
+"""Slow and endless requests: F7, F8 and F12."""
 
 import asyncio
 import socket
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from tests.torture.faults import timed
 from tests.torture.ground import Running, ground, memory
@@ -29,6 +30,28 @@ from cityweb import server
 server.GuardedProtocol = HttpToolsProtocol
 """
 """Takes out the guard: the protocol as uvicorn has it."""
+
+
+CHUNKED = BODY.replace(b"content-length: 8000", b"transfer-encoding: chunked")
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "a target": (b"GET /", b"a"),
+    "a header": (HEAD + b"a:", b"b"),
+    "many tiny headers": (HEAD, b"a:b\r\n"),
+    "requests": (b"", HEAD + b"\r\n"),
+    "a body": (BODY.replace(b"8000", b"8000000000"), b"x"),
+    "chunks": (CHUNKED, b"1000\r\n" + b"x" * 0x1000 + b"\r\n"),
+    "one-byte chunks": (CHUNKED, b"1\r\nx\r\n"),
+    "a chunk extension": (CHUNKED + b"1;a=", b"b"),
+    "a trailer": (CHUNKED + b"0\r\na:", b"b"),
+    "many trailers": (CHUNKED + b"0\r\n", b"a:b\r\n"),
+}
+"""How each begins, and what is repeated without end."""
+ENDLESS_CONNECTIONS = 200
+ENDLESS_SECONDS = 60
+ENDLESS_BYTES = 65_536
+"""Sent at once."""
+CONTROL_BYTES = 100 * 2**20
+"""The growth at which the control ends."""
 
 
 LONG_NAMES = """
@@ -65,19 +88,7 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
         server, stock = await here.start(), await here.start(before=STOCK)
         for _ in range(20):
             await timed(server, "/")
-        pid = server.process.pid
-        before = memory(pid)
-        peak = before
-        over = asyncio.Event()
-
-        async def weigh() -> None:
-            nonlocal peak
-            while not over.is_set():
-                peak = max(peak, memory(pid))
-                await asyncio.sleep(0.1)
-
-        async with onlooker(server.port) as pages:
-            weighing = asyncio.create_task(weigh())
+        async with onlooker(server.port) as pages, growth(server.process.pid) as grown:
             kinds = [SLOW[kind] for kind in SLOW for _ in range(CONNECTIONS // len(SLOW))]
             holding = [asyncio.create_task(hold(server.port, *kind, seconds=30)) for kind in kinds]
             controls = [
@@ -86,14 +97,12 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
             closed = await asyncio.gather(*holding)
             head = await send_without_end(server, HEAD + b"x-filler: ", 200 * 2**20)
             pipeline = await send_without_end(server, (HEAD + b"\r\n") * 5_000, 0)
-            over.set()
-            await weighing
             opened = await asyncio.gather(*controls)
     late = sum(seconds is None for seconds in closed)
     longest = max((seconds for seconds in closed if seconds is not None), default=99.0)
     report.exactly(f"{len(closed):,} slow connections of 5 kinds: still open after 30 s", late, 0)
     report.at_most("… the last is closed", longest, CLOSED_SECONDS, "s")
-    report.at_most("… memory more, at the peak", (peak - before) / 2**20, 10, "MB")
+    report.at_most("… memory more, at the peak", max(grown) / 2**20, 10, "MB")
     report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 100, "ms")
     report.row(
         "… a head of 200 MB is refused",
@@ -103,6 +112,23 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
     )
     report.at_most("… 5,000 pipelined requests and their connection end", pipeline[2], CLOSED_SECONDS, "s")
     report.exactly("control on uvicorn's own protocol: still open, of 5", sum(seconds is None for seconds in opened), 5)
+
+
+@asynccontextmanager
+async def growth(pid: int) -> AsyncIterator[list[int]]:
+    """Bytes that a process occupies more than at the beginning, measured ten times a second while this lasts."""
+    before, grown = memory(pid), [0]
+
+    async def measure() -> None:
+        while True:
+            grown.append(memory(pid) - before)
+            await asyncio.sleep(0.1)
+
+    measuring = asyncio.create_task(measure())
+    try:
+        yield grown
+    finally:
+        measuring.cancel()
 
 
 async def send_without_end(server: Running, first: bytes, more: int) -> tuple[bytes, int, float]:
@@ -129,6 +155,59 @@ async def send_without_end(server: Running, first: bytes, more: int) -> tuple[by
     finally:
         writer.transport.abort()
     return answer, taken, time.monotonic() - begun
+
+
+async def flood_endlessly(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
+    """F12: connections that send one part of a request without end, each again when it is cut."""
+    async with ground() as here:
+        server, stock = await here.start(), await here.start(before=STOCK)
+        for _ in range(20):
+            await timed(server, "/")
+        end = time.monotonic() + ENDLESS_SECONDS
+        async with growth(server.process.pid) as grown, onlooker(server.port) as pages:
+            kinds = [*ENDLESS.values()] * (ENDLESS_CONNECTIONS // len(ENDLESS))
+            sent = await asyncio.gather(*(flood(server.port, *kind, end) for kind in kinds))
+        connections, taken = (sum(numbers) for numbers in zip(*sent, strict=True))
+        async with growth(stock.process.pid) as grown_stock:
+            flooding = asyncio.create_task(flood(stock.port, *ENDLESS["many trailers"], time.monotonic() + 30))
+            while not flooding.done() and max(grown_stock) < CONTROL_BYTES:
+                await asyncio.sleep(0.01)
+            flooding.cancel()
+    report.at_most(
+        f"{len(kinds)} connections send {len(ENDLESS)} parts of a request without end for {ENDLESS_SECONDS} s"
+        f" ({connections:,} times, {taken / 2**30:.1f} GB taken): memory more, at the peak",
+        max(grown) / 2**20,
+        30,
+        "MB",
+    )
+    # All 200 send all the time, on the same two cores: the page waits for one turn of each.
+    report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 1000, "ms")
+    report.at_least(
+        "control: trailers on uvicorn's own protocol, one connection: memory more",
+        max(grown_stock) / 2**20,
+        CONTROL_BYTES / 2**20,
+        "MB",
+    )
+
+
+async def flood(port: int, first: bytes, more: bytes, end: float) -> tuple[int, int]:
+    """Sends until the clock says `end`, on another connection when one is cut. Gives how many, and the bytes taken."""
+    part = more * (ENDLESS_BYTES // len(more))
+    connections = taken = 0
+    while time.monotonic() < end:
+        connections += 1
+        writer = None
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + end - time.monotonic()):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(first)
+                while True:
+                    writer.write(part)
+                    await writer.drain()
+                    taken += len(part)
+        if writer:
+            writer.transport.abort()
+    return connections, taken
 
 
 async def never_read(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
