@@ -2,13 +2,20 @@
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Mapping
-from http import HTTPStatus
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
 GZIP_LEVEL = 9
 """An answer is compressed once for a change, never for a request."""
+
+
+class Head(NamedTuple):
+    """The head of a response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
 
 
 class Answer:
@@ -37,7 +44,7 @@ class Answer:
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
         await send({"type": "http.response.body", "body": body})
 
-    def choose(self, scope: Scope) -> "tuple[Head, bytes]":
+    def choose(self, scope: Scope) -> tuple[Head, bytes]:
         """The head and the body in the form that the request takes."""
         form, known = self.plain, b""
         for name, value in scope["headers"]:
@@ -51,19 +58,6 @@ class Answer:
         return form.head, b"" if scope["method"] == "HEAD" else form.body
 
 
-class Head:
-    """The head of an answer; `lines` are its status and its headers as HTTP/1.1 writes them (RFC 9112, 4 and 5)."""
-
-    def __init__(self, status: HTTPStatus, headers: list[tuple[bytes, bytes]]) -> None:
-        self.status, self.headers = status.value, headers
-        self.lines = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() + header_lines(headers)
-
-
-def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as HTTP/1.1 writes them."""
-    return b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-
-
 class _Form:
     """One encoding of an answer."""
 
@@ -71,9 +65,9 @@ class _Form:
         self.body, self.etag = body, etag
         headers = [*headers, (b"etag", etag)]
         length = (b"content-length", str(len(body)).encode())
-        self.head = Head(HTTPStatus.OK, [*headers, length])
+        self.head = Head(200, [*headers, length])
         self.not_modified = Head(
-            HTTPStatus.NOT_MODIFIED,
+            304,
             [pair for pair in headers if pair[0] not in {b"content-type", b"content-encoding"}],
         )
 

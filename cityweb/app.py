@@ -6,15 +6,13 @@ import logging
 import multiprocessing
 import os
 import random
-import resource
+import re
 import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from operator import attrgetter
-from types import FrameType
 
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor, register_url_convertor
@@ -26,17 +24,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from cityweb import database, errors, html, settings, views
-from cityweb.answers import Answer
+from cityweb.answers import Head
 from cityweb.assets import Assets
-from cityweb.board import Board, NoBoard
+from cityweb.board import CACHE_CONTROL, Board, NoBoard
 from cityweb.errors import Refusal
 from cityweb.exports import Exports
 from cityweb.limits import Limiter
 from cityweb.log import Requests
-from cityweb.middleware import Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
+from cityweb.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.models import BOARD_SIZE
 from cityweb.settings import Settings
-from cityweb.streams import Full, Streams, TooManyFromAddress
 
 log = logging.getLogger("cityweb")
 
@@ -80,21 +77,24 @@ ROUTES = [
     Route("/feed.atom",           views.show_feed),
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
-    Route("/events",              views.stream_board),
+    Route("/board",               views.show_fragment),
     Route("/livez",               views.say_alive),
     Route("/readyz",              views.say_ready),
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
-DRAWN = {"/": attrgetter("page"), "/cities/biggest": attrgetter("biggest")}
-"""The addresses whose answer is a drawn one, while there is one of now."""
-FILES_TO_SPARE = 256
-"""Descriptors that the streams leave to everything else."""
-ANSWERED = (Refusal, HTTPException, NoBoard, Full, TooManyFromAddress, ClientDisconnect)
+EXPECTED = (Refusal, HTTPException, NoBoard, ClientDisconnect)
+"""Exceptions that are no bugs."""
+UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
+"""What an open page is told that shows the present board."""
+SEEN = re.compile(b"seen=[0-9a-f]*")
 
 
 def from_environment() -> Starlette:
     """The application as its environment describes it: what a server calls."""
+    for name in settings.GONE:
+        if name in os.environ:
+            log.warning(f"{name} has no effect any more: remove it")
     app = create(settings.read(os.environ))
     # What is there now stays: a full collection that walked all of it would stop every answer for some 40 ms.
     gc.collect()
@@ -104,15 +104,14 @@ def from_environment() -> Starlette:
 
 def create(settings: Settings) -> Starlette:
     """The application. Its `database_url` must be set: only `server.py` knows the embedded server."""
-    assert settings.database_url and settings.listen_url  # noqa: PT018, S101 (said above)
-    engine = database.make_engine(settings.database_url)
-    add_engine = database.make_engine(settings.database_url, database.ADD_CONNECTIONS)
+    url = settings.database_url
+    assert url  # noqa: S101 (said above)
+    engine = database.make_engine(url)
+    add_engine = database.make_engine(url, database.ADD_CONNECTIONS)
     sessions = async_sessionmaker(add_engine, expire_on_commit=False)
     assets = Assets()
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    streams = Streams(settings.streams_per_address, min(settings.streams_per_process, open_files - FILES_TO_SPARE))
-    board = Board(engine, streams)
-    exports = Exports(partial(database.connect_exporter, settings.listen_url))
+    board = Board(partial(database.connect, url))
+    exports = Exports(partial(database.connect, url))
     limit = settings.rate_limit
     limiter = limit and Limiter(add_engine, limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
@@ -120,31 +119,35 @@ def create(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
-        ready = asyncio.create_task(stay_ready(settings, board))
-        following = asyncio.create_task(follow_parent())
-        with ending_at_signals(streams):
-            yield {
-                "assets": assets,
-                "board": board,
-                "drawn": outermost,
-                "engine": engine,
-                "exports": exports,
-                "limiter": limiter,
-                "streams": streams,
-            }
-        streams.close()
-        pending = {ready, following}
-        while pending:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
-            for task in pending:
+        running = {asyncio.create_task(work) for work in (board.keep(), get_ready(url), follow_parent())}
+        # The first visitor sees a board, if there is a database.
+        await board.refresh()
+        yield {"assets": assets, "board": board, "engine": engine, "exports": exports, "limiter": limiter}
+        while running:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
+            for task in running:
                 task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=1)
-        await asyncio.gather(*closing, board.close(), return_exceptions=True)
+            _, running = await asyncio.wait(running, timeout=1)
+        await asyncio.gather(*closing, return_exceptions=True)
         await engine.dispose()
         await add_engine.dispose()
         requests.close()
 
-    def drawn(path: str) -> Answer | None:
-        return DRAWN[path](board.drawn) if path in DRAWN and board.drawn else None
+    def find_prepared(scope: Scope) -> tuple[Head, bytes] | None:
+        """The prepared response to a request, if there is one: what its view would send, chosen without a route."""
+        path, query = scope["path"], scope["query_string"]
+        if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
+            return None
+        try:
+            snapshot = board.snapshot
+        except NoBoard:
+            return None
+        if path == "/":
+            return snapshot.page.choose(scope)
+        if path == "/cities/biggest":
+            return snapshot.biggest.choose(scope)
+        if query == b"seen=" + snapshot.id.encode():
+            return UNCHANGED, b""
+        return snapshot.fragment.choose(scope) if SEEN.fullmatch(query) else None
 
     app = Starlette(
         routes=ROUTES,
@@ -154,12 +157,12 @@ def create(settings: Settings) -> Starlette:
             Middleware(SameOrigin, refuse=refuse),
             Middleware(SessionMiddleware, sessions=sessions, closing=closing),
         ],
-        exception_handlers=dict.fromkeys(ANSWERED, answer_exception),
+        exception_handlers=dict.fromkeys(EXPECTED, answer_exception),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    # Outside of Starlette's own error middleware, which a drawn answer has no need of.
-    app.middleware_stack = outermost = Drawn(app.build_middleware_stack(), drawn, settings.hosts, requests)
+    # Outside of Starlette's own error middleware, which a prepared response has no need of.
+    app.middleware_stack = Prepared(app.build_middleware_stack(), find_prepared, settings.hosts, requests)
     # Starlette's own looks through the routes: a page of the list has dozens of addresses.
     addresses = {route.name: route.path_format for route in ROUTES}
 
@@ -178,22 +181,21 @@ def create(settings: Settings) -> Starlette:
 # --- while it runs ---
 
 
-async def stay_ready(settings: Settings, board: Board) -> None:
-    """Waits for the database, brings its schema up to date where that is ours to do, and listens, for good.
+async def get_ready(url: URL) -> None:
+    """Waits for the database, and brings its schema up to date where this role may.
 
     A database that is away at the start is no reason to die: until it comes, /readyz says 503.
     """
-    assert settings.database_url and settings.listen_url  # noqa: PT018, S101 (create() has said so)
     while True:
         try:
-            await database.prepare(settings.database_url)
-            break
+            await database.prepare(url)
         except (database.Unsafe, database.OldSchema) as error:
             log.error(str(error))  # noqa: TRY400 (the sentence says all)
         except Exception as error:
             log.warning("no database yet", exc_info=None if database.unavailable(error) else error)
+        else:
+            return
         await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (no secret)
-    await board.listen(partial(database.connect_listener, settings.listen_url))
 
 
 async def follow_parent() -> None:
@@ -203,30 +205,6 @@ async def follow_parent() -> None:
         if os.getppid() != parent.pid:
             os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0.5)
-
-
-@contextmanager
-def ending_at_signals(streams: Streams) -> Iterator[None]:
-    """Ends the streams at the first stop signal: before the lifespan ends, the server waits for them without limit."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(streams.close)
-        handler = before[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- what is refused ---
@@ -241,10 +219,6 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
             refusal = Refusal(status, headers=headers or {})
         case NoBoard():
             refusal = errors.no_board()
-        case Full():
-            refusal = Refusal(503, errors.STREAMS_FULL)
-        case TooManyFromAddress():
-            refusal = Refusal(429, errors.TOO_MANY_STREAMS)
         case _:
             refusal = Refusal(400)
     return errors.answer(request.scope, refusal)

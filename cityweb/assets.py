@@ -14,7 +14,7 @@ KINDS = {
     ".txt": "text/plain; charset=utf-8",
 }
 """Our own list: what mimetypes says depends on the machine, and with nosniff a wrong type stops a script."""
-VENDORED = {"htmx-4.0.1-sse.min.js": "7f21d96de7f758ef00cfa7dd9144a3e16efa31d004f0960b40ed0728c1410642"}
+VENDORED = {"htmx-4.0.1.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130"}
 """The SHA-256 of what others wrote, as it was reviewed."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 

@@ -1,281 +1,179 @@
-"""The rendered board: drawn once for a change, shared by every reader, never silently old."""
+"""The board of one process: a timer reads the top 20, and every response that shows it is rendered once per change."""
 
 import asyncio
 import hashlib
 import json
 import logging
-import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import cached_property
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from cityweb import cities, database, html, streams
+from cityweb import cities, database, html
 from cityweb.answers import Answer
-from cityweb.cities import Place
+from cityweb.cities import Leaders
 from cityweb.forms import NEW_FORM, Form
-from cityweb.streams import Streams
 
-NEW = timedelta(seconds=60)
-"""How long a row is marked as new."""
-SETTLE_SECONDS = 0.01
-"""A refresh waits so long for more notes: a writer's own call and the trigger's note become one."""
-SPACING_SECONDS = 0.05
-"""From the end of one refresh to the next: many changes make few refreshes."""
-PATIENCE_SECONDS = 1.0
-"""How long a refresh may take, and the pause before a database that has failed is asked again."""
-BEAT_SECONDS = 1.0
-BEATS_TO_NOTE = 15
-"""Every so many quiet beats count as a note, against errors nobody thought of."""
-CONNECT_SECONDS = 3
-RETRY_SECONDS = (0.1, 2.0)
-"""The first and the longest pause before the listener connects again."""
+READ_SECONDS = 0.25
+"""The pause between two reads, where nobody asks for one."""
+DEADLINE_SECONDS = 0.5
+"""How long a read may take, its connection included."""
+STALE_SECONDS = 1.0
+"""A snapshot is stale when its last good read began longer ago."""
+REFRESH_SECONDS = 1.0
+"""How long `refresh` waits at most."""
 
-# A shared cache may answer for a second; a browser always asks whether its copy is still the board.
+# A shared cache may keep a response for a second; a browser always asks whether its copy is still the board.
 CACHE_CONTROL = "public, max-age=0, s-maxage=1, must-revalidate"
 PAGE_HEADERS = {"cache-control": CACHE_CONTROL, "vary": html.VARY}
 
 log = logging.getLogger("cityweb")
 
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
-
 
 class NoBoard(Exception):
-    """The database cannot be asked, and there is no last board to show instead."""
+    """The board was never read: the database has been away since the start."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table; `bar` is its length in percent of the longest."""
+class Snapshot:
+    """The board at one moment, with every response that shows it; each is rendered when it is first asked for.
 
-    id: int
-    rank: int
-    name: str
-    population: int
-    new: bool
-    bar: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """The table at one moment; its id changes with whatever it shows, and is the same in all processes."""
-
-    rows: tuple[Row, ...]
-    id: str
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """The board at one moment, and every answer that shows it, complete."""
-
-    table: Table
-    page: Answer
-    paused_page: Answer
-    biggest: Answer
-    event: bytes
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The rows of its table."""
-        return self.table.rows
-
-
-class Board:
-    """The board of one process: reads answer from its drawing, notes of a change make it draw again.
-
-    A refresh counts for the notes that came before its query began: `_noted` counts the notes, `_counted` those that
-    the drawing has.
+    `as_of` is None while the snapshot is current. A stale one has the moment of its last good read, and says so.
     """
 
-    def __init__(self, engine: AsyncEngine, streams: Streams) -> None:
-        self.drawing: Drawing | None = None
-        self.hearing = False
-        self._engine = engine
-        self._streams = streams
-        self._noted, self._counted = 1, 0
-        self._drawn_at = datetime.now(UTC)
-        self._down: Drawing | None = None
-        self._refreshing: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._failing = False
-        self._rested = 0.0
+    leaders: Leaders
+    as_of: datetime | None = None
 
-    @property
-    def drawn(self) -> Drawing | None:
-        """The drawing, where it is known to be the board of now."""
-        return self.drawing if self.hearing and self._counted == self._noted else None
+    @cached_property
+    def id(self) -> str:
+        """A hash of what is shown: equal in all processes, another one once the snapshot is stale."""
+        return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
 
-    async def current(self) -> Drawing:
-        """The board as it is; while the database is down the last one known, which says so. Raises NoBoard."""
-        if self.drawn:
-            return self.drawn
-        try:
-            return await (self._reach(self._noted) if self.hearing else self.fresh())
-        except Exception as error:
-            if not database.unavailable(error):
-                raise
-            return self._last_known()
+    @cached_property
+    def page(self) -> Answer:
+        """The page with an empty form."""
+        return _html(render_page(self))
 
-    async def fresh(self) -> Drawing:
-        """The board as of now or later: waits for a refresh that begins after this call."""
-        self._noted += 1
-        return await self._reach(self._noted)
+    @cached_property
+    def paused_page(self) -> Answer:
+        """The same without live updates."""
+        return _html(render_page(self, live=False))
 
-    def heard(self) -> None:
-        """Something changed: the board is drawn again soon, and nobody is shown the old one as the present."""
-        self._noted += 1
-        self._refresh()
+    @cached_property
+    def fragment(self) -> Answer:
+        """The part of the page that a poll replaces."""
+        return _html(html.render("_board.html", board=self, live=True))
 
-    async def _reach(self, wanted: int) -> Drawing:
-        while not self.drawing or self._counted < wanted:
-            if self._failing:
-                raise ConnectionError("the database has failed, and is asked again every second")
-            await asyncio.shield(self._refresh())
-        return self.drawing
-
-    def _refresh(self) -> asyncio.Task[None]:
-        """The refresh that is under way, or a new one."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._read_and_draw())
-            self._refreshing.add_done_callback(self._refreshed)
-        return self._refreshing
-
-    async def _read_and_draw(self) -> None:
-        now = asyncio.get_running_loop().time()
-        await asyncio.sleep(max(SETTLE_SECONDS, self._rested - now))
-        wanted = self._noted
-        rows, next_mark_ends = _rows(await self._read())
-        self._drawn_at = datetime.now(UTC)
-        if self.drawing is None or rows != self.drawing.rows:
-            self.drawing = draw(rows)
-            self._streams.publish(self.drawing.event)
-        self._counted = wanted
-        self._down, self._failing = None, False
-        self._rested = asyncio.get_running_loop().time() + SPACING_SECONDS
-        if next_mark_ends is not None:
-            self._note_in(next_mark_ends)
-
-    async def _read(self) -> tuple[Place, ...]:
-        reading = asyncio.create_task(cities.biggest(self._engine))
-        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            done, _ = await asyncio.wait([reading], timeout=PATIENCE_SECONDS)
-            if not done:
-                raise TimeoutError
-            return await reading
-        finally:
-            reading.cancel()  # in a black hole that takes seconds, and nobody waits for it
-
-    def _refreshed(self, refreshing: asyncio.Task[None]) -> None:
-        if refreshing.cancelled():
-            return
-        if error := refreshing.exception():
-            log.warning("the board could not be read", exc_info=None if database.unavailable(error) else error)
-            self._failing = True
-            self._note_in(PATIENCE_SECONDS)
-        elif self._counted < self._noted:
-            self._refresh()
-
-    def _note_in(self, seconds: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.heard)
-
-    def _last_known(self) -> Drawing:
-        if self.drawing is None:
-            raise NoBoard
-        if self._down is None:
-            self._down = draw(self.drawing.rows, down_since=self._drawn_at)
-        return self._down
-
-    async def close(self) -> None:
-        """Ends what is under way."""
-        if self._timer:
-            self._timer.cancel()
-        if self._refreshing:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
-
-    async def listen(self, connect: Connect) -> None:
-        """Hears every change, for good: a lost connection is made again, and whatever it missed is read then."""
-        delay, longest = RETRY_SECONDS
-        while True:
-            connection = None
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    connection, lost = await connect(), asyncio.Event()
-                    connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                    await connection.add_listener("cities", lambda *_: self.heard())
-                self.hearing, self._failing = True, False
-                self.heard()  # anything may have happened while nobody listened
-                delay = RETRY_SECONDS[0]
-                await self._beat(connection, lost)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pass
-            finally:
-                self.hearing = False
-                if connection:
-                    connection.terminate()
-            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 (no secret)
-            delay = min(2 * delay, longest)
-
-    async def _beat(self, connection: asyncpg.Connection, lost: asyncio.Event) -> None:
-        """Returns when the connection is lost; a black hole shows in a beat that is not answered."""
-        quiet = 0
-        while not lost.is_set():
-            try:
-                await asyncio.wait_for(lost.wait(), BEAT_SECONDS)
-            except TimeoutError:
-                await connection.execute("SELECT 1", timeout=BEAT_SECONDS)
-                quiet += 1
-                if quiet % BEATS_TO_NOTE == 0:
-                    self.heard()
+    @cached_property
+    def biggest(self) -> Answer:
+        """The board as JSON."""
+        rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
+        since = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
+        headers = {"cache-control": CACHE_CONTROL, **since}
+        return Answer(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
-def _rows(places: tuple[Place, ...]) -> tuple[tuple[Row, ...], float | None]:
-    """The rows of the table, and in how many seconds the oldest mark of a new one ends."""
-    now = datetime.now(UTC)
-    longest = max((place.population for place in places), default=0) or 1
-    remaining = [(place.created_at + NEW - now).total_seconds() for place in places]
-    rows = tuple(
-        Row(place.id, place.rank, place.name, place.population, seconds > 0, 100 * place.population / longest)
-        for place, seconds in zip(places, remaining, strict=True)
-    )
-    return rows, min((seconds for seconds in remaining if seconds > 0), default=None)
+def _html(document: str) -> Answer:
+    return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
-def draw(rows: tuple[Row, ...], down_since: datetime | None = None) -> Drawing:
-    """Renders and compresses every answer once; with `down_since` they say that they are the last ones known."""
-    fragment = html.render("_board.html", board={"rows": rows})
-    table = Table(rows, hashlib.sha256(fragment.encode()).hexdigest()[:16])
-    page, paused_page = (
-        Answer(
-            page_html(table, live=live, down=down_since is not None).encode(), "text/html; charset=utf-8", PAGE_HEADERS
-        )
-        for live in (True, False)
-    )
-    biggest = json.dumps([{"name": row.name, "population": row.population} for row in rows], ensure_ascii=False)
-    since = {"last-modified": format_datetime(down_since, usegmt=True)} if down_since else {}
-    return Drawing(
-        table=table,
-        page=page,
-        paused_page=paused_page,
-        biggest=Answer(biggest.encode(), "application/json", {"cache-control": CACHE_CONTROL, **since}),
-        event=streams.event(table.id, fragment),
-    )
-
-
-def page_html(
-    table: Table,
+def render_page(
+    board: Snapshot,
     *,
     form: Form = NEW_FORM,
     landed: object = None,
     problem: Sequence[str] = (),
     live: bool = True,
-    down: bool = False,
 ) -> str:
     """The page with this board, this form and what there is to say."""
-    return html.render("page.html", board=table, form=form, landed=landed, problem=problem, live=live, down=down)
+    return html.render("page.html", board=board, form=form, landed=landed, problem=problem, live=live)
+
+
+class Board:
+    """The board of one process. Requests are served from its snapshot and never wait for the database."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self._connect = connect
+        self._connection: asyncpg.Connection | None = None
+        self._failing = False
+        self._fresh: Snapshot | None = None
+        self._stale: Snapshot | None = None
+        self._read_at = 0.0
+        self._as_of = datetime.now(UTC)
+        self._wanted = asyncio.Event()
+        self._turn = asyncio.Event()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The board as it is, or the last one known, which says so. Raises NoBoard."""
+        if self._fresh is None:
+            raise NoBoard
+        if not self.is_stale:
+            return self._fresh
+        if self._stale is None:
+            self._stale = replace(self._fresh, as_of=self._as_of)
+        return self._stale
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last good read began more than a second ago. Age decides, so a timer that hangs counts too."""
+        return time.monotonic() - self._read_at > STALE_SECONDS
+
+    async def refresh(self) -> None:
+        """Waits until a read that begins after this call has ended, but at most a second."""
+        turn = self._turn
+        self._wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_SECONDS):
+                await turn.wait()
+
+    async def keep(self) -> None:
+        """Reads the board again and again, for good, whatever fails; one task per process runs it."""
+        try:
+            while True:
+                # Callers of `refresh` wait for the next turn from here on: this read may miss their change.
+                turn, self._turn = self._turn, asyncio.Event()
+                self._wanted.clear()
+                has_read = await self._read()
+                turn.set()
+                if has_read:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(READ_SECONDS):
+                            await self._wanted.wait()
+                else:
+                    # No caller shortens this: a database that refuses connections would be asked without a pause.
+                    await asyncio.sleep(READ_SECONDS)
+        finally:
+            self._disconnect()
+
+    async def _read(self) -> bool:
+        """Reads the board once; whether it could. Of failures in a row, the first is logged."""
+        began, as_of = time.monotonic(), datetime.now(UTC)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                self._connection = self._connection or await self._connect()
+                leaders = await cities.leaders(self._connection)
+        except Exception as error:
+            if not self._failing:
+                known = isinstance(error, database.DRIVER_ERRORS)
+                log.warning("the board cannot be read", exc_info=None if known else error)
+            self._failing = True
+            self._disconnect()
+            return False
+        if self._failing:
+            log.warning("the board is read again")
+        self._failing = False
+        if self._fresh is None or leaders != self._fresh.leaders:
+            self._fresh = Snapshot(leaders)
+        self._read_at, self._as_of, self._stale = began, as_of, None
+        return True
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.terminate()
+        self._connection = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
+import asyncpg
 from sqlalchemy import Row, Select, Table, bindparam, func, select, text, true
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -44,21 +45,49 @@ class Landing:
     near_miss: Stored | None
 
 
-BIGGEST = (
-    select(City.id, City.name, City.population, City.created_at, func.rank().over(order_by=City.population.desc()))
-    .order_by(City.population.desc(), City.id)
-    .limit(BOARD_SIZE)
-)
+# --- the board ---
 
 
-async def biggest(engine: AsyncEngine) -> tuple[Place, ...]:
-    """The board: the biggest cities, biggest first, among equals the earliest added first."""
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of the board; `new` while the city is younger than a minute by the clock of the database."""
 
-    async def question(connection: AsyncConnection) -> tuple[Place, ...]:
-        return tuple(Place(*row) for row in await connection.execute(BIGGEST))
+    id: int
+    name: str
+    population: int
+    rank: int
+    new: bool
 
-    return await database.read(engine, question)
 
+@dataclass(frozen=True)
+class Leaders:
+    """What the board shows: its rows, how many cities there are, and the name of the newest one, if there is any."""
+
+    rows: tuple[BoardRow, ...]
+    total: int
+    newest: str
+
+
+LEADERS = f"""
+SELECT top.id, top.name, top.population, rank() OVER (ORDER BY top.population DESC),
+  top.created_at > now() - interval '60 seconds', counted.total, newest.name
+FROM
+  (SELECT id, name, population, created_at FROM cities ORDER BY population DESC, id LIMIT {BOARD_SIZE}) AS top,
+  (SELECT (SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20)
+    + (SELECT coalesce(sum(cities), 0) FROM tally_changes) AS total) AS counted,
+  (SELECT name FROM cities ORDER BY id DESC LIMIT 1) AS newest
+ORDER BY top.population DESC, top.id
+"""  # noqa: S608 (a constant of ours)
+
+
+async def leaders(connection: asyncpg.Connection) -> Leaders:
+    """The biggest cities, biggest first; among equals the earliest added first. One statement."""
+    found = await connection.fetch(LEADERS)
+    rows = tuple(BoardRow(*row[:5]) for row in found)
+    return Leaders(rows, int(found[0][5]), found[0][6]) if found else Leaders((), 0, "")
+
+
+# --- an add ---
 
 TABLE = cast("Table", City.__table__)
 # The unique key decides. The look before it only saves the id that a row in conflict would use up.

@@ -28,6 +28,8 @@ MIGRATION_LOCK = 0x63697479
 """The advisory lock, "city", that lets one process at a time change the schema."""
 UNSAFE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
+DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a connection outside the pools raises where the database cannot do its work."""
 INSUFFICIENT_PRIVILEGE = "42501"
 
 T = TypeVar("T")
@@ -46,17 +48,9 @@ def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
 
     A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
     """
-    connecting = partial(
-        connect,
-        url,
-        command_timeout=PATIENCE_SECONDS,
-        jit="off",
-        statement_timeout=str(PATIENCE_SECONDS * 1000),
-        lock_timeout="1000",
-    )
     return create_async_engine(
         url,
-        async_creator=connecting,
+        async_creator=partial(connect, url, command_timeout=PATIENCE_SECONDS),
         hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         pool_size=connections,
@@ -66,43 +60,21 @@ def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
     )
 
 
-async def connect(
-    url: URL, name: str = "cityweb", *, command_timeout: float | None = None, **server_settings: str
-) -> asyncpg.Connection:
+async def connect(url: URL, *, command_timeout: float | None = None) -> asyncpg.Connection:
     """A connection, for every purpose: the parameters of the URL have libpq's names and meanings (docs/settings.md).
 
     SQLAlchemy would pass them as arguments, which have other names; asyncpg itself reads a URL as libpq does.
     Raises OSError (ssl.SSLError is one), TimeoutError, asyncpg.PostgresError or asyncpg.InterfaceError.
     """
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    # asyncpg prefers these to the parameters of the URL.
-    settings = {"application_name": str(url.query.get("application_name", name)), **server_settings}
+    # No other settings: a pooler rejects most.
+    settings = {"application_name": str(url.query.get("application_name", "cityweb"))}
     try:
         return await asyncpg.connect(
             plain, timeout=PATIENCE_SECONDS, command_timeout=command_timeout, server_settings=settings
         )
     except (UnicodeError, OverflowError) as error:  # a host that no name can be, a port above 65535
         raise asyncpg.ClientConfigurationError(str(error)) from error
-
-
-async def connect_listener(url: URL) -> asyncpg.Connection:
-    """A connection outside the pool, for LISTEN."""
-    return await connect(url, "cityweb listener")
-
-
-async def connect_exporter(url: URL) -> asyncpg.Connection:
-    """A connection outside the pool, for one long reading at its reader's pace.
-
-    Without a sort, PostgreSQL gives the first row of an ordered table at once.
-    """
-    return await connect(
-        url,
-        "cityweb export",
-        jit="off",
-        enable_sort="off",
-        statement_timeout="10000",
-        idle_in_transaction_session_timeout="60000",
-    )
 
 
 # --- the schema ---

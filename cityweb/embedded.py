@@ -54,6 +54,8 @@ log = logging.getLogger("cityweb")
 ROLES = """\
 CREATE ROLE cityweb_owner LOGIN
 CREATE ROLE cityweb_app LOGIN
+ALTER ROLE cityweb_app SET statement_timeout = '2s'
+ALTER ROLE cityweb_app SET lock_timeout = '1s'
 CREATE DATABASE cityweb OWNER cityweb_owner
 REVOKE TEMPORARY ON DATABASE cityweb FROM PUBLIC
 """
@@ -211,7 +213,8 @@ class _Cluster:
             if place is None:
                 self.admit_account()
                 place = self.socket_folder()
-            option = f"-k {'.' if place == self.path else place}"  # A shell reads it: no name of a person's folder.
+            # A shell reads it: no name of a person's folder. JIT costs more than it saves: no statement reads much.
+            option = f"-k {'.' if place == self.path else place} -c jit=off"
             started, _ = self.run("pg_ctl", "start", "-D", ".", "-w", "-t", "60", "-l", "server.log", "-o", option)
             # Whether the process that postmaster.pid names is in the way is for PostgreSQL to judge. Two servers in one
             # folder destroy it, so that file is never deleted here.

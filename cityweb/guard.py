@@ -1,26 +1,19 @@
-"""The HTTP protocol of the server: a deadline for everything that a client may drag out, and drawn answers at once.
+"""The HTTP protocol of the server: uvicorn's, with limits on what a client may send, and how slowly.
 
-uvicorn waits without limit for a request to come and for an answer to be read (its issue 157). For each request it
-makes a task, and it looks at each header of the answer, which costs more than all the rest where the answer is ready.
-This leans on its internals, so uvicorn is pinned exactly: tests of each deadline, and of drawn answers beside those
-that go uvicorn's way, fail when an update breaks one.
+uvicorn waits without limit for a request to arrive and for a response to be read (its issue 157). This depends on its
+internals, so uvicorn is pinned exactly; tests of each limit fail when an update breaks one.
 """
 
 import asyncio
 import re
-import time
-from collections import deque
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from starlette.types import Scope
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from cityweb.answers import header_lines
 from cityweb.errors import SENTENCES
-from cityweb.middleware import BODY_BYTES, HEAD_BYTES, HEADERS, Drawn
+from cityweb.middleware import BODY_BYTES, HEAD_BYTES, HEADERS
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
@@ -38,8 +31,8 @@ PART_COST = 64
 PARSED_BYTES = 4096
 """Bytes that are parsed before the limits are looked at again."""
 SWEEP_SECONDS = 1.0
-NOTHING_QUEUED: deque[tuple[RequestResponseCycle, ASGI3Application]] = deque(maxlen=0)
-"""Stands for the pipeline of all who have none: a deque of one's own takes 760 bytes."""
+DRAIN_SECONDS = 0.5
+"""How long a silent connection stays open at a stop: its next request may be on its way."""
 
 
 def refusal(status: str, sentence: str) -> bytes:
@@ -52,13 +45,13 @@ def refusal(status: str, sentence: str) -> bytes:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    return b"HTTP/1.1 " + status.encode() + b"\r\n" + header_lines(headers) + b"\r\n" + body
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+    return b"HTTP/1.1 " + status.encode() + b"\r\n" + lines + b"\r\n" + body
 
 
 WITHOUT_PATH = re.compile(rb"^https?://[^/?#]+(?=[?#]|$)", re.IGNORECASE)
 """A target that names no path means "/" (RFC 9112, 3.2.2). uvicorn 0.54.0 fails on it."""
 BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
-SECURITY_LINES = header_lines(HEADERS)
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
 
 
@@ -70,27 +63,10 @@ class TooManyAtOnce(Exception):
     """One connection sends more requests at once than anybody needs."""
 
 
-class Flow(FlowControl):
-    """uvicorn's flow control, with an event only where a client does not read: an event takes 820 bytes."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.read_paused = self.write_paused = False
-
-    def pause_writing(self) -> None:
-        """Sending waits from now on."""
-        self._is_writable_event = asyncio.Event()
-        self.write_paused = True
-
-
 class GuardedProtocol(HttpToolsProtocol):
     """Closes a connection whose request does not come, or whose answer is not read, in time."""
 
     sweeping: ClassVar[bool] = False
-
-    # Beside uvicorn's attributes they would be more than 30, and Python would give each connection a dictionary of its
-    # own: a kilobyte more.
-    __slots__ = ("at_once", "body_awaited_by", "head", "is_last", "limit", "sent", "serving", "since", "unread")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -101,19 +77,16 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes of the head so far; -1 once it is complete."""
         self.sent = 0
         """Bytes after the head of a request that is not complete: body, chunk sizes and extensions, trailers."""
-        self.at_once = 0
-        """Requests in what was read last."""
         self.is_last = False
         """Whether nothing more is read: the connection ends with the response that is due."""
-        self.body_awaited_by: ASGI3Application | None = None
         self.serving: RequestResponseCycle | None = None
         """The request that is being served; `cycle` is the last one read, which may be queued behind it."""
-        self.pipeline = NOTHING_QUEUED
+        self.is_draining = False
+        """Whether the process stops: the next response of the connection is its last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection owes its first request from now on."""
         super().connection_made(transport)
-        self.flow = Flow(transport)
         self.since, self.limit = self.loop.time(), HEAD_SECONDS
         if not GuardedProtocol.sweeping:
             GuardedProtocol.sweeping = True
@@ -121,7 +94,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Starts the clock at the first bytes of a request, and measures its head."""
-        self.at_once = 0
         # The event loop reads up to 256 kB at once, in which the parser may find 50,000 trailers or chunks.
         for start in range(0, len(data), PARSED_BYTES):
             self._parse(data[start : start + PARSED_BYTES])
@@ -162,62 +134,54 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """From the head to the body. Raises TooManyAtOnce, which stops the parser."""
         self.head, self.since, self.limit, self.sent = -1, self.loop.time(), BODY_SECONDS, 0
-        before: RequestResponseCycle | None = self.cycle
-        if self.pipeline is NOTHING_QUEUED and before and not before.response_complete:
-            self.pipeline = deque()
-        self.at_once += 1
-        if self.at_once > PIPELINE_MAX or len(self.pipeline) >= PIPELINE_MAX:
+        if len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
             raise TooManyAtOnce
         self.url = WITHOUT_PATH.sub(rb"\g<0>/", self.url)
         super().on_headers_complete()
+        if self.is_draining:
+            self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Writes a drawn answer at once; all else becomes a task, as soon as its body is here.
-
-        Not behind a proxy, whose headers may change what the request is, nor while the client does not read.
-        """
         self.serving = cycle
-        drawn: Drawn | None = self.app_state.get("drawn")
-        scope = cast("Scope", cycle.scope)
-        if scope["http_version"] == "1.0":
+        if cycle.scope["http_version"] == "1.0":
             cycle.send = partial(send_without_chunks, cycle)  # type: ignore[method-assign]
-        if drawn and cycle.keep_alive and self.scheme == "http" and not (self.config.proxy_headers or self.unread):
-            begun = time.perf_counter()
-            chosen = drawn.choose(scope)
-            if chosen:
-                head, body = chosen
-                date = header_lines(self.server_state.default_headers)
-                self.transport.write(b"".join((head.lines, date, SECURITY_LINES, b"\r\n", body)))
-                cycle.response_started = cycle.response_complete = True
-                cycle.on_response()
-                drawn.note(scope, head, begun)
-                return
-        if cycle.more_body and not cycle.waiting_for_100_continue and announced(scope) <= BODY_BYTES:
-            self.body_awaited_by = app
-        else:
-            super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
-        """A body that is too long is for the application to refuse, before all of it is here."""
+        """Reads nothing more once a body is too long: what follows does not matter, and the view rejects it."""
         super().on_body(body)
         self.sent += PART_COST
         if len(self.cycle.body) > BODY_BYTES:
-            # Nothing more is read: the rest of this body, trailers, a request behind it.
             self.is_last, self.cycle.keep_alive, self.since = True, False, 0.0
             super().on_message_complete()
-            self._stop_waiting()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         self.since, self.head = 0.0, 0
         super().on_message_complete()
-        self._stop_waiting()
 
-    def _stop_waiting(self) -> None:
-        app, self.body_awaited_by = self.body_awaited_by, None
-        if app:
-            super()._start_asgi_task(self.cycle, app)
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps a connection whose client sends nothing more (RFC 9112, 9.6) until its responses are sent."""
+        self.is_last = True
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+        return self._is_responding()
+
+    def shutdown(self) -> None:
+        """Ends the connection with its next response, or when it stays silent: uvicorn would cut it at once."""
+        self.is_draining = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        self.loop.call_later(DRAIN_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if not (self.head or self._is_responding()):
+            self.transport.close()
+
+    def _is_responding(self) -> bool:
+        """Whether the response to a whole request is due."""
+        return self.serving is not None and not (self.serving.more_body or self.serving.response_complete)
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -236,12 +200,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def reject(self, response: bytes) -> None:
         """Sends the last response of this connection; where the one to a whole request is due, that is the last."""
         self.is_last = True
-        queued = len(self.pipeline)
-        cycle: RequestResponseCycle | None = self.cycle
+        is_responding = self._is_responding()
         self.pipeline.clear()
-        if queued or (cycle and not (cycle.more_body or cycle.response_complete)) or self.transport.is_closing():
+        if is_responding or self.transport.is_closing():
             return
-        if cycle and not cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
             # A view may wait for the rest of this body. It sends nothing any more.
             cycle.disconnected = True
             cycle.message_event.set()
@@ -254,18 +218,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         super().on_response_complete()
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Keeps the connection for the responses to whole requests: a client may end its half first (RFC 9112, 9.6)."""
-        self.is_last = True
-        if self.pipeline and self.cycle.more_body:
-            self.pipeline.popleft()
-        serving = self.serving
-        # A client that leaves a stream or a download looks the same: its response has begun.
-        return serving is not None and not (serving.more_body or serving.response_started)
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the response that is being sent: uvicorn 0.54.0 ends that of the last request only."""
-        if self.serving and not self.serving.response_complete:
+        if self.serving is not None and not self.serving.response_complete:
             self.serving.disconnected = True
             self.serving.message_event.set()
         super().connection_lost(exc)
@@ -282,11 +237,6 @@ async def send_without_chunks(cycle: RequestResponseCycle, message: Any) -> None
     cycle.chunked_encoding = False
     cycle.expected_content_length = len(message.get("body", b""))
     await RequestResponseCycle.send(cycle, message)
-
-
-def announced(scope: Scope) -> int:
-    """The length of the body that is said to come; 0 where nothing is said."""
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 def sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:

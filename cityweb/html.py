@@ -42,6 +42,12 @@ def day(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%-d %B %Y}"
 
 
+def clock(moment: datetime) -> str:
+    """A time of day in UTC, with the date unless it is today: 14:03 UTC."""
+    moment, today = moment.astimezone(UTC), datetime.now(UTC).date()
+    return f"{moment:%H:%M} UTC" if moment.date() == today else f"{moment:%H:%M} UTC on {day(moment)}"
+
+
 def xml(text: str) -> str:
     """A text without what XML 1.0 cannot hold; a name that came by psql may have it."""
     return NOT_IN_XML.sub("\ufffd", text)
@@ -49,4 +55,4 @@ def xml(text: str) -> str:
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-environment.filters.update(number=number, day=day, xml=xml)
+environment.filters.update(clock=clock, day=day, number=number, xml=xml)

@@ -31,13 +31,10 @@ class Settings:
     """The settings of one process; docs/settings.md lists them."""
 
     database_url: URL | None
-    listen_url: URL | None
     folder: Path
     hosts: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     rate_limit: RateLimit | None
-    streams_per_address: int
-    streams_per_process: int
     echo: bool
 
     @property
@@ -46,22 +43,19 @@ class Settings:
         return next((f"https://{host}" for host in self.hosts if PUBLIC_NAME.fullmatch(host)), "")
 
 
+GONE = ("CITYWEB_LISTEN_URL", "CITYWEB_STREAMS")
+"""Settings of earlier versions, which are ignored."""
 PUBLIC_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]+")
 
 
 def read(environment: Mapping[str, str]) -> Settings:
     """The settings that an environment gives. Raises WrongSetting."""
-    database_url = _database_url(environment, "DATABASE_URL")
-    streams = _counts(environment, "CITYWEB_STREAMS", "20,3000", "PER_ADDRESS,PER_PROCESS")
     return Settings(
-        database_url=database_url,
-        listen_url=_database_url(environment, "CITYWEB_LISTEN_URL") or database_url,
+        database_url=_database_url(environment, "DATABASE_URL"),
         folder=_folder(environment),
         hosts=_hosts(environment),
         trusted_proxies=_proxies(environment),
         rate_limit=_rate_limit(environment),
-        streams_per_address=streams[0],
-        streams_per_process=streams[1],
         echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
     )
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from cityweb import api, cities, database, errors, exports, forms, html, ranking
 from cityweb.answers import Answer
 from cityweb.assets import Assets
-from cityweb.board import CACHE_CONTROL, PAGE_HEADERS, Board, Drawing, NoBoard, page_html
+from cityweb.board import CACHE_CONTROL, PAGE_HEADERS, Board, NoBoard, Snapshot, render_page
 from cityweb.cities import Landing, Place, Stored
 from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.exports import Export, Exports
@@ -31,7 +31,6 @@ from cityweb.limits import Limiter, network_of
 from cityweb.middleware import BODY_BYTES
 from cityweb.models import BOARD_SIZE, ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.ranking import START, Cursor, Page
-from cityweb.streams import NOTHING_NEW, EventStream, Streams
 
 PART_BYTES = 4_096
 """The longest field of a multipart form."""
@@ -53,7 +52,6 @@ class State(TypedDict):
     engine: AsyncEngine
     exports: Exports
     limiter: Limiter | None
-    streams: Streams
     request_id: str
     peer: NotRequired[tuple[str, int] | None]
     typed: NotRequired[dict[str, str]]
@@ -70,31 +68,32 @@ async def show_board(request: Request[State]) -> ASGIApp:
         try:
             landing = await cities.landing(request.state["engine"], int(added))
             if landing and landing.age < NEWLY_ADDED:
-                drawing = await board.fresh()
-                return _html(page_html(drawing.table, landed=_landed(landing, drawing), live=live))
+                await board.refresh()
+                snapshot = board.snapshot
+                return _html(render_page(snapshot, landed=_landed(landing, snapshot), live=live))
         except Exception as error:
             if not database.unavailable(error):
                 raise
-    drawing = await board.current()
+    snapshot = board.snapshot
     if any(typed.values()):
-        return _html(page_html(drawing.table, form=Form(values=typed), live=live))
-    return drawing.page if live else drawing.paused_page
+        return _html(render_page(snapshot, form=Form(values=typed), live=live))
+    return snapshot.page if live else snapshot.paused_page
+
+
+async def show_fragment(request: Request[State]) -> ASGIApp:
+    """The board for an open page; 204 if the page shows this one already: `?seen=ID`."""
+    snapshot = request.state["board"].snapshot
+    if request.query_params.get("seen") == snapshot.id:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"cache-control": CACHE_CONTROL})
+    return snapshot.fragment
 
 
 async def list_biggest(request: Request[State]) -> ASGIApp:
     """The board as JSON."""
     try:
-        return (await request.state["board"].current()).biggest
+        return request.state["board"].snapshot.biggest
     except NoBoard:
         return errors.problem(errors.no_board())
-
-
-async def stream_board(request: Request[State]) -> ASGIApp:
-    """The board at once and after each change, as events; not at once to whom shows it already."""
-    drawing = await request.state["board"].current()
-    shown = request.headers.get("last-event-id") or request.query_params.get("shown")
-    first = NOTHING_NEW if shown == drawing.table.id else drawing.event
-    return EventStream(request.state["streams"], _address(request), first)
 
 
 async def add_city(request: Request[State]) -> ASGIApp:
@@ -196,24 +195,22 @@ def _is_partial(request: Request[State]) -> bool:
 async def _welcome(request: Request[State], city: Stored) -> Response:
     """The answer to a city that was stored: 201, fragments, or a redirection to the page that says where it landed."""
     board = request.state["board"]
-    board.heard()
+    await board.refresh()
     if errors.sends_json(request.scope):
         location = request.app.url_path_for("show_city_json", id=city.id)
         return JSONResponse(asdict(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
     if not _is_partial(request):
         address = f"{request.app.url_path_for('show_board')}?added={city.id}"
         return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
-    landed = Landed(city, "added")
+    landed, snapshot = Landed(city, "added"), board.snapshot
     try:
-        drawing = await board.fresh()
         if landing := await cities.landing(request.state["engine"], city.id):
-            landed = _landed(landing, drawing)
+            landed = _landed(landing, snapshot)
     except Exception as error:
         # The city is stored whatever became of the database since: the answer still says so.
         if not database.unavailable(error):
             raise
-        drawing = await board.current()
-    return _html(html.render("_added.html", board=drawing.table, form=Form(focus=True), landed=landed))
+    return _html(html.render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
 
 
 async def _refuse(
@@ -225,22 +222,23 @@ async def _refuse(
         if stored:
             return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=asdict(stored))
         return errors.problem(Refusal(status, ". ".join(wrong.values())), errors=wrong)
-    drawing = await request.state["board"].current()
-    on_board = any(row.id == stored.id for row in drawing.rows) if stored else False
+    snapshot = request.state["board"].snapshot
+    on_board = any(row.id == stored.id for row in snapshot.leaders.rows) if stored else False
     form = Form(values=_typed(values), errors=wrong, stored=stored, on_board=on_board)
     if _is_partial(request):
         return _html(html.render("_refused.html", form=form), status)
-    return _html(page_html(drawing.table, form=form), status)
+    return _html(render_page(snapshot, form=form), status)
 
 
 async def _fail(request: Request[State], values: Mapping[str, object], refusal: Refusal) -> Response:
     """The answer to a city that could not be stored: what was typed stays in the form, beside the board at hand."""
-    board = request.state["board"]
-    if board.drawing is None or errors.sends_json(request.scope):
+    if errors.sends_json(request.scope):
         return errors.answer(request.scope, refusal)
-    form = Form(values=_typed(values))
-    # Who waited in vain waits no longer for a newer board.
-    document = page_html(board.drawing.table, form=form, problem=[refusal.text], down=not board.hearing)
+    try:
+        snapshot = request.state["board"].snapshot
+    except NoBoard:
+        return errors.answer(request.scope, refusal)
+    document = render_page(snapshot, form=Form(values=_typed(values)), problem=[refusal.text])
     return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": html.VARY})
 
 
@@ -256,11 +254,12 @@ class Landed:
     words: str
 
 
-def _landed(landing: Landing, drawing: Drawing) -> Landed:
+def _landed(landing: Landing, snapshot: Snapshot) -> Landed:
     """Where a city landed: its rank on the board, or outside it, and what the last place takes."""
     words = f"added at rank {landing.rank:,}"
-    if all(row.id != landing.city.id for row in drawing.rows):
-        last = drawing.rows[-1].population
+    rows = snapshot.leaders.rows
+    if rows and all(row.id != landing.city.id for row in rows):
+        last = rows[-1].population
         words += f", outside the top {BOARD_SIZE}. The {BOARD_SIZE}th place takes more than {last:,}"
     if near := landing.near_miss:
         words += f". A similar name is also stored: {near.name}, population {near.population:,}"
@@ -442,8 +441,8 @@ async def say_alive(request: Request[State]) -> Response:  # noqa: ARG001 (a vie
 
 
 async def say_ready(request: Request[State]) -> Response:
-    """200 while adds can be served, as the last heartbeat knows it; 503 from the first stop signal on."""
-    if request.state["board"].hearing and not request.state["streams"].closed:
+    """200 while the board is read, and so the database answers; 503 while it is stale."""
+    if not request.state["board"].is_stale:
         return _text("ready\n", HTTPStatus.OK)
     return _text("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": str(RETRY_SECONDS)})
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +26,6 @@ from cityweb import app as application
 from cityweb import database, embedded, settings
 from cityweb.board import Board
 from cityweb.exports import Exports
-from cityweb.streams import Streams
 
 TOP = Path(__file__).parent.parent
 
@@ -58,6 +58,8 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             server = make_url(given).set(drivername="postgresql+asyncpg")
             name = f"cityweb_test_{secrets.token_hex(4)}"
             await run_sql(server, f"CREATE DATABASE {name}")
+            for setting in ("jit = off", "statement_timeout = '2s'", "lock_timeout = '1s'"):
+                await run_sql(server, f"ALTER DATABASE {name} SET {setting}")
             addresses = Addresses(server, server.set(database=name), server.set(database=name))
         else:
             served = stack.enter_context(embedded.serving(tmp_path_factory.mktemp("var")))
@@ -72,7 +74,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
 
 async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
     """Runs statements as psql would: outside the application. Gives the rows of the last."""
-    connection = await database.connect_listener(url)
+    connection = await database.connect(url)
     try:
         rows: list[asyncpg.Record] = []
         for statement in statements:
@@ -92,7 +94,7 @@ async def empty(postgres: Addresses) -> Addresses:
 @asynccontextmanager
 async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asyncio.Task[None]]:
     """Locks the table of cities in this mode for so many seconds; the block is left after that."""
-    connection = await database.connect_listener(owner)
+    connection = await database.connect(owner)
     await connection.execute(f"BEGIN; LOCK TABLE cities IN {mode} MODE")
 
     async def unlock() -> None:
@@ -131,7 +133,7 @@ class Site:
 
     client: httpx.AsyncClient
     board: Board
-    streams: Streams
+    engine: AsyncEngine
     exports: Exports
     app: Starlette
     asgi: ASGIApp
@@ -139,7 +141,7 @@ class Site:
 
 @asynccontextmanager
 async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
-    """The application on a database, listening, until the block is left."""
+    """The application on a database until the block is left."""
     given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
     app = application.create(settings.read(given))
     async with AsyncExitStack() as stack:
@@ -148,7 +150,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["streams"], state["exports"], app, asgi)
+        yield Site(client, state["board"], state["engine"], state["exports"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:
@@ -164,18 +166,7 @@ def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:
 async def site(empty: Addresses) -> AsyncIterator[Site]:
     """The application on an empty database."""
     async with open_site(empty.app) as site:
-        await hearing(site.board)
         yield site
-
-
-async def hearing(board: Board) -> None:
-    """Waits until the board hears changes."""
-    await until(lambda: board.hearing)
-
-
-async def drawn(board: Board) -> None:
-    """Waits until the board is drawn as it is now."""
-    await until(lambda: board.drawn is not None)
 
 
 async def until(true: Callable[[], bool], seconds: float = 5) -> None:

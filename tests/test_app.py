@@ -2,9 +2,6 @@
 
 import asyncio
 import gc
-import resource
-import signal
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,8 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cityweb import app as application
 from cityweb import cities, database, log, views
-from cityweb.streams import Streams
-from tests.conftest import Addresses, Server, Site, hearing, locking, open_site, refusing, run_sql, until
+from tests.conftest import Addresses, Server, Site, locking, open_site, refusing, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -91,7 +87,6 @@ async def test_a_bug_is_a_500_that_says_what_may_have_been_saved(
 
 async def test_an_add_that_nobody_confirms_says_so(empty: Addresses) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
-        await hearing(site.board)
         await site.client.get("/")
         proxy.swallow()
         async with asyncio.timeout(10):  # the answer comes after 3, but this transport waits until all is closed
@@ -125,7 +120,6 @@ async def test_an_add_under_way_ends_before_the_process_does(empty: Addresses) -
 
 async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
-        await hearing(site.board)
         await add(site.client, "json", "Tokyo", 5)
         await site.client.get("/")
         proxy.down()
@@ -134,16 +128,14 @@ async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty:
     assert table(page) == [("1", "Tokyo", "5")]
 
 
-@pytest.mark.parametrize("address", ["/?added=1", "/"])
-async def test_a_bug_in_reading_is_a_500(site: Site, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+async def test_a_bug_in_reading_is_a_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     await add(site.client, "json", "Tokyo", 5)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(cities, "landing", broken)
-    monkeypatch.setattr(cities, "biggest", broken)
-    assert (await site.client.get(address)).status_code == 500
+    assert (await site.client.get("/?added=1")).status_code == 500
 
 
 async def test_a_bug_after_an_add_is_a_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,21 +185,16 @@ async def test_a_visitor_who_leaves_while_sending_is_no_bug(site: Site, caplog: 
     assert caplog.records == []
 
 
-async def test_streams_end_and_readiness_goes_when_the_process_stops(site: Site) -> None:
-    assert (await site.client.get("/readyz")).status_code == 200
-    site.streams.close()
-    assert (await site.client.get("/readyz")).status_code == 503
-    answer = await site.client.get("/events")
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"]
-
-
 # --- getting ready ---
 
 
-def test_the_environment_describes_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_describes_the_application(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
+    monkeypatch.setenv("CITYWEB_STREAMS", "20,3000")
     assert application.from_environment().routes == application.ROUTES
+    assert [record.getMessage() for record in caplog.records] == ["CITYWEB_STREAMS has no effect any more: remove it"]
 
 
 def test_what_a_server_starts_with_is_never_collected_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,12 +203,6 @@ def test_what_a_server_starts_with_is_never_collected_again(monkeypatch: pytest.
     application.from_environment()
     assert gc.get_freeze_count() > 10_000
     gc.unfreeze()
-
-
-async def test_streams_leave_files_to_everything_else(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_000, 1_000))
-    async with open_site(empty.app) as site:
-        assert site.streams.per_process == 1_000 - application.FILES_TO_SPARE
 
 
 async def test_the_last_requests_are_in_the_log(
@@ -238,9 +219,8 @@ async def test_an_empty_database_is_made_ready_by_who_finds_it(empty: Addresses)
     await run_sql(empty.server, f"CREATE DATABASE {name} OWNER {empty.owner.username}")
     url = empty.owner.set(database=name)
     try:
-        async with open_site(url) as one_site, open_site(url) as other:
-            await hearing(one_site.board)
-            await hearing(other.board)
+        async with open_site(url) as one_site, open_site(url):
+            await until(lambda: not one_site.board.is_stale, 10)
             assert (await add(one_site.client, "json", "Tokyo", 5)).status == 201
     finally:
         await run_sql(empty.server, f"DROP DATABASE {name} WITH (FORCE)")
@@ -268,9 +248,8 @@ async def test_an_old_schema_that_this_role_may_not_change_is_waited_for(
     try:
         with pytest.raises(database.OldSchema, match="initdb"):
             await database.prepare(empty.app)
-        async with open_site(empty.app) as site:
+        async with open_site(empty.app):
             await until(lambda: "initdb" in caplog.text)
-            assert (await site.client.get("/readyz")).status_code == 503
     finally:
         await run_sql(empty.owner, f"UPDATE alembic_version SET version_num = '{head['version_num']}'")
 
@@ -285,31 +264,6 @@ async def test_a_bug_while_getting_ready_is_logged_and_tried_again(
         raise ZeroDivisionError
 
     monkeypatch.setattr(database, "prepare", broken)
-    async with open_site(empty.app) as site:
-        await hearing(site.board)
-    assert "ZeroDivisionError" in caplog.text
-
-
-def test_signals_are_left_alone_in_another_thread() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    seen: list[object] = []
-
-    def elsewhere() -> None:
-        with application.ending_at_signals(Streams(1, 1)):
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert seen == [before]
-
-
-async def test_a_signal_that_was_ignored_ends_the_streams_too() -> None:
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        streams = Streams(1, 1)
-        with application.ending_at_signals(streams):
-            signal.raise_signal(signal.SIGTERM)
-            await until(lambda: streams.closed)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    async with open_site(empty.app):
+        await until(lambda: database.prepare is prepare)
+        await until(lambda: "ZeroDivisionError" in caplog.text)

@@ -84,10 +84,10 @@ def test_equal_bytes_have_equal_fingerprints_in_every_process() -> None:
     [
         ("site.css", "text/css; charset=utf-8"),
         ("app.js", "text/javascript; charset=utf-8"),
-        ("htmx-4.0.1-sse.min.js", "text/javascript; charset=utf-8"),
+        ("htmx-4.0.1.min.js", "text/javascript; charset=utf-8"),
         ("favicon.svg", "image/svg+xml"),
         ("share.png", "image/png"),
-        ("htmx-4.0.1-sse.LICENSE.txt", "text/plain; charset=utf-8"),
+        ("htmx-4.0.1.LICENSE.txt", "text/plain; charset=utf-8"),
     ],
 )
 async def test_a_file_says_what_it_is(assets: Assets, name: str, kind: str) -> None:

@@ -43,7 +43,7 @@ def client(running: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 async def psql(postgres: Addresses) -> AsyncIterator[asyncpg.Connection]:
-    connection = await database.connect_listener(postgres.owner)
+    connection = await database.connect(postgres.owner)
     await connection.execute(EMPTY)
     yield connection
     await connection.close()
@@ -226,7 +226,7 @@ HOSTS = [
 ]
 
 
-@pytest.mark.parametrize("address", [b"/", b"/livez", b"/events", b"/static/site.css"])
+@pytest.mark.parametrize("address", [b"/", b"/livez", b"/board", b"/static/site.css"])
 @pytest.mark.parametrize("rest", HOSTS)
 async def test_a_request_that_does_not_name_us_is_refused(running: Server, address: bytes, rest: bytes) -> None:
     answer = exchange(running, b"GET " + address + b" " + rest + b"connection: close\r\n\r\n")

@@ -10,12 +10,15 @@ from sqlalchemy import false
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from cityweb import cities, database
+from cityweb import cities, database, ranking
 from tests.conftest import Addresses, run_sql
 from tests.proxy import Proxy
 from tests.test_board import insert
 
-CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cityweb'"
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -108,9 +111,9 @@ async def test_a_second_disconnect_is_raised(
 
 async def test_a_broken_connection_costs_a_reader_nothing(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
-    assert await cities.biggest(engine) == ()
+    assert await database.read(engine, ranking.newest) == []
     proxy.reset()
-    assert await cities.biggest(engine) == ()
+    assert await database.read(engine, ranking.newest) == []
 
 
 async def test_a_connection_that_breaks_while_it_is_made_costs_a_reader_nothing(
@@ -118,18 +121,18 @@ async def test_a_connection_that_breaks_while_it_is_made_costs_a_reader_nothing(
 ) -> None:
     engine, proxy = proxied
     proxy.swallow()
-    reading = asyncio.create_task(cities.biggest(engine))
+    reading = asyncio.create_task(database.read(engine, ranking.newest))
     await asyncio.sleep(0.1)
     proxy.reset()
     proxy.up()
-    assert await reading == ()
+    assert await reading == []
 
 
 async def test_a_database_that_stays_away_is_raised(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
     proxy.down()
     with pytest.raises((DBAPIError, OSError)) as raised:
-        await cities.biggest(engine)
+        await database.read(engine, ranking.newest)
     assert database.unavailable(raised.value)
 
 
@@ -175,13 +178,14 @@ async def test_a_rank_and_the_board_scan_no_table(empty: Addresses) -> None:
     engine = create_async_engine(empty.app)
     plans: list[str] = []
     async with engine.connect() as connection:
-        for statement in (cities.BIGGEST, cities._landing(25_000)):
-            text = str(statement.compile(engine.sync_engine, compile_kwargs={"literal_binds": True}))
+        landing = cities._landing(25_000).compile(engine.sync_engine, compile_kwargs={"literal_binds": True})
+        for text in (cities.LEADERS, str(landing)):
             rows = await connection.exec_driver_sql(f"EXPLAIN {text}")
             plans.append("\n".join(row[0] for row in rows))
     await engine.dispose()
     assert len(plans) == 2
-    assert "Seq Scan" not in "".join(plans)
+    assert "Seq Scan on cities" not in "".join(plans)
+    assert "Seq Scan on tally " not in "".join(plans)
 
 
 async def test_work_goes_on_when_its_request_is_cancelled(empty: Addresses) -> None:

@@ -5,7 +5,7 @@ import pytest
 from cityweb import corrections, names, transfers
 from cityweb.cities import Stored
 from cityweb.corrections import CannotCorrect
-from tests.conftest import Addresses, Site, run_sql, until
+from tests.conftest import Addresses, Site, run_sql
 from tests.test_transfers import lines, stored
 
 
@@ -94,7 +94,6 @@ async def test_the_board_follows_at_once(site: Site, empty: Addresses) -> None:
         return [city["name"] for city in (await site.client.get("/cities/biggest")).json()]
 
     await transfers.load(empty.owner, lines(("A", 5), ("B", 4)))
-    await until(lambda: site.board.hearing)
     assert await names_on_the_board() == ["A", "B"]
     before = await corrections.find(empty.owner, "B")
     await corrections.store(empty.owner, before, corrections.corrected(before, "6"))

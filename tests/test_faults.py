@@ -1,7 +1,6 @@
 """What a visitor is told while something breaks; `make torture` has the same for minutes, as it is shipped."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -11,15 +10,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cityweb import cities, database
-from tests.conftest import Addresses, Site, hearing, locking, open_site, run_sql, until
+from tests.conftest import Addresses, Site, locking, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
-from tests.test_board import CUT_THE_LISTENER, insert
 from tests.torture.ground import ground
 from tests.torture.ledger import Ledger, write
-from tests.torture.losses import NO_ENDING
 from tests.torture.nemesis import Nemesis
-from tests.torture.visitor import stream
 
 FAULTS = ["kill_worker", "kill_postgres", "kill_backend", "terminate_backends", "freeze"]
 CUT_ALL = (
@@ -119,14 +115,14 @@ async def test_500_cancelled_requests_cost_the_pool_nothing(
         for request in requests:
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-    pool = site.board._engine.sync_engine.pool
+    pool = site.engine.sync_engine.pool
     await until(lambda: pool.checkedout() == 0, 10)  # type: ignore[attr-defined]
     assert (await add(site.client, "json", "Next", 1)).status == 201
-    assert {row["pid"] for row in await run_sql(empty.app, BACKENDS)} == before
+    assert {row["pid"] for row in await run_sql(empty.app, BACKENDS)} <= before
     assert "never retrieved" not in caplog.text
 
 
-BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb'"
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
 
 
 async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -> None:
@@ -141,14 +137,14 @@ async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -
 
 
 async def test_a_wait_for_a_lock_ends_before_everything_else_does(site: Site, empty: Addresses) -> None:
-    async with locking(empty.owner, "SHARE", 3), AsyncSession(site.board._engine) as session:
+    async with locking(empty.owner, "SHARE", 3), AsyncSession(site.engine) as session:
         with pytest.raises(DBAPIError) as waited:
             await cities.add(session, "Tokyo", 1)
     assert database.sqlstate(waited.value) == "55P03"
 
 
 async def test_a_query_ends_though_its_process_was_killed(site: Site, empty: Addresses) -> None:
-    async with site.board._engine.connect() as connection:
+    async with site.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert isinstance(driver, asyncpg.Connection)
         asking = asyncio.create_task(driver.execute(SLEEP))
@@ -170,7 +166,7 @@ SLEEPING = f"SELECT FROM pg_stat_activity WHERE query = '{SLEEP}' AND state = 'a
 async def test_a_page_waits_two_seconds_at_most_for_a_connection(site: Site) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(database.READ_CONNECTIONS):
-            await stack.enter_async_context(site.board._engine.connect())
+            await stack.enter_async_context(site.engine.connect())
         async with asyncio.timeout(10):
             assert (await site.client.get("/cities")).status_code == 503
 
@@ -181,42 +177,12 @@ async def test_a_page_in_a_black_hole_is_answered(
 ) -> None:
     monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.5)
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
-        await hearing(site.board)
         await site.client.get("/cities")
         if not connected:
-            await site.board._engine.dispose()
+            await site.engine.dispose()
         proxy.swallow()
         async with asyncio.timeout(4):
             assert (await site.client.get("/cities")).status_code == 503
-
-
-@pytest.mark.parametrize("reads_again", [True, False])
-async def test_the_read_after_a_reconnection_shows_what_was_missed(
-    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch, reads_again: bool
-) -> None:
-    await site.client.get("/")
-    await asyncio.sleep(0.2)
-    if not reads_again:
-        monkeypatch.setattr(site.board, "heard", lambda: None)
-    await run_sql(empty.server, CUT_THE_LISTENER)
-    await until(lambda: not site.board.hearing)
-    await run_sql(empty.owner, insert("Tokyo", 5))
-    await hearing(site.board)
-    await asyncio.sleep(0.5)
-    assert site.board.drawing
-    assert [row.name for row in site.board.drawing.rows] == (["Tokyo"] if reads_again else [])
-
-
-async def test_a_listener_in_a_black_hole_is_noticed(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cityweb.board.BEAT_SECONDS", 0.1)
-    async with Proxy(empty.app) as proxy:
-        listen = proxy.url.render_as_string(hide_password=False)
-        async with open_site(empty.app, CITYWEB_LISTEN_URL=listen) as site:
-            await hearing(site.board)
-            proxy.swallow()
-            await until(lambda: not site.board.hearing, 3)
-            await run_sql(empty.owner, insert("Tokyo", 5))
-            assert (await site.client.get("/cities/biggest")).json() == [{"name": "Tokyo", "population": 5}]
 
 
 async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -> None:
@@ -229,13 +195,3 @@ async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -
         for running in servers:
             await running.wait_for("/readyz", 200, 30)
         assert len(await run_sql(url, "SELECT FROM alembic_version")) == 1
-
-
-async def test_where_nobody_ends_the_streams_a_stop_runs_into_its_backstop() -> None:
-    async with ground() as here:
-        running = await here.start(before=f"{NO_ENDING}\nfrom cityweb import server\nserver.STOP_SECONDS = 3")
-        _, writer = await stream(running.port)
-        begun = time.monotonic()
-        await running.stop()
-        assert time.monotonic() - begun > 2.9
-        writer.transport.abort()

@@ -107,7 +107,7 @@ def assert_sound(asked: Asked, answer: Answered) -> None:
 
 @pytest.fixture
 async def psql(empty: Addresses) -> AsyncIterator[asyncpg.Connection]:
-    connection = await database.connect_listener(empty.owner)
+    connection = await database.connect(empty.owner)
     yield connection
     await connection.close()
 
@@ -120,7 +120,7 @@ async def stored(psql: asyncpg.Connection) -> list[tuple[str, int]]:
 
 ENDPOINTS = [
     ("GET", b"/"), ("POST", b"/"), ("POST", b"/cities"), ("POST", b"/cities/"), ("GET", b"/cities/biggest"),
-    ("GET", b"/events"), ("GET", b"/livez"), ("GET", b"/readyz"), ("GET", b"/static/site.css"),
+    ("GET", b"/board"), ("GET", b"/livez"), ("GET", b"/readyz"), ("GET", b"/static/site.css"),
 ]  # fmt: skip
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=20)
 VALUE = st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte >= 32 and byte != 127).strip())

@@ -1,4 +1,4 @@
-"""The server's protocol, on a real socket: its deadlines, with limits shortened, and the answers it writes itself."""
+"""The server's protocol, on a real socket: its deadlines, with limits shortened, and how it ends connections."""
 
 import asyncio
 import re
@@ -13,20 +13,15 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cityweb import guard
-from cityweb.answers import Answer
 from cityweb.guard import PIPELINE_MAX, GuardedProtocol
-from cityweb.log import Requests
-from cityweb.middleware import HEADERS, Drawn
+from cityweb.middleware import HEADERS
 from tests.conftest import Server, until
-
-DRAWN: Answer = Answer(b"drawn" * 2_000, "text/html", {})
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body to its end and answers: /endless for ever, /slow after a while; /drawn is drawn."""
+    """Reads the body to its end and answers: /endless for ever, /slow after a while."""
     if scope["type"] == "lifespan":
         await receive()
-        scope["state"]["drawn"] = Drawn(app, {"/drawn": DRAWN}.get, ["localhost"], Requests())
         await send({"type": "lifespan.startup.complete"})
         return
     while (await receive()).get("more_body"):
@@ -205,18 +200,9 @@ async def test_a_queue_that_grows_from_answer_to_answer_is_cut(port: int) -> Non
     assert answers.count(b"whole") < PIPELINE_MAX
 
 
-# --- a body, whole before the application hears of it ---
+# --- a body ---
 
 POST = b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
-CHUNK = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
-
-
-async def test_a_body_that_does_not_come_costs_no_task(server: uvicorn.Server) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-    writer.write(POST + b"content-length: 2\r\n\r\nx")
-    await asyncio.sleep(0.1)
-    assert (len(server.server_state.connections), len(server.server_state.tasks)) == (1, 0)
-    writer.transport.abort()
 
 
 async def test_a_body_in_pieces_is_read(port: int) -> None:
@@ -228,20 +214,7 @@ async def test_a_body_in_pieces_is_read(port: int) -> None:
     writer.close()
 
 
-BEFORE_THE_END = {
-    "a client that waits to be asked": POST + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n",
-    "a length over the limit": POST + b"content-length: 8193\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("kind", BEFORE_THE_END)
-async def test_the_application_decides_before_the_end_of_the_body(server: uvicorn.Server, kind: str) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-    writer.write(BEFORE_THE_END[kind])
-    async with asyncio.timeout(0.25):
-        while not server.server_state.tasks:
-            await asyncio.sleep(0.01)
-    writer.transport.abort()
+CHUNK = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
 
 
 async def test_a_body_over_the_limit_is_answered_before_its_end(port: int) -> None:
@@ -399,50 +372,12 @@ async def test_whole_requests_are_answered_to_a_client_that_ends_its_half(port: 
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("way", ["write_eof", "abort"])
-async def test_what_is_being_sent_ends_with_its_client(server: uvicorn.Server, count: int, way: str) -> None:
+async def test_what_is_being_sent_ends_with_its_client(server: uvicorn.Server, count: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
     writer.write((HEAD.replace(b"/ ", b"/endless ", 1) + b"\r\n") * count)
     await reader.read(1)
-    getattr(writer.transport, way)()
-    while not reader.at_eof():
-        await reader.read(1_000_000)
-    try:
-        await until(lambda: not server.server_state.tasks, 2)
-    finally:
-        writer.transport.abort()
-
-
-# --- drawn answers, written at once ---
-
-LOCAL = b"host: localhost\r\n"
-CLOSING = b"connection: close\r\n"
-PLAIN: dict[str, tuple[bytes, bytes]] = {
-    "a page": (b"GET", b""),
-    "its head": (b"HEAD", b""),
-    "a page, packed": (b"GET", b"accept-encoding: gzip, br\r\n"),
-    "a page that is known": (b"GET", b"if-none-match: *\r\n"),
-    "a page with a body to read": (b"GET", b"content-length: 1\r\n"),
-}
-
-
-@pytest.mark.parametrize("kind", PLAIN)
-async def test_a_drawn_answer_is_written_as_uvicorn_would_write_it(
-    start_server: Callable[..., Server], kind: str
-) -> None:
-    method, headers = PLAIN[kind]
-    port = await ready(start_server())
-
-    async def ask(address: bytes) -> bytes:
-        request = method + b" " + address + b" HTTP/1.1\r\n" + LOCAL + headers
-        # A drawn answer keeps its connection, so the end is that of a second request.
-        answer = await exchange(port, request + b"\r\n" + b"GET /livez HTTP/1.1\r\n" + LOCAL + CLOSING + b"\r\n")
-        return re.sub(rb"date: .*?\r\n", b"", answer)
-
-    # A query is enough to send a request uvicorn's way.
-    at_once = await ask(b"/")
-    assert at_once == await ask(b"/?x")
-    assert at_once.startswith(b"HTTP/1.1 ")
+    writer.transport.abort()
+    await until(lambda: not server.server_state.tasks, 2)
 
 
 async def ready(server: Server) -> int:
@@ -450,61 +385,43 @@ async def ready(server: Server) -> int:
     async with httpx.AsyncClient() as client:
         while (await client.get(f"{server.url}/readyz")).status_code != 200:
             await asyncio.sleep(0.02)
-        await client.get(server.url)
     return int(server.url.rpartition(":")[2])
 
 
-@pytest.mark.parametrize("last", [b" HTTP/1.1\r\n" + CLOSING, b" HTTP/1.0\r\n"])
-async def test_a_connection_that_ends_with_a_drawn_page_is_closed(
-    start_server: Callable[..., Server], last: bytes
-) -> None:
-    port = await ready(start_server())
-    assert b"connection: close" in await exchange(port, b"GET /" + last + LOCAL + b"\r\n")
+# --- the end of a connection ---
 
 
-async def test_requests_of_one_connection_are_answered_in_their_order(start_server: Callable[..., Server]) -> None:
-    port = await ready(start_server())
-    asked = [b"/", b"/livez", b"/", b"/cities/biggest", b"/readyz"]
-    requests = [b"GET " + address + b" HTTP/1.1\r\n" + LOCAL for address in asked]
-    answer = await exchange(port, b"\r\n".join(requests) + CLOSING + b"\r\n")
-    kinds = [b"text/html", b"text/plain", b"text/html", b"application/json", b"text/plain"]
-    assert re.findall(rb"content-type: ([a-z/]+)", answer) == kinds
+async def test_a_stop_lets_a_request_through_that_is_on_its_way() -> None:
+    async with serving(GuardedProtocol) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(HEAD + b"\r\n")
+        assert b"whole" in await reader.read(1000)
+        server.should_exit = True
+        await until(lambda: not server.servers[0].is_serving())
+        writer.write(HEAD + b"\r\n")
+        last = await reader.read()
+        assert b"whole" in last
+        assert b"connection: close" in last
+        writer.close()
 
 
-async def test_what_a_trusted_proxy_says_counts_for_a_drawn_page(start_server: Callable[..., Server]) -> None:
-    server = start_server(CITYWEB_TRUSTED_PROXIES="127.0.0.1")
-    await ready(server)
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(server.url, headers={"x-forwarded-proto": "https"})
-    assert "strict-transport-security" in answer.headers
+async def test_a_stop_waits_for_the_rest_of_a_body() -> None:
+    async with serving(GuardedProtocol) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(POST.replace(b"connection: close\r\n", b"") + b"content-length: 2\r\n\r\nx")
+        await until(lambda: len(server.server_state.tasks) == 1)
+        server.should_exit = True
+        await asyncio.sleep(guard.DRAIN_SECONDS + 0.2)
+        writer.write(b"y")
+        assert b"connection: close" in await reader.read()
+        writer.close()
 
 
-ASKED = HEAD.replace(b"/ ", b"/drawn ", 1) + b"\r\n"
-
-
-async def test_so_many_drawn_pages_may_be_asked_for_at_once(port: int) -> None:
-    last = ASKED.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
-    answers = await exchange(port, ASKED * (PIPELINE_MAX - 1) + last)
-    assert (answers.count(b"HTTP/1.1 200"), answers.count(DRAWN.body)) == (PIPELINE_MAX, PIPELINE_MAX - 1)
-
-
-# Few heads alone too: what fills the connection is cut for another reason.
-@pytest.mark.parametrize(
-    "requests", [ASKED * 5_000, ASKED.replace(b"GET", b"HEAD") * (PIPELINE_MAX + 1)], ids=["pages", "heads"]
-)
-async def test_more_of_them_hold_nobody_up(port: int, requests: bytes) -> None:
-    answers = await exchange(port, requests)
-    assert answers.count(b"HTTP/1.1") <= PIPELINE_MAX
-
-
-async def test_a_reader_of_many_drawn_pages_that_never_reads_is_cut(server: uvicorn.Server) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1)
-    lying = []
-    for _ in range(200):
-        writer.write(ASKED)
-        await asyncio.sleep(0)
-        lying += [connection.transport.get_write_buffer_size() for connection in server.server_state.connections]
-    assert len(DRAWN.body) < max(lying) < 20 * len(DRAWN.body)
-    await until(lambda: not server.server_state.connections, 3)
-    writer.transport.abort()
-    assert not reader.at_eof()  # and a reader that nobody holds would cut the connection itself
+async def test_a_stop_closes_a_silent_connection() -> None:
+    async with serving(GuardedProtocol) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        await until(lambda: len(server.server_state.connections) == 1)
+        server.should_exit = True
+        async with asyncio.timeout(2):
+            assert await reader.read() == b""
+        writer.close()

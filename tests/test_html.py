@@ -4,8 +4,9 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,60 +14,35 @@ from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
 from cityweb import html
+from cityweb.board import Snapshot
+from cityweb.cities import BoardRow, Leaders, Stored
+from cityweb.forms import Form
+from cityweb.views import Landed
 
 ADDRESSES = {
     "show_board": "/",
     "add_city": "/cities/",
     "list_biggest": "/cities/biggest",
-    "stream_board": "/events",
+    "show_fragment": "/board",
     "list_cities": "/cities",
     "show_city": "/cities/{id}",
     "show_feed": "/feed.atom",
     "explain_api": "/api",
 }
-HTMX = Path("static/htmx-4.0.1-sse.min.js")
+HTMX = Path("static/htmx-4.0.1.min.js")
 
-EMPTY: Mapping[str, str] = {"name": "", "population": ""}
-
-
-@dataclass
-class Row:
-    id: int
-    rank: int
-    name: str
-    population: int
-    new: bool = False
-    bar: float = 100.0
-
-
-@dataclass
-class Board:
-    rows: list[Row] = field(default_factory=list)
-    id: str = "5f3a"
-
-
-@dataclass
-class Form:
-    values: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    errors: Mapping[str, str] = field(default_factory=dict)
-    stored: Row | None = None
-    on_board: bool = False
-    focus: bool = False
-
-
-@dataclass
-class Landed:
-    city: Row
-    words: str
-
-
-BOARD = Board(
-    [
-        Row(7, 1, "Tokyo", 37_400_068),
-        Row(3, 2, "القاهرة", 20_076_000, new=True, bar=53.678),
-        Row(9, 2, '<script>alert(1)</script> & "Sons"', 20_076_000, bar=53.678),
-        Row(4, 4, "Greenhorn", 0, bar=0.0),
-    ]
+NO_CITY = Snapshot(Leaders((), 0, ""))
+BOARD = Snapshot(
+    Leaders(
+        (
+            BoardRow(7, "Tokyo", 37_400_068, 1, new=False),
+            BoardRow(3, "القاهرة", 20_076_000, 2, new=True),
+            BoardRow(9, '<script>alert(1)</script> & "Sons"', 20_076_000, 2, new=False),
+            BoardRow(4, "Greenhorn", 0, 4, new=False),
+        ),
+        total=4,
+        newest='<script>alert(1)</script> & "Sons"',
+    )
 )
 TWO_ERRORS = Form(
     values={"name": ' "x"><b>', "population": "12x"},
@@ -78,10 +54,10 @@ TWO_ERRORS = Form(
 DUPLICATE = Form(
     values={"name": "tokyo", "population": "1"},
     errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
-    stored=BOARD.rows[0],
+    stored=Stored(7, "Tokyo", 37_400_068),
     on_board=True,
 )
-OSAKA = Landed(Row(10, 10, "Osaka", 5), "added at rank 10")
+OSAKA = Landed(Stored(10, "Osaka", 5), "added at rank 10")
 TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
 
 
@@ -104,14 +80,13 @@ def rendered(template: str, **context: object) -> BeautifulSoup:
 
 def page(
     *,
-    board: Board = BOARD,
+    board: Snapshot = BOARD,
     form: Form | None = None,
     landed: Landed | None = None,
     problem: tuple[str, ...] = (),
     live: bool = True,
-    down: bool = False,
 ) -> BeautifulSoup:
-    return rendered("page.html", board=board, form=form or Form(), landed=landed, problem=problem, live=live, down=down)
+    return rendered("page.html", board=board, form=form or Form(), landed=landed, problem=problem, live=live)
 
 
 def error_page(request_id: str | None = None) -> BeautifulSoup:
@@ -191,7 +166,7 @@ def test_both_regions_are_there_and_empty_to_the_last_space() -> None:
 
 
 def test_the_status_is_escaped() -> None:
-    soup = page(landed=Landed(Row(1, 1, "<b>x</b>", 5), "added at rank 1"))
+    soup = page(landed=Landed(Stored(1, "<b>x</b>", 5), "added at rank 1"))
     assert texts(soup, "#status") == ["<b>x</b> added at rank 1"]
     assert one(soup, "title").get_text() == "<b>x</b> added at rank 1 - City leaderboard"
 
@@ -203,25 +178,38 @@ def test_a_problem_is_told_in_its_region() -> None:
     ]
 
 
-def test_a_live_page_streams_and_can_be_paused() -> None:
+def test_a_live_page_polls_and_can_be_paused() -> None:
     soup = page(live=True)
-    stream = one(soup, "#live")
-    assert stream.get("hx-sse:connect") == "/events?shown=5f3a"
-    assert stream.get("hx-target") == "#board"
-    assert stream.get("hx-trigger") == "load, every 10s"
-    assert stream.get("hx-config") == '{"sse": {"reconnectMaxDelay": "8s"}}'
-    assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/?live=off", ["Pause live updates"])
+    poll = one(soup, "#live .poll")
+    assert poll.get("hx-get") == "/board"
+    assert (poll.get("hx-target"), poll.get("hx-swap")) == ("#board", "outerMorph")
+    assert str(poll.get("hx-trigger")).startswith("load, every 3s, ")
+    assert not one(soup, "#board").select(".poll")
+    assert one(soup, "#board [name=seen]").get("value") == BOARD.id
+    assert (one(soup, "#pause").get("href"), texts(soup, "#pause")) == ("/?live=off", ["Pause live updates"])
 
 
-def test_a_paused_page_streams_nothing_and_can_be_resumed() -> None:
+def test_a_paused_page_polls_nothing_and_can_be_resumed() -> None:
     soup = page(live=False)
-    assert not soup.select("#live")
-    assert (one(soup, ".live a").get("href"), texts(soup, ".live a")) == ("/", ["Resume live updates"])
+    assert not soup.select(".poll")
+    assert (one(soup, "#pause").get("href"), texts(soup, "#pause")) == ("/", ["Resume live updates"])
 
 
-def test_a_page_says_when_the_database_is_away() -> None:
-    assert not page(down=False).select(".notice")
-    assert "cannot reach its database" in one(page(down=True), ".notice").get_text()
+def test_a_stale_page_says_of_when_the_board_is() -> None:
+    assert texts(page(), "#stale") == [""]
+    moment = datetime(2026, 11, 27, 14, 3, 7, tzinfo=UTC)
+    soup = page(board=replace(BOARD, as_of=moment))
+    assert "Showing the board as of 14:03 UTC on 27 November 2026. Cities can't be added right now." in " ".join(
+        one(soup, "#stale").get_text().split()
+    )
+    assert one(soup, "#stale time").get("datetime") == "2026-11-27T14:03:07+00:00"
+    assert not soup.select("#state")
+
+
+def test_a_time_of_today_has_no_date() -> None:
+    now = datetime.now(UTC)
+    assert html.clock(now) in {f"{now:%H:%M} UTC", f"{now:%H:%M} UTC on {html.day(now)}"}
+    assert html.clock(now.replace(year=2025)).endswith(" 2025")
 
 
 @pytest.mark.parametrize("family", ["4xx", "5xx"])
@@ -235,14 +223,14 @@ def test_an_error_answer_to_htmx_goes_to_the_problem_region(family: str) -> None
 
 def test_the_page_contains_the_board_as_it_is_streamed() -> None:
     assert html.render("_board.html", board=BOARD).strip() in html.render(
-        "page.html", board=BOARD, form=Form(), landed=None, problem=(), live=True, down=False
+        "page.html", board=BOARD, form=Form(), landed=None, problem=(), live=True
     )
 
 
 @pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
 def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
     assert html.render("_city_form.html", form=form).strip() in html.render(
-        "page.html", board=BOARD, form=form, landed=None, problem=(), live=True, down=False
+        "page.html", board=BOARD, form=form, landed=None, problem=(), live=True
     )
 
 
@@ -284,20 +272,20 @@ def test_no_id_is_used_twice_and_every_reference_has_its_target(context: dict[st
 
 
 def test_the_table_has_a_caption_that_names_its_region() -> None:
-    soup = rendered("_board.html", board=BOARD)
+    soup = rendered("_board.html", board=BOARD, live=True)
     assert texts(soup, "#board table > caption#board-caption") == ["Top 20 cities by population"]
     assert one(soup, "#board > .scroll[role=region][tabindex='0']").get("aria-labelledby") == "board-caption"
 
 
 def test_columns_and_rows_have_headers() -> None:
-    soup = rendered("_board.html", board=BOARD)
+    soup = rendered("_board.html", board=BOARD, live=True)
     assert texts(soup, "thead th[scope=col]") == ["Rank", "City", "Population"]
     assert one(soup, "thead td").get_text() == ""
-    assert len(soup.select("tbody tr > th[scope=row]")) == len(BOARD.rows)
+    assert len(soup.select("tbody tr > th[scope=row]")) == len(BOARD.leaders.rows)
 
 
 def test_each_row_shows_rank_name_population_and_bar() -> None:
-    cells = one(rendered("_board.html", board=BOARD), "#city-3")
+    cells = one(rendered("_board.html", board=BOARD, live=True), "#city-3")
     assert [cell.name for cell in cells.find_all(recursive=False)] == ["td", "th", "td", "td"]
     assert texts(cells, ".board__rank") == ["2"]
     assert texts(cells, "bdi") == ["القاهرة"]
@@ -307,28 +295,28 @@ def test_each_row_shows_rank_name_population_and_bar() -> None:
 
 
 def test_ranks_are_shown_as_given() -> None:
-    assert texts(rendered("_board.html", board=BOARD), ".board__rank") == ["1", "2", "2", "4"]
+    assert texts(rendered("_board.html", board=BOARD, live=True), ".board__rank") == ["1", "2", "2", "4"]
 
 
 def test_a_name_is_text_whatever_it_holds() -> None:
-    soup = rendered("_board.html", board=BOARD)
+    soup = rendered("_board.html", board=BOARD, live=True)
     assert not soup.select("script")
     assert texts(soup, "#city-9 bdi") == ['<script>alert(1)</script> & "Sons"']
 
 
 def test_every_name_is_isolated_from_the_direction_of_its_row() -> None:
-    soup = rendered("_board.html", board=BOARD)
-    assert texts(soup, "th[scope=row] > bdi") == [row.name for row in BOARD.rows]
+    soup = rendered("_board.html", board=BOARD, live=True)
+    assert texts(soup, "th[scope=row] > bdi") == [row.name for row in BOARD.leaders.rows]
 
 
 def test_only_a_new_row_is_marked_and_says_so_in_a_word() -> None:
-    soup = rendered("_board.html", board=BOARD)
+    soup = rendered("_board.html", board=BOARD, live=True)
     assert [row.get("id") for row in soup.select("tr.board__new")] == ["city-3"]
     assert texts(soup, ".tag") == ["New"]
 
 
 def test_an_empty_board_says_what_to_do() -> None:
-    soup = rendered("_board.html", board=Board())
+    soup = rendered("_board.html", board=NO_CITY, live=True)
     assert texts(soup, "tbody tr") == ["No cities yet. Add the first one with the form."]
     assert one(soup, "tbody td").get("colspan") == "4"
 
@@ -412,7 +400,7 @@ def test_a_stored_city_on_the_board_is_linked_from_the_summary_and_beside_the_fi
 
 
 def test_a_stored_city_is_linked_wherever_it_stands() -> None:
-    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=BOARD.rows[0])
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(7, "Tokyo", 37_400_068))
     soup = rendered("_city_form.html", form=outside)
     assert not soup.select("a[href^='#city-']")
     assert texts(soup, ".error-summary a[href='/cities/7']") == ["See Tokyo in the ranking"]
@@ -437,7 +425,7 @@ def test_a_person_who_fell_into_the_trap_can_see_it_and_finds_it_empty() -> None
 
 
 def test_an_added_city_answers_with_a_fresh_form_the_board_and_the_status() -> None:
-    context = {"board": BOARD, "form": Form(focus=True), "landed": Landed(Row(1, 2, "<b>x</b>", 5), "added at rank 2")}
+    context = {"board": BOARD, "form": Form(focus=True), "landed": Landed(Stored(1, "<b>x</b>", 5), "added at rank 2")}
     soup = rendered("_added.html", **context)
     assert texts(soup, "title") == ["City leaderboard"]
     assert one(soup, "#city-form #name").has_attr("autofocus")
@@ -480,7 +468,7 @@ def test_an_error_page_shows_the_id_of_its_request() -> None:
 def test_every_asset_has_its_fingerprint() -> None:
     soup = page()
     assert [element.get("src") for element in soup.select("script")] == [
-        "/static/htmx-4.0.1-sse.min.js?v=1",
+        "/static/htmx-4.0.1.min.js?v=1",
         "/static/app.js?v=1",
     ]
     assert one(soup, "link[rel=stylesheet]").get("href") == "/static/site.css?v=1"

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from cityweb import database, limits
 from cityweb.limits import Limiter, network_of
-from tests.conftest import Addresses, Site, hearing, open_site, run_sql
+from tests.conftest import Addresses, Site, open_site, run_sql
 from tests.pages import HTMX, WAYS, one, parse, text
 
 
@@ -155,7 +155,6 @@ def test_what_counts_as_one_address(one_address: str, other: str, same: bool) ->
 async def limited(empty: Addresses) -> AsyncIterator[Site]:
     """The site with room for one city a minute."""
     async with open_site(empty.app, CITYWEB_RATE_LIMIT="1,1,60") as site:
-        await hearing(site.board)
         yield site
 
 

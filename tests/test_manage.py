@@ -183,7 +183,7 @@ async def test_a_load_that_is_killed_half_way_leaves_nothing(empty: Addresses) -
 
 
 async def test_a_load_that_is_killed_while_it_stores_leaves_nothing(empty: Addresses) -> None:
-    somebody = await database.connect_listener(empty.owner)
+    somebody = await database.connect(empty.owner)
     adding = somebody.transaction()
     await adding.start()
     await somebody.execute(

@@ -16,10 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cityweb import cities, database
-from cityweb.answers import Answer
+from cityweb.answers import Answer, Head
 from cityweb.log import FLUSH_SECONDS, Requests
-from cityweb.middleware import HEAD_BYTES, Drawn, KnownHost, SameOrigin, SecurityHeaders, SessionMiddleware
-from tests.conftest import Addresses, Site, drawn, hearing, open_site, until
+from cityweb.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
+from tests.conftest import Addresses, Site, open_site, until
 from tests.pages import HTMX, one, parse, text
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -68,13 +68,13 @@ NOTHING = object()
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda app: Drawn(app, {"/": DRAWN}.get, [], Requests()),
+        lambda app: Prepared(app, prepared, [], Requests()),
         lambda app: SecurityHeaders(app, refuse, Requests()),
         lambda app: KnownHost(app, [], refuse),
         lambda app: SameOrigin(app, refuse),
         lambda app: SessionMiddleware(app, NOTHING, set()),  # type: ignore[arg-type]
     ],
-    ids=["Drawn", "SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
+    ids=["Prepared", "SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
 )
 async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
     seen: list[Scope] = []
@@ -88,10 +88,10 @@ async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
     assert seen[0] is scope
 
 
-# --- Drawn ---
+# --- Prepared ---
 
 LOCAL = ("host", "testserver")
-DRAWN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
+PLAIN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
     ("GET", [LOCAL]),
     ("HEAD", [LOCAL]),
     ("GET", [LOCAL, ("accept-encoding", "gzip")]),
@@ -112,27 +112,37 @@ DRAWN_AND_NOT: list[tuple[str, list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize(("method", "headers"), DRAWN_AND_NOT)
-async def test_what_is_drawn_is_sent_as_the_whole_way_would_send_it(
+@pytest.mark.parametrize(("method", "headers"), PLAIN_AND_NOT)
+async def test_a_prepared_response_is_what_the_whole_way_sends(
     site: Site, scheme: str, method: str, headers: list[tuple[str, str]]
 ) -> None:
-    await drawn(site.board)
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    scope = {**http(raw, method, scheme), "state": {"board": site.board, "streams": site.streams}, "app": site.app}
+    scope = {**http(raw, method, scheme), "state": {"board": site.board}, "app": site.app}
     short = await call(site.app, {**scope, "query_string": b""})
     # A query is enough to send a request the whole way.
     assert await call(site.app, {**scope, "query_string": b"x"}) == short
 
 
-async def test_what_is_drawn_goes_no_further_and_all_else_does() -> None:
-    async def ask(path: str, query: bytes = b"") -> int:
-        scope = {**http([(b"host", b"testserver")], "GET"), "path": path, "query_string": query}
-        return await status(Drawn(passed, {"/": DRAWN}.get, ["testserver"], Requests()), scope)
+async def test_a_prepared_response_goes_no_further_and_all_else_does() -> None:
+    async def ask(path: str) -> int:
+        scope = {**http([(b"host", b"testserver")], "GET"), "path": path, "query_string": b""}
+        return await status(Prepared(passed, prepared, ["testserver"], Requests()), scope)
 
-    assert [await ask("/"), await ask("/", b"x"), await ask("/other")] == [200, 204, 204]
+    assert [await ask("/"), await ask("/other")] == [200, 204]
 
 
-DRAWN: Answer = Answer(b"<p>Tokyo</p>", "text/html", {})
+TOKYO = Answer(b"<p>Tokyo</p>", "text/html", {})
+
+
+def prepared(scope: Scope) -> tuple[Head, bytes] | None:
+    return TOKYO.choose(scope) if scope["path"] == "/" else None
+
+
+async def test_an_unchanged_board_has_no_line_in_the_log(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    await lines(capfd)  # those of other tests
+    for query in (f"seen={site.board.snapshot.id}", "seen=0"):
+        await site.client.get(f"/board?{query}")
+    assert [line["status"] for line in await lines(capfd, 1)] == [200]
 
 
 # --- SecurityHeaders ---
@@ -153,7 +163,7 @@ SECURITY = {
 HSTS = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
 OTHERS = {
     "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag", "location",
-    "retry-after", "vary", "x-accel-buffering",
+    "retry-after", "vary",
 }  # fmt: skip
 """The headers that say something about the one answer: whatever is not here must be one for security."""
 
@@ -172,7 +182,7 @@ ANSWERS: list[tuple[str, str, dict[str, str], dict[str, str] | None, int]] = [
     ("GET", "/livez", {}, None, 200),
     ("GET", "/static/site.css", {}, None, 200),
     ("GET", "/static/site.css", {"if-none-match": "*"}, None, 304),
-    ("HEAD", "/events", {}, None, 200),
+    ("HEAD", "/board", {}, None, 200),
     ("POST", "/cities/", {}, CITY, 303),
     ("POST", "/cities/", HTMX, CITY, 200),
     ("POST", "/cities/", {}, {"name": ""}, 422),
@@ -376,22 +386,27 @@ async def test_every_request_is_one_line_of_the_log(
 ) -> None:
     await lines(capfd)  # those of other tests
     await site.client.request(method, address, headers=headers, data=form)
-    (line,) = await lines(capfd)
+    (line,) = await lines(capfd, 1)
     assert (line["method"], line["path"], line["status"]) == (method, address.partition("?")[0], expected)
 
 
-async def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+async def lines(capfd: pytest.CaptureFixture[str], wanted: int = 0) -> list[dict[str, object]]:
     """What the log says of requests, once it is written."""
-    await asyncio.sleep(1.5 * FLUSH_SECONDS)
-    written = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    return [line for line in written if line["message"] == "answered"]
+    found: list[dict[str, object]] = []
+    async with asyncio.timeout(5):
+        while True:
+            await asyncio.sleep(1.5 * FLUSH_SECONDS)
+            written = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+            found += [line for line in written if line["message"] == "answered"]
+            if len(found) >= wanted:
+                return found
 
 
 @pytest.mark.usefixtures("broken")
 async def test_an_error_page_has_the_id_of_its_line(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     await lines(capfd)
     answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
-    (line,) = await lines(capfd)
+    (line,) = await lines(capfd, 1)
     assert text(one(parse(answer.text), "#problem-text .hint")) == f"Reference: {line['request_id']}"
 
 
@@ -402,7 +417,7 @@ async def test_what_was_never_answered_has_no_status(capfd: pytest.CaptureFixtur
     await lines(capfd)
     with pytest.raises(asyncio.CancelledError):
         await call(SecurityHeaders(cancelled, refuse, Requests()), http())
-    (line,) = await lines(capfd)
+    (line,) = await lines(capfd, 1)
     assert line["status"] is None
 
 
@@ -786,8 +801,8 @@ async def test_two_requests_have_two_sessions(engine: AsyncEngine) -> None:
 async def test_what_the_lifespan_gave_is_still_there_and_nothing_else(engine: AsyncEngine) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["state"]["board"] == "the board"
-        with pytest.raises(KeyError, match="streams"):
-            scope["state"]["streams"]
+        with pytest.raises(KeyError, match="limiter"):
+            scope["state"]["limiter"]
         await passed(scope, receive, send)
 
     assert await status(with_session(engine, app), {**http(), "state": {"board": "the board"}}) == 204
@@ -843,12 +858,10 @@ async def test_a_pool_exhausted_tenfold_is_a_503(
 
     monkeypatch.setattr(database, "make_engine", make_and_note)
     async with open_site(empty.app, CITYWEB_RATE_LIMIT=limit) as site, AsyncExitStack() as held:
-        await hearing(site.board)
         await site.client.get("/")
         for engine, connections in zip(engines, (database.READ_CONNECTIONS, database.ADD_CONNECTIONS), strict=True):
             for _ in range(connections):
                 await held.enter_async_context(engine.connect())
-        site.board.heard()
         # One patience for the limit, the row and the page together.
         async with asyncio.timeout(4):
             answers = await asyncio.gather(*(site.client.post("/cities/", **way) for _ in range(50)))  # type: ignore[arg-type]
@@ -860,9 +873,8 @@ async def test_an_add_is_stored_while_slow_pages_hold_their_connections(
     empty: Addresses, way: dict[str, dict[str, str]]
 ) -> None:
     async with open_site(empty.app, CITYWEB_RATE_LIMIT="1,1,1") as site, AsyncExitStack() as held:
-        await hearing(site.board)
         for _ in range(database.READ_CONNECTIONS):
-            await held.enter_async_context(site.board._engine.connect())
+            await held.enter_async_context(site.engine.connect())
         assert (await site.client.post("/cities/", **way)).status_code in {201, 303}  # type: ignore[arg-type]
 
 
@@ -993,7 +1005,7 @@ async def test_nothing_is_left_to_close_after_the_answer(engine: AsyncEngine) ->
 
 
 async def test_a_page_takes_no_connection_and_a_city_gives_its_own_back(site: Site) -> None:
-    engine = site.board._engine
+    engine = site.engine
     await site.client.get("/")
     assert (await site.client.post("/cities/", data=CITY, follow_redirects=True)).status_code == 200
     assert lent(engine) == 0

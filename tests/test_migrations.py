@@ -75,7 +75,7 @@ async def test_adds_at_once_are_all_counted_and_wait_for_nobody(empty: Addresses
         statements = [FILL.format(population="n % 90", first=first + n, last=first + n) for n in range(100)]
         await run_sql(empty.app, *statements)
 
-    held = await database.connect_listener(empty.owner)
+    held = await database.connect(empty.owner)
     async with held.transaction():
         await held.execute(FILL.format(population="n", first=1, last=200))  # folds, and keeps the lock to its end
         await asyncio.wait_for(asyncio.gather(*(add(1_000 * n) for n in range(1, 9))), 20)

@@ -10,27 +10,23 @@ from cityweb import settings
 from cityweb.settings import RateLimit, WrongSetting
 
 NAMES = [
-    "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT", "CITYWEB_STREAMS",
-    "CITYWEB_LISTEN_URL", "CITYWEB_ECHO",
+    "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT", "CITYWEB_ECHO",
 ]  # fmt: skip
 
 
 def test_every_setting_is_in_the_docs() -> None:
     code = (settings.TOP / "cityweb" / "settings.py").read_text()
     docs = (settings.TOP / "docs" / "settings.md").read_text()
-    assert {"DATABASE_URL", *re.findall(r'"(CITYWEB_[A-Z_]+)"', code)} == set(NAMES)
+    assert {"DATABASE_URL", *re.findall(r'"(CITYWEB_[A-Z_]+)"', code)} == {*NAMES, *settings.GONE}
     assert [name for name in NAMES if f"`{name}`" not in docs] == []
 
 
 DEFAULTS = {
     "database_url": None,
-    "listen_url": None,
     "folder": settings.TOP / "var",
     "hosts": ("localhost", "127.0.0.1", "[::1]"),
     "trusted_proxies": (),
     "rate_limit": RateLimit(burst=10, per_minute=10, per_hour=60),
-    "streams_per_address": 20,
-    "streams_per_process": 3000,
     "echo": False,
 }
 
@@ -68,8 +64,6 @@ READ = [
     ("CITYWEB_RATE_LIMIT", " 1 , 2 , 3 ", "rate_limit", RateLimit(burst=1, per_minute=2, per_hour=3)),
     ("CITYWEB_RATE_LIMIT", "off", "rate_limit", None),
     ("CITYWEB_RATE_LIMIT", " Off ", "rate_limit", None),
-    ("CITYWEB_STREAMS", "2,7", "streams_per_address", 2),
-    ("CITYWEB_STREAMS", "2,7", "streams_per_process", 7),
     ("CITYWEB_ECHO", "1", "echo", True),
     ("CITYWEB_ECHO", "0", "echo", False),
 ]
@@ -97,21 +91,6 @@ def test_the_first_public_host_begins_the_addresses_for_the_public(hosts: str, o
 def test_the_address_of_a_database_is_read_and_asyncpg_speaks_to_it(scheme: str) -> None:
     read = settings.read({"DATABASE_URL": f" {scheme}://me:secret@db.example:5433/cities "})
     assert read.database_url == make_url("postgresql+asyncpg://me:secret@db.example:5433/cities")
-
-
-def test_changes_are_heard_where_the_database_is() -> None:
-    read = settings.read({"DATABASE_URL": "postgresql://db.example/cities"})
-    assert read.listen_url == read.database_url
-
-
-def test_changes_may_be_heard_at_another_address() -> None:
-    read = settings.read(
-        {"DATABASE_URL": "postgresql://pooler.example/cities", "CITYWEB_LISTEN_URL": "postgresql://db.example/cities"}
-    )
-    assert (read.database_url, read.listen_url) == (
-        make_url("postgresql+asyncpg://pooler.example/cities"),
-        make_url("postgresql+asyncpg://db.example/cities"),
-    )
 
 
 PARAMETERS = (
@@ -151,12 +130,10 @@ EVERY_PROXY = (
     " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
 )
 NO_RATE = "CITYWEB_RATE_LIMIT is {text}: write BURST,PER_MINUTE,PER_HOUR as whole numbers above zero, like 10,10,60."
-NO_STREAMS = "CITYWEB_STREAMS is {text}: write PER_ADDRESS,PER_PROCESS as whole numbers above zero, like 20,3000."
 
 WRONG = [
     *[
-        (name, text, NO_DATABASE)
-        for name in ("DATABASE_URL", "CITYWEB_LISTEN_URL")
+        ("DATABASE_URL", text, NO_DATABASE)
         for text in (
             "cities", "mysql://me:secret@db.example/cities", "sqlite:///cities.db", "postgresql+psycopg://db.example/cities",
             "https://db.example", "postgresql://db.example:port/cities",
@@ -194,10 +171,6 @@ WRONG = [
             "10,10," + "9" * 5000,
         )
     ],
-    *[
-        ("CITYWEB_STREAMS", text, NO_STREAMS)
-        for text in ("20", "20,3000,1", "0,3000", "20,0", "20,off", "off", "20,٣")
-    ],
 ]  # fmt: skip
 
 
@@ -216,8 +189,7 @@ def test_one_wrong_entry_of_a_list_is_the_one_that_is_named() -> None:
 @pytest.mark.parametrize(
     "text", ["secret", "mysql://me:secret@db.example/cities", "postgresql://me:secret@db.example:port/cities"]
 )
-@pytest.mark.parametrize("name", ["DATABASE_URL", "CITYWEB_LISTEN_URL"])
-def test_a_wrong_address_of_a_database_is_not_shown_for_its_password(name: str, text: str) -> None:
+def test_a_wrong_address_of_a_database_is_not_shown_for_its_password(text: str) -> None:
     with pytest.raises(WrongSetting) as wrong:
-        settings.read({name: text})
+        settings.read({"DATABASE_URL": text})
     assert "secret" not in str(wrong.value)

@@ -157,7 +157,7 @@ async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addre
 async def test_a_load_is_one_note(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "BATCH", 2)
     notes: list[object] = []
-    listener = await database.connect_listener(empty.owner)
+    listener = await database.connect(empty.owner)
     await listener.add_listener("cities", lambda *note: notes.append(note))
     await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(9))), update=True)
     await until(lambda: bool(notes))

@@ -265,7 +265,7 @@ async def start_together(report: Report, seed: int) -> None:  # noqa: ARG001 (a 
                 await server.wait_for("/readyz", 200, 40)
                 ready += 1
             await asyncio.gather(*(server.stop() for server in servers))
-            connection = await database.connect_listener(make_url(given))
+            connection = await database.connect(make_url(given))
             made += await connection.fetchval("SELECT count(*) FROM alembic_version") == 1
             await connection.close()
     report.exactly("4 processes on an empty database, 20 rounds: ready", ready, 80)

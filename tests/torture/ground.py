@@ -42,7 +42,7 @@ class Ground:
 
     async def sql(self, *statements: str, role: str = "cityweb_owner") -> list[asyncpg.Record]:
         """Runs statements as psql would. Gives the rows of the last."""
-        connection = await database.connect_listener(self.url(role))
+        connection = await database.connect(self.url(role))
         try:
             rows: list[asyncpg.Record] = []
             for statement in statements:

@@ -282,7 +282,7 @@ from sqlalchemy import make_url
 from cityweb import database, embedded
 
 async def ask(url):
-    connection = await database.connect_listener(make_url(url))
+    connection = await database.connect(make_url(url))
     print(await connection.fetchval("SELECT 1"))
     await connection.close()
 
