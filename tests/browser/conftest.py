@@ -22,8 +22,15 @@ QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component
 WATCH = """
 addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective + ' forbids ' + e.blockedURI));
 """
-FAILED = ("Failed to load resource", "htmx: htmx:error", "htmx: htmx:sse:error")
-"""How browsers and htmx tell of an answer or a connection that failed, which is no fault of the page."""
+FAILED = ("Failed to load resource", "htmx: htmx:error")
+"""How browsers and htmx report a request that failed, which is no fault of the page."""
+
+POLL = """
+() => new Promise(done => {
+  document.addEventListener('htmx:finally:request', () => done(), {once: true});
+  document.dispatchEvent(new Event('visibilitychange'));
+})
+"""
 
 expect.set_options(timeout=10_000)
 
@@ -42,20 +49,21 @@ async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> Asy
 
 
 @asynccontextmanager
-async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
-    """One of the browsers, as Debian ships it, in a process of its own."""
+async def running(playwright: Playwright, name: str, mark: str = "") -> AsyncIterator[Browser]:
+    """One of the browsers, as Debian ships it, in a process of its own, with `mark` in its environment."""
     program = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
     if not program:
         missing = f"no {name} is installed"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    env: dict[str, str | float | bool] = {**os.environ, "MARK": mark}
     if name == "chromium":
-        browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
+        browser = await playwright.chromium.launch(executable_path=program, args=QUIET, env=env)
     else:
         # Debian's Firefox understands WebDriver BiDi, not the protocol of Playwright's own build. Over it nothing
         # is told of a page that comes back from the back-forward cache.
         prefs: dict[str, str | float | bool] = {"browser.sessionhistory.max_total_viewers": 0}
         browser = await playwright.firefox.launch(
-            executable_path=program, channel="moz-firefox", firefox_user_prefs=prefs
+            executable_path=program, channel="moz-firefox", firefox_user_prefs=prefs, env=env
         )
     yield browser
     await browser.close()
@@ -86,6 +94,11 @@ async def ready(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
+
+
+async def poll(page: Page) -> None:
+    """Lets the page poll at once, as when it becomes visible, and waits until the poll and its swap have ended."""
+    await page.evaluate(POLL)
 
 
 @dataclass
@@ -142,10 +155,11 @@ async def visitor(browser: Browser, server: Server, scripts: bool) -> AsyncItera
 
 @pytest.fixture
 def fill(server: Server, empty: Addresses) -> Callable[..., Awaitable[None]]:
-    """Stores cities, biggest first, as another program would, and waits until the board has them."""
+    """Stores cities as another program would, and waits until the server's board has them."""
 
     async def fill(*cities: tuple[str, int]) -> None:
-        await run_sql(empty.app, *(insert(name, population) for name, population in cities))
-        await shows(server, [name for name, _ in cities[:20]])
+        top = "SELECT name FROM cities ORDER BY population DESC, id LIMIT 20"
+        rows = await run_sql(empty.app, *(insert(name, population) for name, population in cities), top)
+        await shows(server, [row["name"] for row in rows])
 
     return fill

@@ -6,8 +6,18 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import Visitor, ready, visiting
-from tests.browser.test_journeys import TWENTY, UNREACHED, Fill, StartServer, name, population, submit
+from tests.browser.conftest import Visitor, poll, ready, visiting
+from tests.browser.test_journeys import (
+    NOT_LIVE,
+    STALE,
+    TWENTY,
+    UNREACHED,
+    Fill,
+    StartServer,
+    name,
+    population,
+    submit,
+)
 from tests.conftest import Addresses, Server, run_sql
 from tests.proxy import Proxy
 from tests.test_board import insert
@@ -78,14 +88,16 @@ async def test_a_full_board(visitor: Visitor, fill: Fill) -> None:
 
 async def test_a_paused_board(visitor: Visitor, fill: Fill) -> None:
     await fill(*TWENTY)
-    await visitor.open("/?live=off")
+    await visitor.open()
+    await visitor.page.get_by_role("link", name="Pause live updates").click()
+    await expect(visitor.page.get_by_text("Paused.")).to_be_visible()
     await expect_accessible(visitor.page)
 
 
 async def test_an_added_city(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "19281000")
-    await expect(visitor.page.get_by_role("status")).to_have_text("Osaka added at rank 1")
+    await expect(visitor.page.locator("#status")).to_have_text("Osaka added at rank 1")
     await expect_accessible(visitor.page)
 
 
@@ -127,7 +139,18 @@ async def test_a_database_that_is_away(browser: Browser, start_server: StartServ
             proxy.down()
             await submit(visitor.page, "Delhi", "28514000")
             await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved.")
+            await expect(visitor.page.locator("#stale")).to_have_text(STALE)
             await expect_accessible(visitor.page)
+
+
+async def test_a_page_that_is_not_live(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.open()
+    await visitor.page.context.set_offline(True)
+    await poll(visitor.page)
+    await poll(visitor.page)
+    await expect(visitor.page.locator("#not-live")).to_have_text(NOT_LIVE)
+    await expect_accessible(visitor.page)
 
 
 async def test_a_visitor_who_adds_too_much(browser: Browser, start_server: StartServer) -> None:
@@ -182,7 +205,7 @@ async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visi
     await narrow(visitor.page)
     await visitor.open()
     await submit(visitor.page, LONGEST, "100000000")
-    await expect(visitor.page.get_by_role("status")).to_contain_text("added at rank 1")
+    await expect(visitor.page.locator("#status")).to_contain_text("added at rank 1")
     for selector in ("html", "#board .scroll"):
         room = await visitor.page.locator(selector).evaluate("element => [element.scrollWidth, element.clientWidth]")
         assert room[0] <= room[1], selector

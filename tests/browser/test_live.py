@@ -1,0 +1,405 @@
+"""An open page polls: it shows every change, says truly whether it is live, and disturbs nobody."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from shutil import which
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, Playwright, Route, expect
+
+from tests.browser.conftest import PROGRAMS, Visitor, poll, ready, running, visiting
+from tests.browser.test_journeys import (
+    NOT_LIVE,
+    TWENTY,
+    Fill,
+    StartServer,
+    expect_cities,
+    expect_values,
+    live,
+    name,
+    only_plain,
+    population,
+    submit,
+    tab_to,
+)
+from tests.conftest import Addresses, run_sql
+from tests.test_board import insert
+
+TOKYO, DELHI = ("Tokyo", 37_400_068), ("Delhi", 28_514_000)
+NO_TIMERS = "window.setInterval = () => 0"
+"""Polls then happen only where something else asks for one."""
+HIDE = "hidden => Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})"
+NEXT_END = """
+() => {
+  window.end = new Promise(done => document.addEventListener('htmx:finally:request', () => done(), {once: true}));
+}
+"""
+ONLINE = "window.dispatchEvent(new Event('online'))"
+
+
+@pytest.fixture
+def scripts(request: pytest.FixtureRequest) -> bool:
+    """With JavaScript, unless a test asks for the page without it."""
+    return bool(getattr(request, "param", True))
+
+
+def pause(page: Page) -> Locator:
+    return page.get_by_role("link", name="Pause live updates")
+
+
+def resume(page: Page) -> Locator:
+    return page.get_by_role("link", name="Resume live updates")
+
+
+def polls_of(page: Page) -> list[str]:
+    """The URLs of all polls of the board that are sent from now on."""
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if "/board?" in request.url else None)
+    return sent
+
+
+# --- every page shows every change ---
+
+
+async def test_a_change_shows_on_all_of_eight_tabs(visitor: Visitor, fill: Fill) -> None:
+    await fill(TOKYO)
+    tabs = [visitor.page, *[await visitor.page.context.new_page() for _ in range(7)]]
+    for tab in tabs:
+        await tab.goto(visitor.url)
+    await fill(DELHI)
+    for tab in tabs:
+        await expect_cities(tab, "Tokyo", "Delhi")
+        await expect(live(tab)).to_be_visible()
+
+
+async def test_a_page_of_the_history_shows_the_present_board(visitor: Visitor, fill: Fill) -> None:
+    await visitor.open()
+    await fill(TOKYO)
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Tokyo")
+    await visitor.open("/api")
+    await visitor.page.go_back()
+    await expect_cities(visitor.page, "Tokyo")
+
+
+async def test_the_page_of_a_city_is_fetched_again_when_it_is_seen_again(visitor: Visitor, fill: Fill) -> None:
+    await fill(DELHI)
+    await visitor.open()
+    await visitor.page.get_by_role("link", name="Delhi").click()
+    await expect(visitor.page.locator("#city .lede")).to_contain_text("rank 1,")
+    await expect(visitor.page.locator(".poll")).to_have_attribute("hx-trigger", re.compile("^every 30s,"))
+    await visitor.page.evaluate(HIDE, True)
+    await fill(TOKYO)
+    await poll(visitor.page)
+    await expect(visitor.page.locator("#city .lede")).to_contain_text("rank 1,")
+    await visitor.page.evaluate(HIDE, False)
+    await poll(visitor.page)
+    await expect(visitor.page.locator("#city .lede")).to_contain_text("rank 2,")
+    await expect(visitor.page).to_have_title("Delhi - City leaderboard")
+
+
+# --- nobody is disturbed ---
+
+
+async def select(text: Locator) -> None:
+    """Drags over it, as Firefox makes no double click of what its driver sends."""
+    box = await text.bounding_box()
+    assert box
+    mouse, middle = text.page.mouse, box["y"] + box["height"] / 2
+    await mouse.move(box["x"] + 1, middle)
+    await mouse.down()
+    await mouse.move(box["x"] + box["width"] - 1, middle)
+    await mouse.up()
+
+
+async def test_a_poll_leaves_the_form_its_words_its_caret_and_the_place_on_the_page(
+    visitor: Visitor, fill: Fill
+) -> None:
+    await fill(*TWENTY)
+    page = visitor.page
+    await page.set_viewport_size({"width": 400, "height": 500})
+    await visitor.open()
+    await population(page).fill("5")
+    await name(page).click()
+    await page.keyboard.type("Osxka")
+    await page.keyboard.press("ArrowLeft")
+    await page.keyboard.press("ArrowLeft")
+    await page.evaluate("scrollTo(0, 300)")
+    await fill(TOKYO)
+    await poll(page)
+    await expect(page.locator("#board tr[id] bdi").first).to_have_text("Tokyo")
+    assert await page.evaluate("scrollY") == 300
+    await expect(name(page)).to_be_focused()
+    await page.keyboard.press("Backspace")
+    await page.keyboard.type("a")
+    await expect_values(page, "Osaka", "5")
+    await expect(page.locator("#status")).to_be_empty()
+
+
+async def test_no_row_moves_under_a_pressed_pointer(visitor: Visitor, fill: Fill) -> None:
+    await fill(DELHI)
+    await visitor.open()
+    await visitor.page.locator("#board tr[id] data").hover()
+    await visitor.page.mouse.down()
+    await fill(TOKYO)
+    await poll(visitor.page)
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Delhi")
+    await visitor.page.mouse.up()
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Tokyo", "Delhi")
+
+
+async def test_changes_wait_while_text_of_the_board_is_selected_and_the_page_says_so(
+    visitor: Visitor, fill: Fill
+) -> None:
+    await fill(DELHI)
+    await visitor.open()
+    await select(visitor.page.locator("#board tr[id] data"))
+    await poll(visitor.page)
+    await expect(live(visitor.page)).to_be_visible()
+    await fill(TOKYO)
+    await expect(visitor.page.locator("#not-live")).to_have_text("Changes wait while text is selected.")
+    await expect(live(visitor.page)).not_to_be_visible()
+    await expect_cities(visitor.page, "Delhi")
+    await visitor.page.get_by_role("heading", level=1).click()
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Tokyo", "Delhi")
+    await expect(live(visitor.page)).to_be_visible()
+
+
+# --- paused ---
+
+
+async def test_updates_are_paused_and_resumed_in_place_by_keyboard(visitor: Visitor, fill: Fill) -> None:
+    page, keyboard = visitor.page, visitor.page.keyboard
+    await page.add_init_script(NO_TIMERS)
+    await fill(DELHI)
+    await visitor.open()
+    await submit(page, "Osaka", "many")
+    await expect(page).to_have_title("Error: City leaderboard")
+    await page.evaluate("document.querySelector('#city-form').mark = true")
+    await tab_to(pause(page))
+    await keyboard.press("Enter")
+    await expect(resume(page)).to_be_focused()
+    await expect(page.get_by_text("Paused.")).to_be_visible()
+    await expect(live(page)).not_to_be_visible()
+    await fill(TOKYO)
+    polls = polls_of(page)
+    await page.evaluate(ONLINE)
+    await expect_cities(page, "Delhi")
+    assert polls == []
+    async with page.expect_request("**/board?*"):
+        await keyboard.press("Enter")
+    await expect(pause(page)).to_be_focused()
+    await expect(live(page)).to_be_visible()
+    await expect(page.get_by_text("Paused.")).to_have_count(0)
+    await expect_cities(page, "Tokyo", "Delhi")
+    await expect_values(page, "Osaka", "many")
+    await expect(page).to_have_title("Error: City leaderboard")
+    assert await page.evaluate("document.querySelector('#city-form').mark")
+
+
+async def test_an_add_on_a_paused_page_leaves_it_paused(visitor: Visitor) -> None:
+    await visitor.open("/?live=off")
+    await submit(visitor.page, "Delhi", "28514000")
+    await expect_cities(visitor.page, "Delhi")
+    await expect(visitor.page.get_by_text("Paused.")).to_be_visible()
+    await expect(live(visitor.page)).not_to_be_visible()
+
+
+async def test_a_pause_that_does_not_reach_the_server_says_so(visitor: Visitor) -> None:
+    await visitor.open()
+    await visitor.page.context.set_offline(True)
+    await pause(visitor.page).click()
+    await expect(visitor.page.get_by_role("alert")).to_have_text(
+        "Could not reach the server. Check your connection and try again."
+    )
+    await visitor.page.context.set_offline(False)
+    await pause(visitor.page).click()
+    await expect(resume(visitor.page)).to_be_visible()
+    await expect(visitor.page.get_by_role("alert")).to_be_empty()
+
+
+# --- one's own add ---
+
+
+async def test_a_poll_that_began_before_an_add_does_not_take_it_away(visitor: Visitor) -> None:
+    held, added = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        response = await route.fetch()
+        held.set()
+        await added.wait()
+        await route.fulfill(response=response)
+
+    await visitor.page.add_init_script(NO_TIMERS)
+    await visitor.open()
+    await poll(visitor.page)
+    # With the id of another board the response is the whole fragment.
+    await visitor.page.locator("[name=seen]").evaluate("field => { field.value = '0' }")
+    await visitor.page.route("**/board?*", hold)
+    await visitor.page.evaluate(ONLINE)
+    await held.wait()
+    await submit(visitor.page, "Delhi", "28514000")
+    await expect_cities(visitor.page, "Delhi")
+    await visitor.page.evaluate(NEXT_END)
+    added.set()
+    await visitor.page.evaluate("end")
+    await expect_cities(visitor.page, "Delhi")
+
+
+async def test_a_process_that_is_behind_does_not_take_ones_own_add_away(visitor: Visitor) -> None:
+    await visitor.open()
+    behind = await visitor.page.request.get(f"{visitor.url}/board")
+    board = await behind.text()
+    await visitor.page.route("**/board?*", lambda route: route.fulfill(content_type="text/html", body=board))
+    await submit(visitor.page, "Delhi", "28514000")
+    await expect_cities(visitor.page, "Delhi")
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Delhi")
+
+
+# --- the state is true ---
+
+
+async def test_a_page_that_is_offline_says_so_and_is_live_again_by_itself(visitor: Visitor, fill: Fill) -> None:
+    await visitor.page.add_init_script(NO_TIMERS)
+    await visitor.open()
+    await poll(visitor.page)
+    await visitor.page.context.set_offline(True)
+    await poll(visitor.page)
+    await expect(live(visitor.page)).to_be_visible()
+    await poll(visitor.page)
+    await expect(visitor.page.locator("#not-live")).to_have_text(NOT_LIVE)
+    await expect(live(visitor.page)).not_to_be_visible()
+    await fill(TOKYO)
+    await visitor.page.context.set_offline(False)
+    await expect_cities(visitor.page, "Tokyo")
+    await expect(visitor.page.locator("#not-live")).to_be_empty()
+    await expect(live(visitor.page)).to_be_visible()
+
+
+async def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(visitor: Visitor, fill: Fill) -> None:
+    await visitor.page.add_init_script(NO_TIMERS)
+    await visitor.open()
+    await poll(visitor.page)
+    await visitor.page.evaluate(HIDE, True)
+    await fill(TOKYO)
+    polls = polls_of(visitor.page)
+    await poll(visitor.page)
+    await expect_cities(visitor.page)
+    assert polls == []
+    await visitor.page.evaluate(HIDE, False)
+    await poll(visitor.page)
+    await expect_cities(visitor.page, "Tokyo")
+    await expect(live(visitor.page)).to_be_visible()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_browser_that_was_stopped_is_live_again_when_it_continues(
+    playwright: Playwright, program: str, start_server: StartServer, empty: Addresses
+) -> None:
+    server = start_server()
+    await ready(server)
+    mark = f"{os.getpid()}-{program}"
+    async with running(playwright, program, mark) as browser, visiting(browser, server.url) as visitor:
+        await visitor.open()
+        groups = {os.getpgid(process) for process in processes_marked(mark)}
+        assert groups and os.getpgrp() not in groups
+        for group in groups:
+            os.killpg(group, signal.SIGSTOP)
+        await run_sql(empty.app, insert("Tokyo", 37_400_068))
+        await asyncio.sleep(3)  # as long as it takes until a poll is missed
+        for group in groups:
+            os.killpg(group, signal.SIGCONT)
+        await expect_cities(visitor.page, "Tokyo")
+        await expect(live(visitor.page)).to_be_visible()
+
+
+def processes_marked(mark: str) -> list[int]:
+    """The processes with this mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:  # it has ended, or is another user's
+            continue
+        if f"MARK={mark}".encode() in environment.split(b"\0"):
+            found.append(int(folder.name))
+    return found
+
+
+@only_plain
+async def test_where_no_script_runs_the_page_does_not_call_itself_live(
+    visitor: Visitor, fill: Fill, browser: Browser
+) -> None:
+    await fill(TOKYO)
+    await visitor.open()
+    await expect(live(visitor.page)).not_to_be_visible()
+    if browser.browser_type.name == "chromium":  # in Firefox the scripts only do not arrive
+        await expect(visitor.page.locator("noscript p")).to_be_visible()
+        await expect(visitor.page.locator("noscript p")).to_have_text("Reload the page to see changes.")
+        await expect(pause(visitor.page)).not_to_be_visible()
+
+
+# --- behind a proxy ---
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/1; proxy_temp_path {folder}/2;
+  fastcgi_temp_path {folder}/3; uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  server {{
+    listen 127.0.0.1:{port}; keepalive_timeout 1s;
+    location / {{ proxy_pass {url}; proxy_set_header Host $http_host; }}
+  }}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx(url: str, folder: Path) -> AsyncIterator[str]:
+    """The URL of nginx before a server, with its default buffering; idle connections are cut after a second."""
+    program = which("nginx")
+    if not program:
+        pytest.skip("no nginx is installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (folder / "conf").write_text(NGINX.format(folder=folder, port=port, url=url))
+    process = await asyncio.create_subprocess_exec(
+        program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "conf")
+    )
+    try:
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_the_page_is_live_behind_a_proxy_that_buffers_and_cuts_idle_connections(
+    browser: Browser, visitor: Visitor, fill: Fill, tmp_path: Path
+) -> None:
+    async with nginx(visitor.url, tmp_path) as url, visiting(browser, url) as proxied:
+        await proxied.open()
+        await poll(proxied.page)
+        await fill(TOKYO)
+        # By the timer: its poll finds that the connection was cut.
+        await expect_cities(proxied.page, "Tokyo")
+        await submit(proxied.page, "Delhi", "28,514,000")
+        await expect_cities(proxied.page, "Tokyo", "Delhi")
+        await expect(live(proxied.page)).to_be_visible()
