@@ -84,7 +84,9 @@ class Bench:
             for label, headers in (("", ()), (", gzip", GZIP)):
                 size = len(curl(ours, *headers))
                 with self.peer("constant", BENCH_BYTES=str(size)) as constant:
-                    pairs = self.pairs(partial(wrk, ours, self.seconds, *headers), partial(wrk, constant, self.seconds))
+                    pairs = self.pairs(
+                        partial(wrk, ours, self.seconds, *headers), partial(wrk, constant, self.seconds, *headers)
+                    )
                 row("P1", f"`GET /`{label}, {size:,} bytes; a constant of Starlette", pairs, 0.95)
 
     def measure_peers(self) -> None:

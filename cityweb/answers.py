@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -77,6 +78,7 @@ class _Form:
         return self.etag in tags or tags == [b"*"]
 
 
+@lru_cache(256)
 def takes_gzip(accept_encoding: bytes) -> bool:
     """Whether Accept-Encoding (RFC 9110, 12.5.3) takes gzip; a weight of zero refuses it."""
     for part in accept_encoding.lower().split(b","):

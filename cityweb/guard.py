@@ -81,6 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether nothing more is read: the connection ends with the response that is due."""
         self.serving: RequestResponseCycle | None = None
         """The request that is being served; `cycle` is the last one read, which may be queued behind it."""
+        self.held = b""
+        """The head of a response whose body follows."""
         self.is_draining = False
         """Whether the process stops: the next response of the connection is its last."""
 
@@ -137,13 +139,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
             raise TooManyAtOnce
-        self.url = WITHOUT_PATH.sub(rb"\g<0>/", self.url)
+        if not self.url.startswith(b"/"):
+            self.url = WITHOUT_PATH.sub(rb"\g<0>/", self.url)
         super().on_headers_complete()
         if self.is_draining:
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.serving = cycle
+        # The cycle calls only `write`, `close` and `is_closing` of it.
+        cycle.transport = self  # type: ignore[assignment]
         if cycle.scope["http_version"] == "1.0":
             cycle.send = partial(send_without_chunks, cycle)  # type: ignore[method-assign]
         super()._start_asgi_task(cycle, app)
@@ -160,6 +165,23 @@ class GuardedProtocol(HttpToolsProtocol):
         """The request is whole."""
         self.since, self.head = 0.0, 0
         super().on_message_complete()
+
+    def write(self, data: bytes) -> None:
+        """Writes for the cycle: a head waits for the body that must follow. uvicorn 0.54.0 writes each by itself."""
+        if self.held:
+            data, self.held = self.held + data, b""
+        elif self.serving and self.serving.expected_content_length and self.serving.scope["method"] != "HEAD":
+            self.held = data
+            return
+        self.transport.write(data)
+
+    def close(self) -> None:
+        """Closes the connection for the cycle."""
+        self.transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closing."""
+        return self.transport.is_closing()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keeps a connection whose client sends nothing more (RFC 9112, 9.6) until its responses are sent."""

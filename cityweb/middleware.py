@@ -5,7 +5,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -28,13 +27,10 @@ CONTENT_SECURITY_POLICY = (
 HEADERS = [
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
     # Not no-referrer: it would make the Origin of our own form "null" (Fetch Standard), which SameOrigin refuses.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-embedder-policy", b"require-corp"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
 HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=63072000; includeSubDomains")]
 
@@ -62,8 +58,10 @@ class Prepared:
         begun = time.perf_counter()
         found = None
         if scope["type"] == "http" and self._is_plain(scope):
-            with suppress(Exception):  # The other middleware meets it again, logs it and answers.
+            try:
                 found = self.find(scope)
+            except Exception:  # The other middleware meets it again, logs it and answers.
+                found = None
         if found is None:
             await self.app(scope, receive, send)
             return

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from cityweb import guard
 from cityweb.guard import PIPELINE_MAX, GuardedProtocol
@@ -425,3 +426,63 @@ async def test_a_stop_closes_a_silent_connection() -> None:
         async with asyncio.timeout(2):
             assert await reader.read() == b""
         writer.close()
+
+
+# --- one write for a response ---
+
+
+class Recorder(asyncio.Transport):
+    """A transport that keeps each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def two_parts(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
+    """Responds with two parts, of a declared length where the path says so."""
+    length = [(b"content-length", b"6")] if scope["path"] == "/known" else []
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": b"one", "more_body": True})
+    await asyncio.sleep(0.01)
+    await send({"type": "http.response.body", "body": b"two"})
+
+
+@pytest.mark.parametrize(
+    ("requests", "endings"),
+    [
+        ([("GET", "/known")], [b"\r\n\r\none", b"two"]),
+        ([("GET", "/known")] * 2, [b"\r\n\r\none", b"two"] * 2),
+        ([("GET", "/unknown")], [b"\r\n\r\n", b"3\r\none\r\n", b"3\r\ntwo\r\n0\r\n\r\n"]),
+        ([("HEAD", "/known")], [b"\r\n\r\n"]),
+        ([("HEAD", "/known"), ("GET", "/known")], [b"\r\n\r\n", b"\r\n\r\none", b"two"]),
+    ],
+)
+async def test_a_head_waits_only_for_a_body_that_must_follow(
+    requests: list[tuple[str, str]], endings: list[bytes]
+) -> None:
+    config = uvicorn.Config(two_parts, http=GuardedProtocol, ws="none", log_config=None)
+    config.load()
+    protocol, transport = GuardedProtocol(config, ServerState(), {}), Recorder()
+    protocol.connection_made(transport)
+    protocol.data_received(b"".join(f"{m} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode() for m, path in requests))
+    await asyncio.sleep(0.1)
+    written = [data for data in transport.writes if data]
+    assert [data[-len(ending) :] for data, ending in zip(written, endings, strict=True)] == endings
+    assert b"".join(written).count(b"HTTP/1.1 200") == len(requests)
+    protocol.connection_lost(None)
