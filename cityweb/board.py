@@ -1,9 +1,14 @@
-"""The board of one process: a timer reads the top 20, and every response that shows it is rendered once per change."""
+"""The board of one process: a timer reads it, and every response that shows it is rendered once per change.
+
+One's own change is on one's next response, since a view calls `refresh` after its commit. A change by anybody else is in
+the snapshot after at most a read, a pause and another read, some 0.3 s; an open page polls every 3 s.
+"""
 
 import asyncio
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -19,14 +24,14 @@ from cityweb.answers import Answer
 from cityweb.cities import Leaders
 from cityweb.forms import NEW_FORM, Form
 
-READ_SECONDS = 0.25
-"""The pause between two reads, where nobody asks for one."""
+PAUSE_SECONDS = 0.25
+"""Between two reads, where nobody asks for one."""
 DEADLINE_SECONDS = 0.5
-"""How long a read may take, its connection included."""
+"""How long a read may take, a new connection included. It takes a millisecond or two."""
 STALE_SECONDS = 1.0
-"""A snapshot is stale when its last good read began longer ago."""
+"""A snapshot is stale when its last good read began longer ago: one read that runs into its deadline is enough."""
 REFRESH_SECONDS = 1.0
-"""How long `refresh` waits at most."""
+"""How long `refresh` waits at most: for the read under way and the next one, each to its deadline."""
 
 # A shared cache may keep a response for a second; a browser always asks whether its copy is still the board.
 CACHE_CONTROL = "public, max-age=0, s-maxage=1, must-revalidate"
@@ -36,14 +41,14 @@ log = logging.getLogger("cityweb")
 
 
 class NoBoard(Exception):
-    """The board was never read: the database has been away since the start."""
+    """The board was never read: the database has been away since the start. Its response is 503."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The board at one moment, with every response that shows it; each is rendered when it is first asked for.
 
-    `as_of` is None while the snapshot is current. A stale one has the moment of its last good read, and says so.
+    `as_of` is None while the snapshot is current. A stale one has the time when its last good read began, and says so.
     """
 
     leaders: Leaders
@@ -51,7 +56,7 @@ class Snapshot:
 
     @cached_property
     def id(self) -> str:
-        """A hash of what is shown: equal in all processes, another one once the snapshot is stale."""
+        """A hash of what is shown: while the snapshot is current, equal in all processes."""
         return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
 
     @cached_property
@@ -61,7 +66,7 @@ class Snapshot:
 
     @cached_property
     def paused_page(self) -> Answer:
-        """The same without live updates."""
+        """The same for a visitor who paused live updates."""
         return _html(render_page(self, live=False))
 
     @cached_property
@@ -71,10 +76,10 @@ class Snapshot:
 
     @cached_property
     def biggest(self) -> Answer:
-        """The board as JSON."""
+        """The board as JSON. A stale one says so in a header: an array has no room for a notice."""
         rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
-        since = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
-        headers = {"cache-control": CACHE_CONTROL, **since}
+        last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
+        headers = {"cache-control": CACHE_CONTROL, **last_modified}
         return Answer(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
@@ -95,61 +100,70 @@ def render_page(
 
 
 class Board:
-    """The board of one process. Requests are served from its snapshot and never wait for the database."""
+    """The board of one process.
+
+    Requests are served from its snapshot, so none waits for the database; only `refresh` does. `keep` reads on a
+    connection of its own, so that adds never delay it.
+    """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
         self._connect = connect
         self._connection: asyncpg.Connection | None = None
         self._failing = False
-        self._fresh: Snapshot | None = None
+        self._current: Snapshot | None = None
         self._stale: Snapshot | None = None
-        self._read_at = 0.0
+        # When the last good read began: by a clock for its age, and as a time of day.
+        self._good_read_began = -math.inf
         self._as_of = datetime.now(UTC)
-        self._wanted = asyncio.Event()
-        self._turn = asyncio.Event()
+        # A caller of `refresh` sets the one, and waits for the other.
+        self._is_asked = asyncio.Event()
+        self._next_read_ended = asyncio.Event()
 
     @property
     def snapshot(self) -> Snapshot:
         """The board as it is, or the last one known, which says so. Raises NoBoard."""
-        if self._fresh is None:
+        if self._current is None:
             raise NoBoard
         if not self.is_stale:
-            return self._fresh
+            return self._current
         if self._stale is None:
-            self._stale = replace(self._fresh, as_of=self._as_of)
+            self._stale = replace(self._current, as_of=self._as_of)
         return self._stale
 
     @property
     def is_stale(self) -> bool:
         """Whether the last good read began more than a second ago. Age decides, so a timer that hangs counts too."""
-        return time.monotonic() - self._read_at > STALE_SECONDS
-
-    async def refresh(self) -> None:
-        """Waits until a read that begins after this call has ended, but at most a second."""
-        turn = self._turn
-        self._wanted.set()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REFRESH_SECONDS):
-                await turn.wait()
+        return time.monotonic() - self._good_read_began > STALE_SECONDS
 
     async def keep(self) -> None:
         """Reads the board again and again, for good, whatever fails; one task per process runs it."""
         try:
             while True:
-                # Callers of `refresh` wait for the next turn from here on: this read may miss their change.
-                turn, self._turn = self._turn, asyncio.Event()
-                self._wanted.clear()
+                # Both before the read: a caller of `refresh` from here on is for the read after this one.
+                ended, self._next_read_ended = self._next_read_ended, asyncio.Event()
+                self._is_asked.clear()
                 has_read = await self._read()
-                turn.set()
+                ended.set()
                 if has_read:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(READ_SECONDS):
-                            await self._wanted.wait()
+                        async with asyncio.timeout(PAUSE_SECONDS):
+                            await self._is_asked.wait()
                 else:
                     # No caller shortens this: a database that refuses connections would be asked without a pause.
-                    await asyncio.sleep(READ_SECONDS)
+                    await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._disconnect()
+
+    async def refresh(self) -> None:
+        """Waits until a read that begins after this call has ended, well or not, but at most a second.
+
+        A view calls it after its commit. All callers that wait share one read.
+        """
+        ended = self._next_read_ended
+        self._is_asked.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_SECONDS):
+                await ended.wait()
 
     async def _read(self) -> bool:
         """Reads the board once; whether it could. Of failures in a row, the first is logged."""
@@ -160,17 +174,19 @@ class Board:
                 leaders = await cities.leaders(self._connection)
         except Exception as error:
             if not self._failing:
-                known = isinstance(error, database.DRIVER_ERRORS)
-                log.warning("the board cannot be read", exc_info=None if known else error)
+                is_outage = isinstance(error, database.DRIVER_ERRORS)
+                traceback = None if is_outage else error
+                log.warning("the board cannot be read", exc_info=traceback, extra={"error": repr(error)})
             self._failing = True
             self._disconnect()
             return False
         if self._failing:
             log.warning("the board is read again")
         self._failing = False
-        if self._fresh is None or leaders != self._fresh.leaders:
-            self._fresh = Snapshot(leaders)
-        self._read_at, self._as_of, self._stale = began, as_of, None
+        # The same leaders keep the snapshot, and with it what is rendered already.
+        if self._current is None or leaders != self._current.leaders:
+            self._current = Snapshot(leaders)
+        self._good_read_began, self._as_of, self._stale = began, as_of, None
         return True
 
     def _disconnect(self) -> None:

@@ -266,10 +266,10 @@ async def test_a_city_is_announced_for_two_minutes_and_later_causes_no_refresh(
     await add(site.client, "json", "Tokyo", 37_400_068)
     await run_sql(empty.owner, f"UPDATE cities SET created_at = now() - interval '{seconds} seconds'")
     await site.board.refresh()
-    asked = site.board._turn
+    asked = site.board._next_read_ended
     answer = await site.client.get("/?added=1")
     assert text(one(parse(answer.text), "#status")) == landed
-    assert (site.board._turn is not asked) is bool(landed)
+    assert (site.board._next_read_ended is not asked) is bool(landed)
     if not landed:
         assert answer.text == (await site.client.get("/")).text
 

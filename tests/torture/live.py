@@ -41,8 +41,8 @@ def begin(self, turn):
     self.running, self.turn = getattr(self, "turn", turn), turn
 
 async def refresh(self):
-    turn = self._turn if self.running.is_set() else self.running
-    self._wanted.set()
+    turn = self._next_read_ended if self.running.is_set() else self.running
+    self._is_asked.set()
     await turn.wait()
 
 read = cities.leaders
@@ -52,7 +52,7 @@ async def slow(connection):
     await asyncio.sleep(0.02)
     return found
 
-Board._turn, Board.refresh, cities.leaders = property(lambda self: self.turn, begin), refresh, slow
+Board._next_read_ended, Board.refresh, cities.leaders = property(lambda self: self.turn, begin), refresh, slow
 """
 """Makes a refresh count for commits after its query began: it waits for the read that is under way."""
 
