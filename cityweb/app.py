@@ -133,18 +133,13 @@ def create(settings: Settings) -> Starlette:
         requests.close()
 
     def find_prepared(scope: Scope) -> tuple[Head, bytes] | None:
-        """The prepared response to a request, if there is one: what its view would send, chosen without a route."""
+        """The prepared response to a request, if there is one: what its view would send. Raises NoBoard."""
         path, query = scope["path"], scope["query_string"]
         if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
             return None
-        try:
-            snapshot = board.snapshot
-        except NoBoard:
-            return None
-        if path == "/":
-            return snapshot.page.choose(scope)
-        if path == "/cities/biggest":
-            return snapshot.biggest.choose(scope)
+        snapshot = board.snapshot
+        if path != "/board":
+            return (snapshot.page if path == "/" else snapshot.biggest).choose(scope)
         if query == b"seen=" + snapshot.id.encode():
             return UNCHANGED, b""
         return snapshot.fragment.choose(scope) if SEEN.fullmatch(query) else None

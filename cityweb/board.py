@@ -1,7 +1,7 @@
 """The board of one process: a timer reads it, and every response that shows it is rendered once per change.
 
-One's own change is on one's next response, since a view calls `refresh` after its commit. A change by anybody else is in
-the snapshot after at most a read, a pause and another read, some 0.3 s; an open page polls every 3 s.
+One's own change is on one's next response, since a view calls `refresh` after its commit. A change by anybody else is
+in the snapshot after at most a read, a pause and another read, some 0.3 s; an open page polls every 3 s.
 """
 
 import asyncio
@@ -62,17 +62,17 @@ class Snapshot:
     @cached_property
     def page(self) -> Answer:
         """The page with an empty form."""
-        return _html(render_page(self))
+        return prepare_page(render_page(self))
 
     @cached_property
     def paused_page(self) -> Answer:
         """The same for a visitor who paused live updates."""
-        return _html(render_page(self, live=False))
+        return prepare_page(render_page(self, live=False))
 
     @cached_property
     def fragment(self) -> Answer:
         """The part of the page that a poll replaces."""
-        return _html(html.render("_board.html", board=self, live=True))
+        return prepare_page(html.render("_board.html", board=self, live=True))
 
     @cached_property
     def biggest(self) -> Answer:
@@ -83,7 +83,8 @@ class Snapshot:
         return Answer(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
-def _html(document: str) -> Answer:
+def prepare_page(document: str) -> Answer:
+    """A page as a response that may be sent many times."""
     return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 

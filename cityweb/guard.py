@@ -55,12 +55,8 @@ BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
 
 
-class TooManyHeaders(Exception):
-    """A request has more headers than any client sends."""
-
-
-class TooManyAtOnce(Exception):
-    """One connection sends more requests at once than anybody needs."""
+class TooMany(Exception):
+    """A request has more headers, or a connection more requests at once, than any client sends; stops the parser."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -129,16 +125,16 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if len(self.headers) >= HEADERS_MAX:
             self.reject(HEAD_TOO_LONG)
-            raise TooManyHeaders
+            raise TooMany
         # The parser keeps white space at the end, which is no part of a value (RFC 9110, 5.5).
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """From the head to the body. Raises TooManyAtOnce, which stops the parser."""
+        """From the head to the body. Raises TooMany."""
         self.head, self.since, self.limit, self.sent = -1, self.loop.time(), BODY_SECONDS, 0
         if len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
-            raise TooManyAtOnce
+            raise TooMany
         if not self.url.startswith(b"/"):
             self.url = WITHOUT_PATH.sub(rb"\g<0>/", self.url)
         super().on_headers_complete()
@@ -247,12 +243,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.serving.message_event.set()
         super().connection_lost(exc)
 
-    def is_over(self, now: float) -> bool:
-        """Whether one of the two deadlines has passed."""
-        return bool(
-            (self.since and now - self.since > self.limit) or (self.unread and now - self.unread > UNREAD_SECONDS)
-        )
-
 
 async def send_without_chunks(cycle: RequestResponseCycle, message: Any) -> None:
     """Sends to a client of HTTP/1.0, for whom a body of unknown length ends with the connection (RFC 9112, 6.1)."""
@@ -262,9 +252,10 @@ async def send_without_chunks(cycle: RequestResponseCycle, message: Any) -> None
 
 
 def sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
-    """Aborts whoever is over; one look a second at all is cheaper than a timer for each request."""
+    """Aborts connections whose deadline has passed. A look at all, once a second, costs less than a timer for each."""
     now = loop.time()
     for connection in list(connections):
-        if connection.is_over(now):
+        since, unread = connection.since, connection.unread
+        if (since and now - since > connection.limit) or (unread and now - unread > UNREAD_SECONDS):
             connection.transport.abort()
     loop.call_later(SWEEP_SECONDS, sweep, loop, connections)

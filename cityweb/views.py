@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from cityweb import api, cities, database, errors, exports, forms, html, ranking
 from cityweb.answers import Answer
 from cityweb.assets import Assets
-from cityweb.board import CACHE_CONTROL, PAGE_HEADERS, Board, NoBoard, Snapshot, render_page
+from cityweb.board import CACHE_CONTROL, Board, NoBoard, Snapshot, prepare_page, render_page
 from cityweb.cities import Landing, Place, Stored
 from cityweb.errors import ALREADY_STORED, RETRY_SECONDS, Refusal
 from cityweb.exports import Export, Exports
@@ -304,7 +304,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         next=_query(page.next, q),
     )
     template = "_cities_found.html" if _is_partial(request) else "cities.html"
-    return _page(html.render(template, list=listing))
+    return prepare_page(html.render(template, list=listing))
 
 
 async def show_city(request: Request[State]) -> ASGIApp:
@@ -312,7 +312,7 @@ async def show_city(request: Request[State]) -> ASGIApp:
     found = await _city(request)
     before = found.above[-1] if found.above else None
     here = _query(Cursor(before.population, before.id) if before else None)
-    return _page(html.render("city.html", above=found.above, city=found.city, below=found.below, here=here))
+    return prepare_page(html.render("city.html", above=found.above, city=found.city, below=found.below, here=here))
 
 
 async def show_city_json(request: Request[State]) -> ASGIApp:
@@ -350,7 +350,7 @@ async def describe_api(request: Request[State]) -> ASGIApp:
 async def explain_api(request: Request[State]) -> ASGIApp:
     """What programs may ask for, as a page with lines for a shell."""
     examples = api.examples(_site(request), request.app.url_path_for)
-    return _page(html.render("api.html", examples=examples))
+    return prepare_page(html.render("api.html", examples=examples))
 
 
 async def _ask(request: Request[State], question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -413,10 +413,6 @@ def _found(q: str, page: Page) -> str:
 def _site(request: Request[State]) -> str:
     """Scheme and host, for the few answers that are read elsewhere; the host is a known one."""
     return f"{request.scope['scheme']}://{request.headers['host']}"
-
-
-def _page(document: str) -> Answer:
-    return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
 def _json(document: object) -> Answer:
