@@ -70,7 +70,9 @@ def _from_form(status: int, document: BeautifulSoup) -> Outcome:
     beside = {str(words["id"]).removesuffix("-error"): text(words) for words in document.select("#city-form .error")}
     # The summary and the field say the same, and the field names its words to those who do not see them.
     assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside
+    assert {str(field["id"]) for field in document.select("[aria-invalid=true]")} == beside.keys()
     for name in beside:
-        assert f"{name}-error" in str(one(document, f"#{name}")["aria-describedby"]).split()
+        hint = ["population-hint"] if name == "population" else []
+        assert str(one(document, f"#{name}")["aria-describedby"]).split() == [*hint, f"{name}-error"]
     kept = {name: str(one(document, f"#{name}")["value"]) for name in ("name", "population")}
     return Outcome(status, errors=summary, kept=kept)

@@ -46,21 +46,29 @@ async def test_a_city_is_added(site: Site, way: str) -> None:
 
 async def test_the_plain_form_leads_to_a_page_that_says_where_the_city_landed(site: Site) -> None:
     await add(site.client, "json", "Tokyo", 37_400_068)
-    answer = await site.client.post("/cities/", data={"name": "Delhi", "population": "28514000"})
+    answer = await site.client.post("/cities/", data={"name": ESCAPED, "population": "28514000"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/?added=2")
     page = parse((await site.client.get("/?added=2")).text)
-    assert text(one(page, "#status")) == "Delhi added at rank 2"
-    assert text(one(page, "title")) == "Delhi added at rank 2 - City leaderboard"
+    assert text(one(page, "#status")) == f"{ESCAPED} added at rank 2"
+    assert text(one(page, "title")) == f"{ESCAPED} added at rank 2 - City leaderboard"
+
+
+ESCAPED = "Delhi&lt"
+"""A browser reads `Delhi<` where this is not escaped."""
 
 
 async def test_htmx_gets_a_fresh_form_the_table_and_the_status(site: Site) -> None:
-    answer = await site.client.post("/cities/", data={"name": "Tokyo", "population": "37400068"}, headers=HTMX)
+    answer = await site.client.post("/cities/", data={"name": ESCAPED, "population": "37400068"}, headers=HTMX)
     assert answer.status_code == 200
     page = parse(answer.text)
-    assert one(page, "#name")["value"] == ""
+    assert text(one(page, "title")) == "City leaderboard"
+    assert one(page, "#city-form #name")["value"] == ""
     assert one(page, "#name").has_attr("autofocus")
-    assert table(page) == [("1", "Tokyo", "37,400,068")]
-    assert text(one(page, "hx-partial[hx-target='#status']")) == "Tokyo added at rank 1"
+    assert one(page, "hx-partial[hx-target='#board'][hx-swap=outerMorph] > #board")
+    assert table(page) == [("1", ESCAPED, "37,400,068")]
+    status = one(page, "hx-partial[hx-target='#status'][hx-swap=innerHTML]")
+    assert text(status) == f"{ESCAPED} added at rank 1"
+    assert text(one(status, "a[href='/cities/1']")) == ESCAPED
     assert not page.select("header")
 
 
@@ -133,15 +141,17 @@ async def test_what_is_wrong_is_named(site: Site, way: str, name: str, populatio
 
 @pytest.mark.parametrize("way", ["plain", "htmx"])
 async def test_what_was_typed_is_kept_as_it_was_typed(site: Site, way: str) -> None:
-    outcome = await add(site.client, way, " <Paris> ", "1,5")
-    assert outcome.kept == {"name": " <Paris> ", "population": "1,5"}
+    outcome = await add(site.client, way, ' "x"><Paris> ', "1,5")
+    assert outcome.kept == {"name": ' "x"><Paris> ', "population": "1,5"}
 
 
 @pytest.mark.parametrize("way", ["plain", "htmx"])
 async def test_a_refused_page_says_so_in_its_title(site: Site, way: str) -> None:
     headers = HTMX if way == "htmx" else {}
     answer = await site.client.post("/cities/", data={"name": "", "population": "1"}, headers=headers)
-    assert text(one(parse(answer.text), "title")) == "Error: City leaderboard"
+    page = parse(answer.text)
+    assert text(one(page, "title")) == "Error: City leaderboard"
+    assert bool(page.select("#board")) is (way == "plain")
 
 
 @ways
@@ -176,7 +186,9 @@ async def test_a_duplicate_on_the_board_is_linked(site: Site, way: str) -> None:
     await add(site.client, "json", "Paris", 2_148_000)
     headers = HTMX if way == "htmx" else {}
     answer = await site.client.post("/cities/", data={"name": "paris", "population": "5"}, headers=headers)
-    assert parse(answer.text).select("a[href='#city-1']")
+    page = parse(answer.text)
+    for place in (".error-summary", "#name-error + p >"):
+        assert text(one(page, f"{place} a[href='#city-1']")) == "See Paris on the board"
 
 
 @ways
@@ -204,7 +216,7 @@ async def test_32_identical_adds_at_once_store_one(site: Site) -> None:
 
 async def test_an_empty_board_says_so(site: Site) -> None:
     page = parse((await site.client.get("/")).text)
-    assert text(one(page, "#board tbody")) == "No cities yet. Add the first one with the form."
+    assert text(one(page, "#board tbody td[colspan='4']")) == "No cities yet. Add the first one with the form."
     assert await biggest(site.client) == []
 
 
@@ -280,12 +292,17 @@ async def test_an_unknown_number_shows_the_plain_page(site: Site, added: str) ->
     assert text(one(page, "#status")) == ""
 
 
-async def test_live_updates_can_be_paused_and_resumed_without_a_script(site: Site) -> None:
+async def test_a_live_page_polls_and_is_paused_and_resumed_without_a_script(site: Site) -> None:
     live = parse((await site.client.get("/")).text)
-    paused = parse((await site.client.get(str(one(live, "#pause")["href"]))).text)
-    assert live.select("#live .poll")
+    poll, pause = one(live, "#live .poll"), one(live, "#pause")
+    assert (poll["hx-get"], poll["hx-target"], poll["hx-swap"]) == ("/board", "#board", "outerMorph")
+    assert str(poll["hx-trigger"]).startswith("load, every 3s, ")
+    assert not live.select("#board .poll")
+    assert one(live, "#board [name=seen]")["value"] == site.board.snapshot.id
+    assert (pause["href"], text(pause)) == ("/?live=off", "Pause live updates")
+    paused = parse((await site.client.get("/?live=off")).text)
     assert not paused.select(".poll")
-    assert one(paused, "#pause")["href"] == "/"
+    assert (one(paused, "#pause")["href"], text(one(paused, "#pause"))) == ("/", "Resume live updates")
 
 
 # --- HTTP ---
