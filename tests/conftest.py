@@ -1,6 +1,7 @@
 """What the tests stand on: a real PostgreSQL, the application on it, and a server that is a process of its own."""
 
 import asyncio
+import io
 import os
 import re
 import secrets
@@ -23,9 +24,10 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cityweb import app as application
-from cityweb import database, embedded, settings
+from cityweb import database, embedded, settings, transfers
 from cityweb.board import Board
 from cityweb.exports import Exports
+from cityweb.files import Format, Line
 
 TOP = Path(__file__).parent.parent
 
@@ -82,6 +84,46 @@ async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
         return rows
     finally:
         await connection.close()
+
+
+def insert(name: str, population: int) -> str:
+    """A statement as somebody might type it into psql."""
+    return (
+        "INSERT INTO cities (name, name_key, name_bare, population)"
+        f" VALUES ('{name}', lower('{name}'), lower('{name}'), {population})"
+    )
+
+
+def quoted(text: str) -> str:
+    """A text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+FILL = (
+    "INSERT INTO cities (name, name_key, name_bare, population)"
+    " SELECT 'C' || n, 'c' || n, 'c' || n, {population} FROM generate_series({first}, {last}) n"
+)
+"""A template of statements: cities `C1`, `C2` … of so many people."""
+
+
+def lines(*cities: tuple[str, object]) -> list[Line]:
+    return [Line(n, "", {"name": name, "population": people}) for n, (name, people) in enumerate(cities, 2)]
+
+
+async def stored(empty: Addresses) -> list[tuple[str, int]]:
+    """All cities, the biggest first."""
+    rows = await run_sql(empty.owner, "SELECT name, population FROM cities ORDER BY population DESC, id")
+    return [tuple(row) for row in rows]
+
+
+async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:
+    written = io.BytesIO()
+
+    def write(some: bytes) -> None:
+        written.write(some)
+
+    await transfers.dump(empty.owner, write, format_)
+    return written.getvalue()
 
 
 @pytest.fixture
@@ -189,6 +231,14 @@ class Server:
         return self.process.wait(20)
 
 
+async def ready(server: Server) -> int:
+    """The port of a server, once it can serve adds."""
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+    return int(server.url.rpartition(":")[2])
+
+
 @contextmanager
 def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers on a database, on ports of their own, which log to a file or elsewhere, and stops them all."""
@@ -237,3 +287,24 @@ def start_server(empty: Addresses, log: Path) -> Iterator[Callable[..., Server]]
     """Starts servers on the empty database, and stops them all."""
     with serving(empty.app, log) as start:
         yield start
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=TOP,
+        env={**os.environ, **ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        input="n\n",
+    )
+
+
+def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert [word for word in words if word not in done.stderr] == []

@@ -1,4 +1,4 @@
-"""What an answer says, read from the parsed document."""
+"""What an answer says: its headers for security, and what is read from the parsed document."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,23 @@ from bs4 import BeautifulSoup, Tag
 
 WAYS = ("plain", "htmx", "json")
 HTMX = {"hx-request": "true", "hx-request-type": "partial"}
+
+SECURITY = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+HSTS = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
+OTHERS = {
+    "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag", "location",
+    "retry-after", "vary",
+}  # fmt: skip
+"""The headers that say something about the one answer: whatever is not here must be one for security."""
 
 
 def parse(html: str) -> BeautifulSoup:

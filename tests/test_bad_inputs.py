@@ -20,8 +20,7 @@ import pytest
 
 from cityweb import database, names
 from tests.conftest import Addresses, Server, serving
-from tests.pages import HTMX, WAYS, parse, table, text
-from tests.test_middleware import OTHERS, SECURITY
+from tests.pages import HTMX, OTHERS, SECURITY, WAYS, parse, table, text
 from tests.test_names import GOOD, JOINED
 from tests.test_names import UNREADABLE as UNREADABLE_NAMES
 

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from cityweb import board as board_module
 from cityweb import cities, database, html
 from cityweb.board import Board, NoBoard
-from tests.conftest import Addresses, Site, locking, open_site, run_sql, until
+from tests.conftest import Addresses, Site, insert, locking, open_site, run_sql, until
 from tests.pages import add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -54,14 +54,6 @@ async def keeping(url: URL) -> AsyncIterator[Board]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def insert(name: str, population: int) -> str:
-    """A statement as somebody might type it into psql."""
-    return (
-        "INSERT INTO cities (name, name_key, name_bare, population)"
-        f" VALUES ('{name}', lower('{name}'), lower('{name}'), {population})"
-    )
 
 
 async def names(site: Site) -> list[str]:

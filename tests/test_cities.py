@@ -11,9 +11,8 @@ from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from cityweb import cities, database, ranking
-from tests.conftest import Addresses, run_sql
+from tests.conftest import Addresses, insert, run_sql
 from tests.proxy import Proxy
-from tests.test_board import insert
 
 CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -5,8 +5,7 @@ import pytest
 from cityweb import corrections, names, transfers
 from cityweb.cities import Stored
 from cityweb.corrections import CannotCorrect
-from tests.conftest import Addresses, Site, run_sql
-from tests.test_transfers import lines, stored
+from tests.conftest import Addresses, Site, lines, run_sql, stored
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ import pytest
 from cityweb import exports, transfers
 from cityweb.exports import Export, Exports
 from cityweb.limits import network_of
-from tests.conftest import Addresses, Server, Site, open_site, run_sql, until
+from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
-from tests.test_migrations import FILL
-from tests.test_transfers import dumped, lines
 
 HEAD = ["rank", "id", "name", "population", "created_at"]
 EXPORTING = "SELECT FROM pg_stat_activity WHERE query LIKE '%to_char(created_at%' AND pid <> pg_backend_pid()"

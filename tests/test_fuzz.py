@@ -15,7 +15,7 @@ from starlette.types import Message
 from cityweb import database, names
 from cityweb.models import POPULATION_MAX
 from tests.conftest import Addresses, Site
-from tests.test_middleware import HSTS, OTHERS, SECURITY
+from tests.pages import HSTS, OTHERS, SECURITY
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -16,7 +15,7 @@ from uvicorn.server import ServerState
 from cityweb import guard
 from cityweb.guard import PIPELINE_MAX, GuardedProtocol
 from cityweb.middleware import HEADERS
-from tests.conftest import Server, until
+from tests.conftest import Server, ready, until
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -379,14 +378,6 @@ async def test_what_is_being_sent_ends_with_its_client(server: uvicorn.Server, c
     await reader.read(1)
     writer.transport.abort()
     await until(lambda: not server.server_state.tasks, 2)
-
-
-async def ready(server: Server) -> int:
-    """The port of a server that has its board."""
-    async with httpx.AsyncClient() as client:
-        while (await client.get(f"{server.url}/readyz")).status_code != 200:
-            await asyncio.sleep(0.02)
-    return int(server.url.rpartition(":")[2])
 
 
 # --- the end of a connection ---

@@ -20,7 +20,7 @@ from cityweb.answers import Answer, Head
 from cityweb.log import FLUSH_SECONDS, Requests
 from cityweb.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from tests.conftest import Addresses, Site, open_site, until
-from tests.pages import HTMX, one, parse, text
+from tests.pages import HSTS, HTMX, OTHERS, SECURITY, one, parse, text
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -146,23 +146,6 @@ async def test_an_unchanged_board_has_no_line_in_the_log(site: Site, capfd: pyte
 
 
 # --- SecurityHeaders ---
-
-SECURITY = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
-HSTS = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
-OTHERS = {
-    "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag", "location",
-    "retry-after", "vary",
-}  # fmt: skip
-"""The headers that say something about the one answer: whatever is not here must be one for security."""
 
 
 def security(answer: httpx.Response) -> list[tuple[str, str]]:

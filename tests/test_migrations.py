@@ -10,12 +10,8 @@ from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import database, names
-from tests.conftest import Addresses, run_sql
+from tests.conftest import FILL, Addresses, insert, quoted, run_sql
 
-FILL = (
-    "INSERT INTO cities (name, name_key, name_bare, population)"
-    " SELECT 'C' || n, 'c' || n, 'c' || n, {population} FROM generate_series({first}, {last}) n"
-)
 RANKS = """
 SELECT count(*) AS cities, count(*) FILTER (WHERE rank <> 1 + cities_above(population)) AS wrong
 FROM (SELECT population, rank() OVER (ORDER BY population DESC) FROM cities) AS ranked
@@ -118,11 +114,6 @@ async def test_a_name_is_found_by_each_of_its_words(empty: Addresses, name: str,
     assert {row[0] for row in rows} == suffixes
 
 
-def quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-CITY = "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('{0}', '{0}', '{0}', {1})"
 WORDED = {
     "UPDATE cities SET population = 7": {("new york", 7, 1), ("york", 7, 1), ("york", 7, 2)},
     "UPDATE cities SET name_bare = 'leeds' WHERE id = 2": {("new york", 5, 1), ("york", 5, 1), ("leeds", 6, 2)},
@@ -136,7 +127,7 @@ WORDED = {
 async def test_a_change_with_psql_changes_the_words(
     empty: Addresses, change: str, words: set[tuple[str, int, int]]
 ) -> None:
-    await run_sql(empty.app, CITY.format("new york", 5), CITY.format("york", 6))
+    await run_sql(empty.app, insert("new york", 5), insert("york", 6))
     await run_sql(empty.owner, change)
     assert {tuple(row) for row in await run_sql(empty.app, "SELECT suffix, population, city_id FROM words")} == words
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import TOP, Addresses, Server, run_sql, serving
-from tests.test_middleware import HSTS
+from tests.pages import HSTS
 
 TRUSTING = {"CITYWEB_TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
 numbers = itertools.count()

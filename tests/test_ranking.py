@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from cityweb import names, ranking
 from cityweb.models import ID_MAX, POPULATION_MAX
 from cityweb.ranking import Cursor
-from tests.conftest import Addresses, Site, open_site, run_sql
+from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql
 from tests.pages import HTMX, add, one, parse, text
 from tests.proxy import Proxy
-from tests.test_migrations import CITY, FILL, quoted
 
 
 def rows(document: Tag) -> list[tuple[str, str, str]]:
@@ -92,7 +91,7 @@ async def test_rows_that_come_and_go_do_not_move_the_page_that_is_read(site: Sit
     await run_sql(empty.owner, FILL.format(population="n * 10", first=1, last=150))
     second = str(address_of(await show(site.client, "/cities"), "next"))
     before = rows(await show(site.client, second))
-    await run_sql(empty.owner, CITY.format("Biggest", 5_000), "DELETE FROM cities WHERE population IN (1490, 1480)")
+    await run_sql(empty.owner, insert("Biggest", 5_000), "DELETE FROM cities WHERE population IN (1490, 1480)")
     after = rows(await show(site.client, second))
     assert [row[1:] for row in after] == [row[1:] for row in before]
     assert [int(row[0]) for row in after] == [int(row[0]) - 1 for row in before]
@@ -354,7 +353,7 @@ async def test_the_feed_has_the_newest_cities_first(site: Site) -> None:
 async def test_an_empty_feed_and_one_of_odd_names_are_xml(site: Site, empty: Addresses) -> None:
     feed = ET.fromstring((await site.client.get("/feed.atom")).content)
     assert feed.findtext("atom:updated", namespaces=ATOM) == "1970-01-01T00:00:00Z"
-    await run_sql(empty.owner, CITY.format("a\x01b\x0b\ufffe", 5))
+    await run_sql(empty.owner, insert("a\x01b\x0b\ufffe", 5))
     feed = ET.fromstring((await site.client.get("/feed.atom")).content)
     assert feed.findtext("atom:entry/atom:title", namespaces=ATOM) == "a\ufffdb\ufffd\ufffd, population 5"
 

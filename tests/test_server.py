@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from cityweb import database, embedded, server, settings
 from cityweb.log import QUEUE_MAX
-from tests.conftest import ENVIRONMENT, TOP, Addresses, Server, run_sql
+from tests.conftest import Addresses, Server, assert_one_sentence, insert, run, run_sql
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
-from tests.test_board import insert
 
 StartServer = Callable[..., Server]
 
@@ -194,19 +192,6 @@ async def test_every_request_is_a_line_of_the_log_or_counted_as_dropped(start_se
 # --- what it says ---
 
 
-def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=TOP,
-        env={**os.environ, **ENVIRONMENT, **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        input="n\n",
-    )
-
-
 def test_the_bare_command_lists_the_commands() -> None:
     done = run()
     assert done.returncode == 0
@@ -250,14 +235,6 @@ async def test_who_listens_to_everybody_and_knows_only_itself_is_told(
 ) -> None:
     start_server("--host", host, CITYWEB_HOSTS=hosts).stop()
     assert ("until CITYWEB_HOSTS has the names they type" in log.read_text()) is hinted
-
-
-def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
-    assert [word for word in words if word not in done.stderr] == []
 
 
 @pytest.mark.parametrize("command", ["initdb", "runserver"])

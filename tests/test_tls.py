@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import URL
 
 from cityweb import database, server
-from tests.conftest import Addresses, open_site
+from tests.conftest import Addresses, assert_one_sentence, open_site, run
 from tests.proxy import Proxy
-from tests.test_server import assert_one_sentence, run
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="only openssl makes certificates here")
 

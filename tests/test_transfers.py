@@ -13,29 +13,8 @@ import pytest
 
 from cityweb import database, files, names, server, transfers
 from cityweb.files import Format, Line
-from tests.conftest import Addresses, refusing, run_sql, until
+from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored, until
 from tests.proxy import Proxy
-
-BOARD = "SELECT name, population FROM cities ORDER BY population DESC, id"
-
-
-def lines(*cities: tuple[str, object]) -> list[Line]:
-    return [Line(n, "", {"name": name, "population": people}) for n, (name, people) in enumerate(cities, 2)]
-
-
-async def stored(empty: Addresses) -> list[tuple[str, int]]:
-    return [tuple(row) for row in await run_sql(empty.owner, BOARD)]
-
-
-async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:
-    written = io.BytesIO()
-
-    def write(some: bytes) -> None:
-        written.write(some)
-
-    await transfers.dump(empty.owner, write, format_)
-    return written.getvalue()
-
 
 # --- loading ---
 

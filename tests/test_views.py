@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from cityweb import transfers
-from tests.conftest import Addresses, Site, open_site, run_sql
+from tests.conftest import Addresses, Site, lines, open_site, run_sql
 from tests.pages import HTMX, WAYS, Outcome, add, one, parse, table, text
-from tests.test_transfers import lines
 
 ways = pytest.mark.parametrize("way", WAYS)
 

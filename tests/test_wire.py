@@ -7,8 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.conftest import Server
-from tests.test_guard import ready
+from tests.conftest import Server, ready
 from tests.wire import Conversation, Malformed, Response, converse, read_responses
 
 REQUESTS = 10_000

@@ -12,8 +12,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, async_playwright, expect
 
-from tests.conftest import Addresses, Server, run_sql, serving
-from tests.test_board import insert
+from tests.conftest import Addresses, Server, insert, run_sql, serving
 
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
 QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -86,13 +85,6 @@ async def shows(server: Server, names: Sequence[str]) -> None:
     """Waits until the server's board has these names, biggest first."""
     async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(10):
         while [city["name"] for city in (await client.get("/cities/biggest")).json()] != list(names):
-            await asyncio.sleep(0.01)
-
-
-async def ready(server: Server) -> None:
-    """Waits until the server can serve adds."""
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
-        while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
 
 

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import Visitor, poll, ready, visiting
+from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.test_journeys import (
     NOT_LIVE,
     STALE,
@@ -18,9 +18,8 @@ from tests.browser.test_journeys import (
     population,
     submit,
 )
-from tests.conftest import Addresses, Server, run_sql
+from tests.conftest import Addresses, Server, insert, ready, run_sql
 from tests.proxy import Proxy
-from tests.test_board import insert
 
 pytestmark = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Locator, Page, Playwright, expect
 
-from tests.browser.conftest import PROGRAMS, Visitor, ready, running, visiting
-from tests.conftest import Addresses, Server, run_sql, until
+from tests.browser.conftest import PROGRAMS, Visitor, running, visiting
+from tests.conftest import Addresses, Server, insert, ready, run_sql, until
 from tests.proxy import Proxy
-from tests.test_board import insert
 
 Fill = Callable[..., Awaitable[None]]
 StartServer = Callable[..., Server]

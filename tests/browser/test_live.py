@@ -13,7 +13,7 @@ from shutil import which
 import pytest
 from playwright.async_api import Browser, Locator, Page, Playwright, Route, expect
 
-from tests.browser.conftest import PROGRAMS, Visitor, poll, ready, running, visiting
+from tests.browser.conftest import PROGRAMS, Visitor, poll, running, visiting
 from tests.browser.test_journeys import (
     NOT_LIVE,
     TWENTY,
@@ -28,8 +28,7 @@ from tests.browser.test_journeys import (
     submit,
     tab_to,
 )
-from tests.conftest import Addresses, run_sql
-from tests.test_board import insert
+from tests.conftest import Addresses, insert, ready, run_sql
 
 TOKYO, DELHI = ("Tokyo", 37_400_068), ("Delhi", 28_514_000)
 NO_TIMERS = "window.setInterval = () => 0"
