@@ -16,7 +16,7 @@ from tests.proxy import Proxy
 
 CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
+    " WHERE application_name = 'cityweb' AND usename = current_user AND pid <> pg_backend_pid()"
 )
 
 

