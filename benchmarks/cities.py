@@ -173,7 +173,9 @@ async def exporting(url: str) -> int:
     """How many connections read everything."""
     connection = await asyncpg.connect(dsn(url))
     try:
-        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cityweb export'"
+        count = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%to_char(created_at%' AND pid <> pg_backend_pid()"
+        )
         return int(await connection.fetchval(count))
     finally:
         await connection.close()

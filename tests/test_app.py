@@ -146,6 +146,17 @@ async def test_a_bug_after_an_add_is_a_500(site: Site, monkeypatch: pytest.Monke
     assert (await submit(site, "htmx")).status_code == 500
 
 
+async def test_an_add_is_told_of_though_the_database_goes_away_right_after(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(cities, "landing", away)
+    answer = await submit(site, "htmx")
+    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom added"
+
+
 async def test_a_city_that_was_removed_at_once_was_added_all_the_same(
     site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,8 +269,8 @@ FRAMING = {
     "a chunk of no number": (POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n" + TOKYO + b"\r\n0\r\n\r\n", 400),
     "a chunk of 68 bits": (POST + b"transfer-encoding: chunked\r\n\r\n" + 17 * b"f" + b"\r\n" + TOKYO, 400),
     "chunks with bare line feeds": (POST + b"transfer-encoding: chunked\r\n\r\n17\n" + TOKYO + b"\n0\n\n", 400),
-    "a trailer of 70 KB": (
-        POST + b"transfer-encoding: chunked\r\n\r\n0\r\nx: " + 70_000 * b"x" + b"\r\n\r\n", 422
+    "a trailer of 30 KB": (
+        POST + b"transfer-encoding: chunked\r\n\r\n0\r\nx: " + 30_000 * b"x" + b"\r\n\r\n", 422
     ),
     "TRACE": (b"TRACE / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
     "OPTIONS": (b"OPTIONS / HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
@@ -278,8 +278,7 @@ FRAMING = {
     "a head of 5,000 short lines": (GET + 5_000 * b"x: y\r\n" + b"\r\n", 431),
     "an address of 20 KB": (GET.replace(b"/", b"/" + 20_000 * b"x", 1) + b"\r\n", 431),
     "a query of 20 KB": (GET.replace(b"/", b"/?" + 20_000 * b"x", 1) + b"\r\n", 431),
-    # What uvicorn cannot take apart is no HTTP to it.
-    "an address of 64 KB": (GET.replace(b"/", b"/" + 65_536 * b"x", 1) + b"\r\n", 400),
+    "an address of 64 KB": (GET.replace(b"/", b"/" + 65_536 * b"x", 1) + b"\r\n", 431),
     "an endless head": (GET + 3_000 * b"x-filler: xxxxxxxxxxxxxxxxxxxx\r\n", 431),
 }  # fmt: skip
 

@@ -161,7 +161,8 @@ async def be_left(report: Report, seed: int) -> None:
         await asyncio.sleep(1)
         after = await _backends(here)
         (busy,) = await here.sql(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cityweb' AND state <> 'idle'"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'cityweb' AND state <> 'idle' AND pid <> pg_backend_pid()"
         )
         next_one = (await timed_add(server, f"Next {seed}"))[0].status
         said = server.log.read_text()
@@ -178,7 +179,8 @@ async def be_left(report: Report, seed: int) -> None:
 
 
 async def _backends(here: Ground) -> set[int]:
-    rows = await here.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb'", role="postgres")
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
+    rows = await here.sql(ours, role="postgres")
     return {row["pid"] for row in rows}
 
 
