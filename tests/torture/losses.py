@@ -116,6 +116,10 @@ async def lose_answers(report: Report, seed: int) -> None:
                 report.row("control without the unique key", "duplicates", f"{duplicate} duplicates", duplicate > 0)
 
 
+CONTROL_STOPS = 10
+"""A stop of uvicorn's own loses a request only where one is on its way at that moment: not at each stop."""
+
+
 async def stop_under_load(report: Report, seed: int) -> None:
     """L5: SIGTERM while adds are under way and kept connections ask for the page again and again."""
     for workers in (1, 4):
@@ -129,9 +133,13 @@ async def stop_under_load(report: Report, seed: int) -> None:
         report.row(f"… lost, duplicate, {label}", "0, 0", (lost, duplicate), not lost and not duplicate)
         report.exactly(f"… of {asked:,} requests on {CONNECTIONS} open connections lost, {label}", lost_requests, 0)
         report.at_most(f"… until it has ended, {label}", seconds, 2, "s")
-    async with ground() as here:
-        *_, lost_requests, asked = await _stop(here, await here.start(before=CUTTING), seed)
-    report.row(f"control: uvicorn's own end, {asked:,} requests", "lost > 0", lost_requests, lost_requests > 0)
+    lost_requests = asked = stops = 0
+    while not lost_requests and stops < CONTROL_STOPS:
+        async with ground() as here:
+            *_, lost_requests, more = await _stop(here, await here.start(before=CUTTING), seed)
+        asked, stops = asked + more, stops + 1
+    control = f"control: uvicorn's own end, {stops} of {CONTROL_STOPS} stops, {asked:,} requests"
+    report.row(control, "lost > 0", lost_requests, lost_requests > 0)
 
 
 async def _stop(here: Ground, server: Running, seed: int) -> tuple[int, Ledger, float, int, int]:
