@@ -102,7 +102,8 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
     longest = max((seconds for seconds in closed if seconds is not None), default=99.0)
     report.exactly(f"{len(closed):,} slow connections of 5 kinds: still open after 30 s", late, 0)
     report.at_most("… the last is closed", longest, CLOSED_SECONDS, "s")
-    report.at_most("… memory more, at the peak", max(grown) / 2**20, 10, "MB")
+    # A slow body costs a task of its own: some 12 kB a connection in all.
+    report.at_most("… memory more, at the peak", max(grown) / 2**20, 30, "MB")
     report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 100, "ms")
     report.row(
         "… a head of 200 MB is refused",
