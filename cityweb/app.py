@@ -86,7 +86,7 @@ ROUTES = [
 EXPECTED = (Refusal, HTTPException, NoBoard, ClientDisconnect)
 """Exceptions that are no bugs."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
-"""What an open page is told that shows the present board."""
+"""The response to an open page that shows the current board."""
 SEEN = re.compile(b"seen=[0-9a-f]*")
 
 

@@ -44,7 +44,7 @@ class Unsafe(Exception):
 
 
 def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
-    """A pool of at most so many connections that serves requests; every wait in it is bounded.
+    """A pool of at most `connections` connections for requests; every wait in it is bounded.
 
     A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
     """

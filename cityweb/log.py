@@ -23,7 +23,7 @@ PATH_MAX = 200
 QUEUE_MAX = 2_000_000
 """Characters that wait for standard error: more than a second of requests at full load."""
 LAST_SECONDS = 1.0
-"""How long the end of a process waits for whoever reads standard error."""
+"""How long a process that ends waits until its last lines are written."""
 
 DETAIL = re.compile("^DETAIL:.*$", re.MULTILINE)
 """The line in which PostgreSQL shows the row that it rejects, and so the entered values."""
@@ -48,9 +48,9 @@ class JSONLines(logging.Formatter):
 
 
 class Output(QueueListener):
-    """A file that a thread writes to: nobody who logs waits for whoever reads the log.
+    """A file that a thread writes to, so that no request waits for the reader of the log.
 
-    Where they read too slowly, lines are dropped and counted.
+    If the reader is too slow, lines are dropped and counted.
     """
 
     def __init__(self, descriptor: int) -> None:

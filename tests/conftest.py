@@ -103,7 +103,7 @@ FILL = (
     "INSERT INTO cities (name, name_key, name_bare, population)"
     " SELECT 'C' || n, 'c' || n, 'c' || n, {population} FROM generate_series({first}, {last}) n"
 )
-"""A template of statements: cities `C1`, `C2` … of so many people."""
+"""A template of statements that insert the cities `C1`, `C2` … with the population `{population}`."""
 
 
 def lines(*cities: tuple[str, object]) -> list[Line]:
