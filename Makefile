@@ -15,7 +15,7 @@ test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing
 
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
-	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed=$(SEED))
+	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))
 
 torture: .venv/dev ## Kill, break and load it for half an hour: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
 	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \

@@ -82,7 +82,7 @@ async def connect(url: URL, *, command_timeout: float | None = None) -> asyncpg.
 
 async def prepare(url: URL) -> None:
     """Makes sure of a safe server and the newest schema. Raises Unsafe; OldSchema where this role may not migrate."""
-    async with outside_the_pool(url).connect() as connection:
+    async with outside_the_pool(url, command_timeout=PATIENCE_SECONDS).connect() as connection:
         await refuse_unsafe(connection)
         if await is_current(connection):
             return
@@ -132,9 +132,10 @@ async def refuse_unsafe(connection: AsyncConnection) -> None:
             )
 
 
-def outside_the_pool(url: URL) -> AsyncEngine:
+def outside_the_pool(url: URL, *, command_timeout: float | None = None) -> AsyncEngine:
     """Single connections, for work that takes as long as it takes."""
-    return create_async_engine(url, async_creator=partial(connect, url), hide_parameters=True, poolclass=NullPool)
+    creator = partial(connect, url, command_timeout=command_timeout)
+    return create_async_engine(url, async_creator=creator, hide_parameters=True, poolclass=NullPool)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -185,6 +185,21 @@ async def test_a_page_in_a_black_hole_is_answered(
             assert (await site.client.get("/cities")).status_code == 503
 
 
+async def test_a_start_in_a_black_hole_ends(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.5)
+    async with Proxy(empty.app) as proxy:
+        owner = await database.connect(empty.owner)
+        await owner.execute("BEGIN; LOCK TABLE alembic_version")
+        starting = asyncio.create_task(database.prepare(proxy.url))
+        while not await run_sql(empty.server, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            await asyncio.sleep(0.01)
+        proxy.swallow()
+        async with asyncio.timeout(4):
+            with pytest.raises(TimeoutError):
+                await starting
+        await owner.close()
+
+
 async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -> None:
     async with ground() as here:
         await here.sql("CREATE DATABASE shared OWNER cityweb_owner", role="postgres")

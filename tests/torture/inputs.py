@@ -17,6 +17,7 @@ async def fuzz(report: Report, seed: int) -> None:
         given = {"HYPOTHESIS_PROFILE": "torture", "HYPOTHESIS_STORAGE_DIRECTORY": folder, "TMPDIR": folder}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pytest", "-q", "-m", "hypothesis", "--tb=short", "-p", "no:cacheprovider"),
+            *("-o", "faulthandler_timeout=0"),
             f"--hypothesis-seed={seed}",
             cwd=TOP,
             env={**os.environ, **given},
