@@ -26,6 +26,8 @@ from cityweb.forms import NEW_FORM, Form
 
 PAUSE_SECONDS = 0.25
 """Between two reads, where nobody asks for one."""
+SPACING_SECONDS = 0.01
+"""Between two reads, however many ask: a flood of adds costs at most a hundred reads a second."""
 DEADLINE_SECONDS = 0.5
 """How long a read may take, a new connection included. It takes a millisecond or two."""
 STALE_SECONDS = 1.0
@@ -146,6 +148,7 @@ class Board:
                 has_read = await self._read()
                 ended.set()
                 if has_read:
+                    await asyncio.sleep(SPACING_SECONDS)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(PAUSE_SECONDS):
                             await self._is_asked.wait()

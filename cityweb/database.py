@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 READ_CONNECTIONS = 3
-ADD_CONNECTIONS = 2
+ADD_CONNECTIONS = 5  # not two: commits that come together share a flush to the disk
 """Connections of one process in a pool of their own, the limiter's included: slow reads never keep an add waiting."""
 PATIENCE_SECONDS = 2
 """How long one connection attempt, one statement or one wait for the pool may take."""

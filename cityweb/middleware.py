@@ -171,7 +171,7 @@ def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
     exact = {host.encode() for host in hosts}
     endings = tuple(host[1:].encode() for host in hosts if host.startswith("*."))
 
-    @lru_cache(HOSTS_REMEMBERED)
+    @lru_cache(256)
     def knows(host: bytes) -> bool:
         match = HOST.fullmatch(host.lower())
         return match is not None and ("*" in hosts or match[1] in exact or match[1].endswith(endings))
@@ -181,7 +181,6 @@ def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
 
 # A domain name has at most 253 characters (RFC 1035, 2.3.4); the feed repeats the host a hundred times.
 HOST = re.compile(rb"(\[[0-9a-f:.]{1,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
-HOSTS_REMEMBERED = 256
 
 
 class SameOrigin:
@@ -205,13 +204,9 @@ def is_same_origin(scope: Scope) -> bool:
         headers.setdefault(name, []).append(value)
     sites, origins = headers.get(b"sec-fetch-site", []), headers.get(b"origin", [])
     if any(sites):
-        same = sites in ([b"same-origin"], [b"none"])
-    elif not any(origins):
-        same = True
-    else:
-        # The scheme is left aside: behind a proxy we may not know it, and HSTS covers the difference.
-        same = [origin.partition(b"://")[2] for origin in origins] == headers.get(b"host")
-    return same
+        return sites in ([b"same-origin"], [b"none"])
+    # The scheme is left aside: behind a proxy we may not know it, and HSTS covers the difference.
+    return not any(origins) or [origin.partition(b"://")[2] for origin in origins] == headers.get(b"host")
 
 
 class SessionMiddleware:

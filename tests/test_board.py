@@ -1,6 +1,7 @@
 """The board: one read for many, one rendering for a change, and never more than a second old without saying so."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -101,6 +102,15 @@ async def test_fifty_waiting_callers_cause_at_most_two_reads(site: Site, reads: 
     reads.clear()
     await asyncio.gather(*(site.board.refresh() for _ in range(50)))
     assert 1 <= len(reads) <= 2
+
+
+async def test_callers_one_after_another_cause_at_most_a_read_in_ten_milliseconds(
+    site: Site, reads: list[cities.Leaders]
+) -> None:
+    begun = time.monotonic()
+    for _ in range(20):
+        await site.board.refresh()
+    assert len(reads) <= (time.monotonic() - begun) / board_module.SPACING_SECONDS + 1
 
 
 async def test_fifty_adds_at_once_are_shown_and_rendered_once(site: Site, rendered: list[str]) -> None:
