@@ -101,20 +101,21 @@ async def add_city(request: Request[State]) -> ASGIApp:
     values = await _read(request)
     request.state["typed"] = _typed(values)
     begun = time.monotonic()
-    limiter = request.state["limiter"]
+    limiter, late = request.state["limiter"], Refusal(503)
     try:
         submission = forms.check(values)
-        if limiter and (seconds := await limiter.seconds_to_wait(_address(request))):
-            return await _fail(request, values, Refusal(429, retry_seconds=seconds))
-        city, is_new = await database.unbroken(
-            request.state["session"],
-            cities.add(request.state["session"], submission.name, submission.population),
-            seconds=begun + ADD_SECONDS - time.monotonic(),
-        )
+        session = request.state["session"]
+        if limiter:
+            counting = limiter.seconds_to_wait(_address(request))
+            if seconds := await database.unbroken(session, counting, ADD_SECONDS):
+                return await _fail(request, values, Refusal(429, retry_seconds=seconds))
+        late = Refusal(503, errors.UNCONFIRMED)
+        adding = cities.add(session, submission.name, submission.population)
+        city, is_new = await database.unbroken(session, adding, begun + ADD_SECONDS - time.monotonic())
     except SubmissionRefused as refused:
         return await _refuse(request, values, refused.errors)
     except TimeoutError:
-        return await _fail(request, values, Refusal(503, errors.UNCONFIRMED))
+        return await _fail(request, values, late)
     except Exception as error:
         if not database.unavailable(error):
             raise

@@ -2,15 +2,17 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cityweb import cities, database
-from tests.conftest import Addresses, Site, locking, open_site, run_sql, until
+from tests.conftest import Addresses, Site, locking, open_site, run_sql, serving, until
 from tests.pages import add
 from tests.proxy import Proxy
 from tests.torture.ground import ground
@@ -183,6 +185,19 @@ async def test_a_page_in_a_black_hole_is_answered(
         proxy.swallow()
         async with asyncio.timeout(4):
             assert (await site.client.get("/cities")).status_code == 503
+
+
+async def test_an_add_in_a_black_hole_is_answered(empty: Addresses, log: Path) -> None:
+    async with Proxy(empty.app) as proxy:
+        with serving(proxy.url, log) as start_server:
+            server = await asyncio.to_thread(start_server, CITYWEB_RATE_LIMIT="9,9,9")
+            async with httpx.AsyncClient(base_url=server.url) as client:
+                assert (await add(client, "json", "Tokyo", 1)).status == 201
+                proxy.swallow()
+                async with asyncio.timeout(3):
+                    answer = await client.post("/cities/", json={"name": "Delhi", "population": 2})
+                assert (answer.status_code, "was not saved" in answer.text) == (503, True)
+            proxy.up()
 
 
 async def test_a_start_in_a_black_hole_ends(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:

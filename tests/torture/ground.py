@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ class Ground:
 
     folder: Path
     servers: list["Running"] = field(default_factory=list)
+    poolers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def url(self, role: str = "cityweb_owner", name: str = "cityweb") -> URL:
         return make_url(f"postgresql+asyncpg://{role}@/{name}?host={self.folder / 'postgres'}&port=5432")
@@ -82,6 +84,23 @@ class Ground:
             await running.wait_for("/readyz", 200, 30)
         return running
 
+    def start_pooler(self) -> URL | None:
+        """The database through PgBouncer in transaction mode; None where 1.21 or newer is not on the PATH."""
+        pgbouncer = shutil.which("pgbouncer")
+        version = subprocess.check_output([pgbouncer, "--version"], text=True) if pgbouncer else ""
+        if not pgbouncer or [int(part) for part in re.findall(r"\d+", version)[:2]] < [1, 21]:
+            return None
+        sockets, settings = self.folder / "postgres", self.folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host={sockets} user=cityweb_app\n"
+            f"[pgbouncer]\nauth_type = any\npool_mode = transaction\nserver_login_retry = 1\n"
+            f"pidfile = {sockets / 'pgbouncer.pid'}\nunix_socket_dir = {sockets}\nlisten_addr =\nlisten_port = 6432\n"
+        )
+        as_account = ["-u", sockets.owner()] if os.geteuid() == 0 else []
+        process = subprocess.Popen([pgbouncer, "-q", *as_account, settings], stderr=subprocess.DEVNULL)
+        self.poolers.append(process)
+        return self.url("cityweb_app").update_query_dict({"port": "6432"})
+
     def postmaster(self) -> int:
         """The process of PostgreSQL. Raises ConnectionError where it is gone: a stranger may have its number by now."""
         pid = int((self.folder / "postgres" / "postmaster.pid").read_text().split("\n")[0])
@@ -92,6 +111,9 @@ class Ground:
     def end(self) -> None:
         for server in self.servers:
             server.end()
+        while self.poolers:
+            self.poolers[-1].terminate()
+            self.poolers.pop().wait(20)
 
 
 @dataclass(frozen=True)
