@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -20,7 +20,7 @@ class Head(NamedTuple):
 
 
 class Answer:
-    """A ready 200 as an ASGI application: nothing is rendered, compressed or hashed for a request.
+    """A ready 200 as an ASGI application: nothing is rendered, compressed or hashed for a second request.
 
     The ETags are strong (RFC 9110, 8.8.1) and made of the bytes, so that all processes agree on them; each encoding has
     its own.
@@ -28,16 +28,20 @@ class Answer:
 
     def __init__(self, body: bytes, media_type: str, headers: Mapping[str, str]) -> None:
         self.body = body
-        digest = hashlib.sha256(body).hexdigest()[:20]
-        packed = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        self.digest = hashlib.sha256(body).hexdigest()[:20]
         vary = ", ".join(filter(None, ("Accept-Encoding", headers.get("vary"))))
-        common = [
+        self.headers = [
             (b"content-type", media_type.encode()),
             *((name.encode(), value.encode()) for name, value in headers.items() if name != "vary"),
             (b"vary", vary.encode()),
         ]
-        self.plain = _Form(body, f'"{digest}"'.encode(), common)
-        self.packed = _Form(packed, f'"{digest}-gzip"'.encode(), [*common, (b"content-encoding", b"gzip")])
+        self.plain = _Form(body, f'"{self.digest}"'.encode(), self.headers)
+
+    @cached_property
+    def packed(self) -> "_Form":
+        """The gzip form, compressed when it is first asked for: most pages but the board are sent once."""
+        packed = gzip.compress(self.body, GZIP_LEVEL, mtime=0)
+        return _Form(packed, f'"{self.digest}-gzip"'.encode(), [*self.headers, (b"content-encoding", b"gzip")])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
         """Sends the answer in the form that the request takes."""
