@@ -17,12 +17,9 @@ from urllib.parse import quote
 
 import asyncpg
 import httpx
-from alembic import command
-from sqlalchemy import Connection, NullPool, event, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import make_url
 
-from cityweb import database, embedded, ranking
-from cityweb.ranking import Cursor
+from cityweb import database, embedded
 
 HERE = Path(__file__).parent
 READERS = 8
@@ -53,7 +50,7 @@ Serve = Callable[[], AbstractContextManager[tuple[str, "subprocess.Popen[str]"]]
 
 
 def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seconds: int) -> None:
-    """Fills the database and prints a line for each kind of page, for the plans, and for the download."""
+    """Fills the database and prints a line for each kind of page, and for the download."""
     if asyncio.run(stored(served.owner_url)) != cities:
         filling = asyncio.run(fill(served.owner_url, cities))
         line("L0", f"ranks and words of {cities:,} cities made by `initdb`", f"{filling:,.0f} s", "", True)
@@ -73,8 +70,6 @@ def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seco
         line("L2", f"memory for {EXPORTED:,} rows", f"{growth / 1e6:.0f} MB more", "at most 50 MB", growth <= 50e6)
         line("L2", "rows of it", f"{rate:,.0f}/s", "", True)
         line("L2", "a reader who left frees its connection", f"{freed:.2f} s", "at most 1 s", freed <= 1)
-    scans = asyncio.run(plans(served.url))
-    line("L3", "plans that scan `cities` or `words`", str(len(scans)), "0", not scans)
 
 
 async def stored(owner_url: str) -> int:
@@ -88,20 +83,16 @@ async def stored(owner_url: str) -> int:
 
 async def fill(owner_url: str, cities: int) -> float:
     """Stores the cities before there are triggers, and gives how long it then takes to make ranks and words."""
-    engine = create_async_engine(owner_url, poolclass=NullPool)
-
-    async def run(work: Callable[[Connection], None]) -> None:
-        async with engine.begin() as connection:
-            await connection.run_sync(work)
-
-    await run(lambda connection: command.upgrade(database._alembic(connection), "head"))
-    await run(lambda connection: command.downgrade(database._alembic(connection), "0003"))
+    url = make_url(owner_url)
+    async with database.outside_the_pool(url).begin() as owner:
+        for statement in database.RESET:
+            await owner.exec_driver_sql(statement)
+        await owner.run_sync(database.upgrade, "0003")
     connection = await asyncpg.connect(dsn(owner_url))
-    await connection.execute("TRUNCATE cities RESTART IDENTITY")
     for first in range(1, cities + 1, STEP):
         await connection.execute(FILL, first, min(first + STEP - 1, cities))
     begun = time.perf_counter()
-    await run(lambda connection: command.upgrade(database._alembic(connection), "head"))
+    await database.migrate(url)
     seconds = time.perf_counter() - begun
     for table in ("cities", "words", "tally"):
         await connection.execute(f"VACUUM ANALYZE {table}")
@@ -179,32 +170,6 @@ async def exporting(url: str) -> int:
         return int(await connection.fetchval(count))
     finally:
         await connection.close()
-
-
-async def plans(url: str) -> list[str]:
-    """The plans of what the pages ask that read a whole table."""
-    engine = create_async_engine(make_url(url))
-    asked = []
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: object) -> None:
-        asked.append((arguments[2], arguments[3]))
-
-    deep = Cursor(700, 5)
-    async with engine.connect() as connection:
-        await ranking.page(connection)
-        await ranking.page(connection, deep)
-        for text in ("a", "sa", "new to", "no such name"):
-            await ranking.search(connection, text)
-            await ranking.search(connection, text, deep)
-        await ranking.surroundings(connection, 5)
-        await ranking.newest(connection)
-        found = [
-            "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", given))
-            for statement, given in list(asked)
-        ]
-    await engine.dispose()
-    return [plan for plan in found if re.search("Seq Scan on (cities|words)", plan)]
 
 
 def dsn(url: str) -> str:

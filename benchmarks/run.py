@@ -112,7 +112,7 @@ class Bench:
         row("P3", "`GET /`, 32,000 cities; 20 cities", [many, few], 0.95)
 
     def measure_list(self) -> None:
-        """L0 to L3 and P3 with the most cities, made unless the folder has them: list, downloads and page."""
+        """L0 to L2 and P3 with the most cities, made unless the folder has them: list, downloads and page."""
         cities.measure(self.served, self.cityweb, line, self.most, self.seconds)
         many = self.rates()
         self.fill(20)

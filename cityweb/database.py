@@ -31,6 +31,12 @@ UNSAFE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What a connection outside the pools raises where the database cannot do its work."""
 INSUFFICIENT_PRIVILEGE = "42501"
+RESET = (
+    "DROP FUNCTION IF EXISTS cities_above, cities_changed, cities_counted, cities_worded, fold_tally CASCADE",
+    "DROP FUNCTION IF EXISTS search_words, spaced, suffixes CASCADE",
+    "DROP TABLE IF EXISTS cities, words, tally, tally_changes, adds, salts, alembic_version",
+)
+"""Drops what any of the migrations made."""
 
 T = TypeVar("T")
 
@@ -102,15 +108,16 @@ async def migrate(url: URL) -> None:
     async with outside_the_pool(url).begin() as connection:
         await refuse_unsafe(connection)
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(upgrade)
 
 
 async def reset(url: URL) -> None:
     """Drops everything that the migrations made, and makes it anew, empty."""
     async with outside_the_pool(url).begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        await connection.run_sync(_downgrade)
-        await connection.run_sync(_upgrade)
+        for statement in RESET:
+            await connection.execute(text(statement))
+        await connection.run_sync(upgrade)
 
 
 async def is_current(connection: AsyncConnection) -> bool:
@@ -138,19 +145,12 @@ def outside_the_pool(url: URL, *, command_timeout: float | None = None) -> Async
     return create_async_engine(url, async_creator=creator, hide_parameters=True, poolclass=NullPool)
 
 
-def _upgrade(connection: Connection) -> None:
-    command.upgrade(_alembic(connection), "head")
-
-
-def _downgrade(connection: Connection) -> None:
-    command.downgrade(_alembic(connection), "base")
-
-
-def _alembic(connection: Connection) -> Config:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Runs the migrations up to a revision that have not run yet."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, revision)
 
 
 # --- what an error means ---

@@ -5,7 +5,6 @@ import random
 from collections import Counter
 
 import pytest
-from alembic import command
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -135,11 +134,35 @@ async def test_a_change_with_psql_changes_the_words(
 # --- both ---
 
 
+def make(connection: Connection, revision: str) -> None:
+    """The empty tables of a revision."""
+    for statement in database.RESET:
+        connection.execute(text(statement))
+    database.upgrade(connection, revision)
+
+
+MADE = """
+SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+"""
+
+
+@pytest.mark.parametrize("revision", ["0005", "head"])
+async def test_a_reset_leaves_nothing_of_a_revision(empty: Addresses, revision: str) -> None:
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(make, revision)
+        assert (await connection.scalars(text(MADE))).all()
+        for statement in database.RESET:
+            await connection.execute(text(statement))
+        assert (await connection.scalars(text(MADE))).all() == []
+        await connection.rollback()
+
+
 async def test_the_cities_of_an_older_schema_get_their_ranks_and_words(empty: Addresses) -> None:
     def renew(connection: Connection) -> None:
-        command.downgrade(database._alembic(connection), "0003")
+        make(connection, "0003")
         connection.execute(text(FILL.format(population="n % 500", first=1, last=1_000)))
-        command.upgrade(database._alembic(connection), "head")
+        database.upgrade(connection)
 
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(renew)

@@ -33,8 +33,3 @@ def upgrade() -> None:
     op.create_index("cities_board", "cities", [sa.text("population DESC"), "id"])
     op.create_index("cities_bare", "cities", ["name_bare"])
     op.execute(GRANT)
-
-
-def downgrade() -> None:
-    """Drops the cities."""
-    op.drop_table("cities")

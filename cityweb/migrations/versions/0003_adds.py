@@ -33,9 +33,3 @@ def upgrade() -> None:
         prefixes=["UNLOGGED"],
     )
     op.execute(GRANT)
-
-
-def downgrade() -> None:
-    """Drops the tables of the rate limit."""
-    op.drop_table("adds")
-    op.drop_table("salts")

@@ -1,4 +1,4 @@
-"""How many cities have more people, counted by the database itself: a rank is exact and costs the same at any size.
+"""Counts cities by population in the database itself, so that a rank is exact and costs the same at any size.
 
 The tally counts the cities in buckets of 1, 32, 1,024, 32,768 and 1,048,576 people (`population >> shift`), so that
 whoever is bigger is summed from a few dozen rows of each. A row that every add changed would make adds wait for each
@@ -17,17 +17,6 @@ SELECT shift, population >> shift, sum(cities)
 FROM (SELECT population, count(*) AS cities FROM cities GROUP BY population) AS counted,
   (VALUES (0), (5), (10), (15), (20)) AS level (shift)
 GROUP BY 1, 2
-"""
-ABOVE = """
-CREATE FUNCTION cities_above(people integer) RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE RETURN (
-  coalesce((
-    SELECT sum(tally.cities)
-    FROM (VALUES
-      (0, people >> 0 | 31), (5, people >> 5 | 31), (10, people >> 10 | 31), (15, people >> 15 | 31), (20, 127)
-    ) AS level (shift, last)
-    JOIN tally ON tally.shift = level.shift AND tally.bucket > people >> level.shift AND tally.bucket <= level.last
-  ), 0) + coalesce((SELECT sum(cities) FROM tally_changes WHERE population > people), 0)
-)
 """
 # Only who holds the lock folds, so nobody else waits for a row of the tally.
 FOLD = """
@@ -101,7 +90,6 @@ def upgrade() -> None:
         sa.Column("cities", sa.Integer, nullable=False),
         postgresql_with={"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 1000},
     )
-    op.execute(ABOVE)
     op.execute(FOLD)
     op.execute(FUNCTION.format(schema=op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))))
     # The triggers first: they lock out whoever adds until the tally is filled.
@@ -113,12 +101,3 @@ def upgrade() -> None:
     op.execute(FILL)
     op.execute("ANALYZE tally")
     op.execute(GRANT)
-
-
-def downgrade() -> None:
-    """Drops the tally."""
-    for kind in TRIGGERS:
-        op.execute(f"DROP TRIGGER cities_counted_{kind.lower()} ON cities")
-    op.execute("DROP FUNCTION cities_counted, fold_tally, cities_above")
-    op.drop_table("tally_changes")
-    op.drop_table("tally")

@@ -104,11 +104,3 @@ def upgrade() -> None:
     )
     op.execute("ANALYZE words")
     op.execute(GRANT)
-
-
-def downgrade() -> None:
-    """Drops the words."""
-    for kind in TRIGGERS:
-        op.execute(f"DROP TRIGGER cities_worded_{kind.lower()} ON cities")
-    op.execute("DROP FUNCTION cities_worded, suffixes, spaced")
-    op.drop_table("words")

@@ -1,7 +1,5 @@
 """No notifications any more: each process reads the board by a timer. Ranks are counted in ranges of an index."""
 
-from types import ModuleType
-
 from alembic import op
 
 revision = "0006"
@@ -25,18 +23,6 @@ CREATE OR REPLACE FUNCTION cities_above(people integer) RETURNS bigint LANGUAGE 
 
 
 def upgrade() -> None:
-    """Drops the triggers that notified, and replaces the function."""
-    _module("0002").downgrade()
+    """Drops the triggers that notified, where they are, and makes the function anew."""
+    op.execute("DROP FUNCTION IF EXISTS cities_changed CASCADE")
     op.execute(ABOVE)
-
-
-def downgrade() -> None:
-    """Brings both back."""
-    op.execute(_module("0004").ABOVE.replace("CREATE", "CREATE OR REPLACE", 1))
-    _module("0002").upgrade()
-
-
-def _module(revision: str) -> ModuleType:
-    script = op.get_context().script
-    assert script is not None  # noqa: S101 (for the types)
-    return script.get_revision(revision).module
