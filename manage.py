@@ -16,6 +16,7 @@ from sqlalchemy import URL
 
 from cityweb import corrections, database, files, inspection, server, settings, transfers
 from cityweb.cities import Stored
+from cityweb.models import ID_MAX
 
 app = typer.Typer(
     help="The public leaderboard of the world's biggest cities. Run runserver first; it prepares what is missing.",
@@ -104,22 +105,36 @@ def demo() -> None:
     typer.echo("Next: python manage.py runserver")
 
 
+Name = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The name of the city.")]
+Id = Annotated[
+    int | None, typer.Option("--id", min=1, max=ID_MAX, metavar="ID", help="The city's id, instead of NAME.")
+]
+
+
 @app.command()
-def correct(name: str, population: str, yes: Yes = False) -> None:
+def correct(
+    name: Name = None,
+    *,
+    population: Annotated[str, typer.Argument(metavar="POPULATION")],
+    city_id: Id = None,
+    yes: Yes = False,
+) -> None:
     """Change the population of a city; asks first."""
-    _change(name, lambda city: corrections.corrected(city, population), yes=yes)
+    _change(_city(name, city_id), lambda city: corrections.corrected(city, population), yes=yes)
 
 
 @app.command()
-def rename(name: str, new: str, yes: Yes = False) -> None:
+def rename(
+    name: Name = None, *, new: Annotated[str, typer.Argument(metavar="NEW")], city_id: Id = None, yes: Yes = False
+) -> None:
     """Change the name of a city; asks first."""
-    _change(name, lambda city: corrections.renamed(city, new), yes=yes)
+    _change(_city(name, city_id), lambda city: corrections.renamed(city, new), yes=yes)
 
 
 @app.command()
-def remove(name: str, yes: Yes = False) -> None:
+def remove(name: Name = None, city_id: Id = None, yes: Yes = False) -> None:
     """Take a city out; asks first."""
-    _change(name, lambda _: None, yes=yes)
+    _change(_city(name, city_id), lambda _: None, yes=yes)
 
 
 @app.command()
@@ -139,10 +154,20 @@ def _format_of(file: Path) -> files.Format:
         raise typer.BadParameter(str(error)) from error
 
 
-def _change(name: str, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
+def _city(name: list[str] | None, city_id: int | None) -> str | int:
+    """The name of a city, which may be several words of a shell, or its id."""
+    if name and city_id is None:
+        return " ".join(name)
+    if city_id is not None and not name:
+        return city_id
+    raise typer.BadParameter("Write either NAME or --id ID.")
+
+
+def _change(city: str | int, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
     """Shows a city before and after a change, asks, and makes it."""
     with _ready() as url:
-        before = asyncio.run(corrections.find(url, name))
+        find = corrections.find(url, city) if isinstance(city, str) else corrections.find_by_id(url, city)
+        before = asyncio.run(find)
         after = change(before)
         typer.echo(f"before: {before.name}, {before.population:,} people")
         typer.echo(f"after:  {after.name}, {after.population:,} people" if after else "after:  removed")

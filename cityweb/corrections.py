@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from sqlalchemy import URL, ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import database, forms, names
 from cityweb.cities import Stored
@@ -16,20 +17,35 @@ class CannotCorrect(Exception):
     """A correction that is not possible; the text says why and what to do."""
 
 
+COLUMNS = select(City.id, City.name, City.population)
+
+
 async def find(url: URL, name: str) -> Stored:
     """The stored city of this name, found as the site finds it. Raises CannotCorrect with the near misses."""
     if len(name) > forms.NAME_ENTERED_MAX:
         raise CannotCorrect("No city has so long a name: python manage.py dump prints all names.")
-    columns = select(City.id, City.name, City.population)
-    near = columns.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
+    near = COLUMNS.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
     async with database.outside_the_pool(url).connect() as connection:
-        row = (await connection.execute(columns.where(City.name_key == names.key(name)))).one_or_none()
-        if row:
-            return Stored(*row)
+        if city := await _one(connection, City.name_key == names.key(name)):
+            return city
         near_misses = [city.name for city in await connection.execute(near.limit(NEAR_MISSES_MAX))]
     if near_misses:
         raise CannotCorrect(f"No city is called {name}: write {' or '.join(near_misses)}.")
     raise CannotCorrect(f"No city is called {name}: python manage.py dump prints all names.")
+
+
+async def find_by_id(url: URL, city_id: int) -> Stored:
+    """The stored city with this id. Raises CannotCorrect."""
+    async with database.outside_the_pool(url).connect() as connection:
+        if city := await _one(connection, City.id == city_id):
+            return city
+    raise CannotCorrect(f"No city has the id {city_id}: the URL of a city's page ends in its id.")
+
+
+async def duplicates(connection: AsyncConnection) -> list[Stored]:
+    """The cities whose key begins with `names.DUPLICATE`: an earlier city had their name when keys changed."""
+    rows = await connection.execute(COLUMNS.where(City.name_key.startswith(names.DUPLICATE)).order_by(City.id))
+    return [Stored(*row) for row in rows]
 
 
 def corrected(city: Stored, population: str) -> Stored:
@@ -50,16 +66,11 @@ def renamed(city: Stored, name: str) -> Stored:
 
 async def store(url: URL, before: Stored, after: Stored) -> None:
     """Replaces a city by what is right. Raises CannotCorrect where the name is taken or the city has changed."""
-    statement = (
-        update(City)
-        .where(*_is(before))
-        .values(
-            name=after.name,
-            name_key=names.key(after.name),
-            name_bare=names.bare(after.name),
-            population=after.population,
-        )
-    )
+    values: dict[str, object] = {"population": after.population}
+    if after.population == before.population:
+        # Not always: one of the `duplicates` cannot have the key of its name as long as another city has that.
+        values = {"name": after.name, "name_key": names.key(after.name), "name_bare": names.bare(after.name)}
+    statement = update(City).where(*_is(before)).values(values)
     try:
         async with database.outside_the_pool(url).begin() as connection:
             _expect_one((await connection.execute(statement)).rowcount)
@@ -73,6 +84,11 @@ async def remove(url: URL, city: Stored) -> None:
     """Takes a city out. Raises CannotCorrect where it has changed."""
     async with database.outside_the_pool(url).begin() as connection:
         _expect_one((await connection.execute(delete(City).where(*_is(city)))).rowcount)
+
+
+async def _one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Stored | None:
+    row = (await connection.execute(COLUMNS.where(condition))).one_or_none()
+    return Stored(*row) if row else None
 
 
 def _is(city: Stored) -> tuple[ColumnElement[bool], ...]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cityweb import assets, database, server, settings
+from cityweb import assets, corrections, database, server, settings
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ async def _database(url: URL) -> list[Finding]:
             found = [Finding("database", f"{server.place(url)} answers")]
             if await database.is_current(connection):
                 found.append(Finding("schema", "the one this code was written for"))
+                found += await _names(connection)
             else:
                 wrong = "not the one this code was written for: run python manage.py initdb"
                 found.append(Finding("schema", wrong, well=False))
@@ -55,6 +57,15 @@ async def _database(url: URL) -> list[Finding]:
             else:
                 found.append(Finding("durability", f"{', '.join(database.UNSAFE_SETTINGS)} are on"))
     return found
+
+
+async def _names(connection: AsyncConnection) -> list[Finding]:
+    wrong = (
+        "{0.name} (id {0.id}) was stored beside an earlier city of the same name:"
+        " run python manage.py remove --id {0.id}, or rename --id {0.id} NAME"
+    )
+    found = [Finding("names", wrong.format(city), well=False) for city in await corrections.duplicates(connection)]
+    return found or [Finding("names", "each is stored once")]
 
 
 def _vendored() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import enum
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 
 KEY_BYTES = 2_000
 """UTF-8 bytes. A row of a B-tree in PostgreSQL holds at most 2,704, and 200 characters can fold out to 14,000."""
@@ -33,7 +34,18 @@ _MONGOLIAN = ("MONGOLIAN ",)
 
 # The accents of Latin, Greek and Cyrillic, the points of Hebrew and Arabic, and the joiners.
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u200c\u200d]")
-_PLAIN = str.maketrans("øłđħıʹʻʼʽʾʿꞌ‘’‛`′՚׳", "oldhi" + 14 * "'")
+_LETTERS = str.maketrans("øłđħı", "oldhi")
+# What NFKC leaves of the apostrophes, of the dashes (category Pd) and of the minus signs. A change needs a migration.
+_VARIANTS = str.maketrans(
+    dict.fromkeys("ʹʻʼʽʾʿꞌ‘’‛`′՚׳", "'")
+    | dict.fromkeys("\u058a\u05be\u1400\u1806\u2010\u2012\u2013\u2014\u2015\u2212\u2e17\u2e1a\u2e3a\u2e3b", "-")
+    | dict.fromkeys("\u2e40\u2e5d\u301c\u3030\u30a0\U00010d6e\U00010ead", "-")
+)
+
+DUPLICATE = "DUPLICATE:"
+"""How the key begins, before the id, of a city that was stored before its name and an earlier one became the same.
+
+No input makes such a key: case folding leaves no capital letter."""
 
 
 class Flaw(enum.Enum):
@@ -49,6 +61,7 @@ NEWER_FLAWS = frozenset({Flaw.RESERVED})
 """What was a name once: it stays where it is stored."""
 
 
+@lru_cache(maxsize=8)  # The check of a name, its key and its bare form share the work.
 def normal(name: str) -> str:
     """The name as it is stored: NFC (UAX #15), single spaces, without soft hyphens and direction marks."""
     for character in _DROPPED:
@@ -72,16 +85,17 @@ def flaw(name: str) -> Flaw | None:
 
 
 def key(name: str) -> str:
-    """What two spellings of one name share: NFKC (UAX #15), case folded, single spaces; at most `KEY_BYTES` long."""
-    return _bounded(_single_spaced(_folded(normal(name))))
+    """What two spellings of one name share: NFKC (UAX #15), case folded, single spaces; at most `KEY_BYTES` long.
+
+    Apostrophes are `'`, dashes `-` without a space beside them; a space follows each comma, and none precedes it.
+    """
+    return _bounded(_folded(normal(name)))
 
 
 def bare(name: str) -> str:
-    """What names share that differ in accents, apostrophes or case only: `Zurich` and `Zürich`. Bounded as a key."""
-    # NFKC would make the acute accent a space with an accent.
-    folded = _folded(normal(name).replace("´", "'"))
-    letters = _ACCENTS.sub("", unicodedata.normalize("NFKD", folded)).translate(_PLAIN)
-    return _bounded(_single_spaced(unicodedata.normalize("NFC", letters)))
+    """What names share that differ in accents or like a key only: `Zurich` and `Zürich`. Bounded as a key."""
+    letters = _ACCENTS.sub("", unicodedata.normalize("NFKD", _folded(normal(name)))).translate(_LETTERS)
+    return _bounded(_without_variants(unicodedata.normalize("NFC", letters)))
 
 
 def _single_spaced(text: str) -> str:
@@ -128,9 +142,16 @@ def _is_letter_of(scripts: tuple[str, ...], character: str) -> bool:
     return character.isalpha() and unicodedata.name(character, "").startswith(scripts)
 
 
+@lru_cache(maxsize=8)
 def _folded(text: str) -> str:
-    # One NFKC is not enough: case folding takes letters apart.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    # NFKC would make the acute accent a space with an accent. One NFKC is not enough: case folding takes letters apart.
+    composed = unicodedata.normalize("NFKC", text.replace("´", "'"))
+    return _without_variants(unicodedata.normalize("NFKC", composed.casefold()))
+
+
+def _without_variants(text: str) -> str:
+    text = _single_spaced(text).translate(_VARIANTS).replace(" -", "-").replace("- ", "-")
+    return text.replace(" ,", ",").replace(", ", ",").replace(",", ", ").strip(" ")
 
 
 def _bounded(text: str) -> str:

@@ -26,6 +26,12 @@ async def test_a_city_that_is_not_there_is_a_sentence(cities: Addresses, name: s
         await corrections.find(cities.owner, name)
 
 
+async def test_a_city_is_found_by_its_id(cities: Addresses) -> None:
+    assert await corrections.find_by_id(cities.owner, 2) == Stored(2, "Zürich", 4)
+    with pytest.raises(CannotCorrect, match="No city has the id 3: the URL"):
+        await corrections.find_by_id(cities.owner, 3)
+
+
 async def test_a_name_of_more_than_1000_characters_is_not_even_looked_for(cities: Addresses) -> None:
     assert (await corrections.find(cities.owner, 994 * " " + "Zürich")).name == "Zürich"
     with pytest.raises(CannotCorrect, match="No city has so long a name"):
@@ -86,6 +92,45 @@ async def test_a_city_that_has_changed_meanwhile_is_left_alone(cities: Addresses
         with pytest.raises(CannotCorrect, match="somebody else"):
             await change
     assert len(await stored(cities)) == 2
+
+
+TWINS = """
+INSERT INTO cities (name, name_key, name_bare, population) VALUES
+  ('Xi''an', 'xi''an', 'xi''an', 5), ('Xi’an', 'DUPLICATE:2', 'xi''an', 4)
+"""
+
+
+@pytest.fixture
+async def twins(empty: Addresses) -> Addresses:
+    """Two cities that became one name after both were stored."""
+    await run_sql(empty.owner, TWINS)
+    return empty
+
+
+async def keys(addresses: Addresses) -> list[str]:
+    return [row["name_key"] for row in await run_sql(addresses.owner, "SELECT name_key FROM cities ORDER BY id")]
+
+
+async def test_a_duplicate_is_corrected(twins: Addresses) -> None:
+    before = await corrections.find_by_id(twins.owner, 2)
+    await corrections.store(twins.owner, before, corrections.corrected(before, "6"))
+    assert await stored(twins) == [("Xi’an", 6), ("Xi'an", 5)]
+    assert await keys(twins) == ["xi'an", "DUPLICATE:2"]
+
+
+async def test_a_duplicate_gets_a_name_of_its_own(twins: Addresses) -> None:
+    before = await corrections.find_by_id(twins.owner, 2)
+    with pytest.raises(CannotCorrect, match="already stored"):
+        await corrections.store(twins.owner, before, corrections.renamed(before, "XI'AN"))
+    await corrections.store(twins.owner, before, corrections.renamed(before, "Xi’an, Anhui"))
+    assert await keys(twins) == ["xi'an", "xi'an, anhui"]
+
+
+async def test_a_duplicate_gets_its_name_once_that_is_free(twins: Addresses) -> None:
+    before = await corrections.find_by_id(twins.owner, 2)
+    await corrections.remove(twins.owner, await corrections.find_by_id(twins.owner, 1))
+    await corrections.store(twins.owner, before, corrections.renamed(before, "Xi’an"))
+    assert await keys(twins) == ["xi'an"]
 
 
 async def test_the_board_follows(site: Site, empty: Addresses) -> None:

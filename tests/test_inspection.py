@@ -10,7 +10,8 @@ import pytest
 
 from cityweb import assets, embedded, inspection
 from cityweb.inspection import Finding
-from tests.conftest import Addresses
+from tests.conftest import Addresses, run_sql
+from tests.test_corrections import TWINS
 
 
 async def wrong(**environment: str) -> dict[str, str]:
@@ -25,6 +26,15 @@ def test_a_finding_is_one_line() -> None:
 
 async def test_a_site_that_is_well_has_nothing_wrong(empty: Addresses) -> None:
     assert await wrong(DATABASE_URL=empty.app.render_as_string(hide_password=False)) == {}
+
+
+async def test_two_cities_of_one_name_are_found(empty: Addresses) -> None:
+    await run_sql(empty.owner, TWINS)
+    environment = {"DATABASE_URL": empty.app.render_as_string(hide_password=False)}
+    assert await wrong(**environment) == {
+        "names": "Xi’an (id 2) was stored beside an earlier city of the same name:"
+        " run python manage.py remove --id 2, or rename --id 2 NAME"
+    }
 
 
 async def test_a_database_that_does_not_answer_is_found() -> None:

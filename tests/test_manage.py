@@ -15,6 +15,7 @@ import pytest
 
 from cityweb import assets, database
 from tests.conftest import ENVIRONMENT, TOP, Addresses, run_sql
+from tests.test_corrections import TWINS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -104,8 +105,12 @@ async def test_an_update_is_asked_for(run: Run) -> None:
         (("dump", "a.xlsx"), 2, ("--format csv",)),
         (("dump", "no/a.csv"), 1, ("a.csv cannot be written (No such file or directory)",)),
         (("correct", "Tokyo", "5"), 1, ("No city is called Tokyo: python manage.py dump",)),
-        (("rename", "Tokyo"), 2, ("Missing argument",)),
+        (("rename", "Tokyo"), 2, ("Write either NAME or --id ID.",)),
         (("remove", "Tokyo"), 1, ("No city is called Tokyo",)),
+        (("remove",), 2, ("Write either NAME or --id ID.",)),
+        (("correct", "Tokyo", "5", "--id", "1"), 2, ("Write either NAME or --id ID.",)),
+        (("remove", "--id", "2147483648"), 2, ("--id",)),
+        (("remove", "--id", "7"), 1, ("No city has the id 7",)),
     ],
 )
 async def test_a_mistake_is_a_sentence(
@@ -298,6 +303,31 @@ async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Address
     assert await stored(empty) == []
 
 
+async def test_a_name_may_be_several_words(run: Run, empty: Addresses) -> None:
+    run("load", "-", typed="name,population\nNew York City,5\n")
+    assert run("rename", "new", "york", "CITY", "York", "--yes").returncode == 0
+    assert await stored(empty) == ["York"]
+
+
+async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run: Run, empty: Addresses) -> None:
+    await run_sql(empty.owner, TWINS)
+    check = run("check")
+    assert (check.returncode, check.stderr) == (1, "")
+    assert "WRONG  names: Xi’an (id 2) was stored beside an earlier city of the same name" in check.stdout
+    both = 'name,population\n"Xi\'an",5\n"Xi’an",4\n'
+    assert run("dump").stdout == both
+    assert run("correct", "--id", "2", "3", "--yes").stdout.splitlines()[1] == "after:  Xi’an, 3 people"
+    assert run("rename", "Xi’an, Anhui", "--id=2", "--yes").returncode == 0
+    assert run("check").returncode == 0
+    assert run("remove", "--yes", "--id", "1").returncode == 0
+    assert await stored(empty) == ["Xi’an, Anhui"]
+
+    await run_sql(empty.owner, "TRUNCATE cities")
+    done = run("load", "-", typed=both)
+    assert (done.stdout, done.stderr) == ("2 read, 1 added, 1 already stored, 0 refused\n", "")
+    assert await stored(empty) == ["Xi'an"]
+
+
 async def test_a_terminal_that_lacks_a_letter_shows_its_number(run: Run) -> None:
     run("load", "-", typed="name,population\n東京,5\n", PYTHONUTF8="1")
     done = run("remove", "東京", "--yes", PYTHONIOENCODING="latin-1")
@@ -307,7 +337,7 @@ async def test_a_terminal_that_lacks_a_letter_shows_its_number(run: Run) -> None
 # --- check ---
 
 
-async def test_a_site_that_is_well_is_checked_in_five_lines(run: Run) -> None:
+async def test_a_site_that_is_well_is_checked_in_six_lines(run: Run) -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
     subjects = [re.match(r"ok     ([^:]+): ", line) for line in done.stdout.splitlines()]
@@ -315,6 +345,7 @@ async def test_a_site_that_is_well_is_checked_in_five_lines(run: Run) -> None:
         "settings",
         "database",
         "schema",
+        "names",
         "durability",
         *assets.VENDORED,
     ]

