@@ -33,6 +33,7 @@ from cityweb.limits import Limiter
 from cityweb.log import Requests
 from cityweb.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.models import BOARD_SIZE
+from cityweb.ranking import Spelling
 from cityweb.settings import Settings
 
 log = logging.getLogger("cityweb")
@@ -122,7 +123,14 @@ def create(settings: Settings) -> Starlette:
         running = {asyncio.create_task(work) for work in (board.keep(), get_ready(url), follow_parent())}
         # The first visitor sees a board, if there is a database.
         await board.refresh()
-        yield {"assets": assets, "board": board, "engine": engine, "exports": exports, "limiter": limiter}
+        yield {
+            "assets": assets,
+            "board": board,
+            "engine": engine,
+            "exports": exports,
+            "limiter": limiter,
+            "spelling": Spelling(),
+        }
         while running:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
             for task in running:
                 task.cancel()

@@ -3,16 +3,15 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
 
 import asyncpg
-from sqlalchemy import Row, Select, Table, bindparam, func, select, text, true
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, NoResultFound
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
 
 from cityweb import database, names
-from cityweb.models import BOARD_SIZE, City
+from cityweb.models import BOARD_SIZE
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,19 @@ class Leaders:
     newest: str
 
 
+# How many cities there are.
+TOTAL = """
+(SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20) + (SELECT coalesce(sum(cities), 0) FROM tally_changes)
+"""
+# The board: its rows, whether each is new, how many cities there are, and the newest one.
 LEADERS = f"""
+WITH top AS MATERIALIZED (
+  SELECT id, name, population, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
+)
 SELECT top.id, top.name, top.population, rank() OVER (ORDER BY top.population DESC),
-  top.created_at > now() - interval '60 seconds', counted.total, newest.name
-FROM
-  (SELECT id, name, population, created_at FROM cities ORDER BY population DESC, id LIMIT {BOARD_SIZE}) AS top,
-  (SELECT (SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20)
-    + (SELECT coalesce(sum(cities), 0) FROM tally_changes) AS total) AS counted,
-  (SELECT name FROM cities ORDER BY id DESC LIMIT 1) AS newest
-ORDER BY top.population DESC, top.id
-"""  # noqa: S608 (a constant of ours)
+  top.created_at > now() - interval '60 seconds', {TOTAL}, (SELECT name FROM cities ORDER BY id DESC LIMIT 1)
+FROM top ORDER BY top.population DESC, -top.id DESC
+"""  # noqa: S608 (no value is put in)
 
 
 async def leaders(connection: asyncpg.Connection) -> Leaders:
@@ -89,7 +91,6 @@ async def leaders(connection: asyncpg.Connection) -> Leaders:
 
 # --- an add ---
 
-TABLE = cast("Table", City.__table__)
 # The unique key decides. The look before it only saves the id that a row in conflict would use up.
 INSERT = text("""
 INSERT INTO cities (name, name_key, name_bare, population)
@@ -98,12 +99,10 @@ WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
 ON CONFLICT DO NOTHING
 RETURNING id, name, population
 """)
-STORED = select(
-    TABLE.c.id,
-    TABLE.c.name,
-    TABLE.c.population,
-    func.extract("epoch", func.now() - TABLE.c.created_at).label("age"),
-).where(TABLE.c.name_key == bindparam("name_key"))
+# The city that has a name, and how many seconds ago it was added.
+STORED = text(
+    "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
+)
 
 
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
@@ -135,46 +134,25 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
     raise AssertionError  # pragma: no cover (the second try returns or raises)
 
 
-async def landing(engine: AsyncEngine, city_id: int) -> Landing | None:
-    """Where a city stands, or None where there is none of this number; one query."""
+# A city, its age and rank, and the biggest one that differs in accents. All that do are found first: with the LIMIT
+# beside the condition, a plan could walk the whole board.
+LANDING = text("""
+WITH city AS MATERIALIZED (
+  SELECT id, name, population, name_bare, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
+), near AS MATERIALIZED (
+  SELECT id, name, population FROM cities
+  WHERE name_bare = (SELECT name_bare FROM city) AND id <> (SELECT id FROM city)
+)
+SELECT city.id, city.name, city.population, now() - city.created_at, 1 + above, near.id, near.name, near.population
+FROM city CROSS JOIN LATERAL cities_above(city.population)
+LEFT JOIN (SELECT * FROM near ORDER BY population DESC, id LIMIT 1) AS near ON true
+""")
 
-    async def question(connection: AsyncConnection) -> Row[int, str, int, timedelta, int, int, str, int] | None:
-        return (await connection.execute(_landing(city_id))).one_or_none()
 
-    row = await database.read(engine, question)
+async def landing(connection: AsyncConnection, city_id: int) -> Landing | None:
+    """Where a city stands, or None where there is none of this number."""
+    row = (await connection.execute(LANDING, {"id": city_id})).one_or_none()
     if row is None:
         return None
-    id_, name, population, age, rank, near_id, near_name, near_population = row
-    return Landing(
-        city=Stored(id_, name, population),
-        age=age,
-        rank=rank,
-        near_miss=Stored(near_id, near_name, near_population) if near_id else None,
-    )
-
-
-def _landing(city_id: int) -> Select[int, str, int, timedelta, int, int, str, int]:
-    """The city, its age, its rank, and the biggest of its near misses."""
-    near = aliased(City)
-    near_miss = (
-        select(near.id, near.name, near.population)
-        .where(near.name_bare == City.name_bare, near.id != City.id)
-        .order_by(near.population.desc(), near.id)
-        .limit(1)
-        .correlate(City)
-        .lateral()
-    )
-    return (
-        select(
-            City.id,
-            City.name,
-            City.population,
-            func.now() - City.created_at,
-            1 + func.cities_above(City.population),
-            near_miss.c.id,
-            near_miss.c.name,
-            near_miss.c.population,
-        )
-        .outerjoin(near_miss, true())
-        .where(City.id == city_id)
-    )
+    id_, name, population, age, rank, *near = row
+    return Landing(Stored(id_, name, population), age, rank, Stored(*near) if near[0] else None)

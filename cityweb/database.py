@@ -108,7 +108,10 @@ async def migrate(url: URL) -> None:
     async with outside_the_pool(url).begin() as connection:
         await refuse_unsafe(connection)
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        was_current = await is_current(connection)
         await connection.run_sync(upgrade)
+    if not was_current:
+        await vacuum(url)
 
 
 async def reset(url: URL) -> None:
@@ -118,6 +121,19 @@ async def reset(url: URL) -> None:
         for statement in RESET:
             await connection.execute(text(statement))
         await connection.run_sync(upgrade)
+
+
+async def vacuum(url: URL) -> None:
+    """Has PostgreSQL look at all cities: until then an index cannot answer alone, and plans are guessed.
+
+    Raises what `connect` does.
+    """
+    connection = await connect(url)
+    try:
+        await connection.execute("SET statement_timeout = 0")
+        await connection.execute("VACUUM (ANALYZE) cities")
+    finally:
+        await connection.close()
 
 
 async def is_current(connection: AsyncConnection) -> bool:

@@ -21,7 +21,7 @@ EXPORT_SECONDS = 600
 ROWS = 500
 EVERY_CITY = """
 SELECT id, name, population, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
-FROM cities ORDER BY population DESC, id
+FROM cities ORDER BY population DESC, -id DESC
 """
 # Without a sort, PostgreSQL sends the first row of an ordered table at once. SET LOCAL, since a pooler lends its
 # connections for one transaction.

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, SmallInteger, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Identity, Index, SmallInteger, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 BOARD_SIZE = 20
@@ -22,7 +22,7 @@ class City(Base):
     """A city as a visitor added it.
 
     `names.key` makes `name_key`, which says which names are one; `names.bare` makes `name_bare`, the same without
-    accents, which finds the near misses.
+    accents, which finds the near misses; PostgreSQL makes `words` of that, which are what a search finds.
     """
 
     __tablename__ = "cities"
@@ -38,26 +38,17 @@ class City(Base):
     name_bare: Mapped[str] = mapped_column(Text(collation="C"))
     population: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    words: Mapped[str] = mapped_column(Text(collation="C"), Computed("search_words(name_bare)", persisted=True))
 
 
-Index("cities_board", City.population.desc(), City.id)
 Index("cities_bare", City.name_bare)
-
-
-class Word(Base):
-    """A name from one of its words on, as it is searched for; triggers keep these in step with the cities.
-
-    The population stands here too, so that an index has the words in the order of the board.
-    """
-
-    __tablename__ = "words"
-
-    suffix: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    population: Mapped[int] = mapped_column(primary_key=True)
-    city_id: Mapped[int] = mapped_column(primary_key=True)
-
-
-Index("words_board", func.left(Word.suffix, 1), Word.population.desc(), Word.city_id, postgresql_include=["suffix"])
+Index("cities_board", City.population, -City.id, postgresql_include=["id", "words"])
+Index(
+    "cities_words",
+    func.array_to_tsvector(func.string_to_array(func.btrim(City.words), " ")),
+    postgresql_using="gin",
+    postgresql_with={"fastupdate": "off"},
+)
 
 
 class Tally(Base):

@@ -64,9 +64,9 @@ class Copy(NamedTuple):
     force_quote: Sequence[str] | None = ("name",)
 
 
-BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, id"
+BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, -id DESC"
 JSON_BOARD_ORDER = """
-SELECT row_to_json(city) FROM (SELECT name, population FROM cities ORDER BY population DESC, id) AS city
+SELECT row_to_json(city) FROM (SELECT name, population FROM cities ORDER BY population DESC, -id DESC) AS city
 """
 COPIES = {
     Format.CSV: Copy(BOARD_ORDER),

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache
@@ -30,7 +30,7 @@ from cityweb.forms import FIELDS_MAX, Form, SubmissionRefused, Unreadable
 from cityweb.limits import Limiter, network_of
 from cityweb.middleware import BODY_BYTES
 from cityweb.models import BOARD_SIZE, ID_MAX, NAME_MAX, POPULATION_MAX
-from cityweb.ranking import START, Cursor, Page
+from cityweb.ranking import START, Cursor, Page, Spelling
 
 PART_BYTES = 4_096
 """The longest field of a multipart form."""
@@ -56,6 +56,7 @@ class State(TypedDict):
     peer: NotRequired[tuple[str, int] | None]
     typed: NotRequired[dict[str, str]]
     session: AsyncSession
+    spelling: Spelling
 
 
 async def show_board(request: Request[State]) -> ASGIApp:
@@ -66,7 +67,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
     typed = _typed(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
-            landing = await cities.landing(request.state["engine"], int(added))
+            landing = await database.read(request.state["engine"], lambda found: cities.landing(found, int(added)))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
                 snapshot = board.snapshot
@@ -205,7 +206,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
         return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
     landed, snapshot = Landed(city, "added"), board.snapshot
     try:
-        if landing := await cities.landing(request.state["engine"], city.id):
+        if landing := await database.read(request.state["engine"], lambda found: cities.landing(found, city.id)):
             landed = _landed(landing, snapshot)
     except Exception as error:
         # The city is stored whatever became of the database since: the answer still says so.
@@ -276,11 +277,15 @@ def _html(document: str, status: int = HTTPStatus.OK) -> Response:
 
 @dataclass(frozen=True)
 class Listing:
-    """A part of the list as it is shown; `previous` and `next` are the queries of the parts beside it."""
+    """A part of the list as it is shown; `previous` and `next` are the queries of the parts beside it.
+
+    Where a search found nothing, `similar` are the cities it may have meant.
+    """
 
     q: str
     title: str
     found: str
+    similar: Sequence[Stored]
     places: tuple[Place, ...]
     previous: str
     next: str
@@ -292,14 +297,15 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     if len(q) > NAME_MAX:
         raise Refusal(400, errors.SEARCH_TOO_LONG)
     cursor = _cursor(request)
-    if q:
-        page = await _ask(request, lambda connection: ranking.search(connection, q, cursor))
-    else:
-        page = await _ask(request, lambda connection: ranking.page(connection, cursor))
+    page = await _ask(request, lambda connection: ranking.page(connection, cursor, q))
+    similar: Sequence[Stored] = ()
+    if q and page.total == 0:
+        similar = await _ask(request, lambda connection: request.state["spelling"].nearest(connection, q))
     listing = Listing(
         q=q,
         title=f"Cities that match “{q}”" if q else "All cities by population",
         found=_found(q, page),
+        similar=similar,
         places=page.places,
         previous=_query(page.previous, q),
         next=_query(page.next, q),
@@ -400,7 +406,7 @@ def _query(cursor: Cursor | None, q: str = "") -> str:
 def _found(q: str, page: Page) -> str:
     """How many cities there are, or how many a search found."""
     if page.total is None:
-        return f"Thousands of cities match “{q}”"
+        return f"Many cities match “{q}”"
     if not q:
         return "1 city" if page.total == 1 else f"{page.total:,} cities"
     match page.total:

@@ -28,6 +28,7 @@ from cityweb import database, embedded, settings, transfers
 from cityweb.board import Board
 from cityweb.exports import Exports
 from cityweb.files import Format, Line
+from cityweb.ranking import Spelling
 
 TOP = Path(__file__).parent.parent
 
@@ -177,6 +178,7 @@ class Site:
     board: Board
     engine: AsyncEngine
     exports: Exports
+    spelling: Spelling
     app: Starlette
     asgi: ASGIApp
 
@@ -192,7 +194,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["engine"], state["exports"], app, asgi)
+        yield Site(client, state["board"], state["engine"], state["exports"], state["spelling"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:

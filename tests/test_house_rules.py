@@ -67,6 +67,7 @@ MAY_IMPORT = {
         "log",
         "middleware",
         "models",
+        "ranking",
         "settings",
         "views",
     },

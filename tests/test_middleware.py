@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import text as sql
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -186,10 +186,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the page fail that says where city 404 landed."""
     whole = cities.landing
 
-    async def landing(engine: AsyncEngine, city_id: int) -> cities.Landing | None:
+    async def landing(connection: AsyncConnection, city_id: int) -> cities.Landing | None:
         if city_id == 404:
             raise ValueError("nobody expects this")
-        return await whole(engine, city_id)
+        return await whole(connection, city_id)
 
     monkeypatch.setattr(cities, "landing", landing)
 

@@ -1,21 +1,17 @@
 """The whole list: browsed page by page, searched, one city at a time, three ways where it applies."""
 
-import random
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
 from bs4 import Tag
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names, ranking
 from cityweb.models import ID_MAX, POPULATION_MAX
-from cityweb.ranking import Cursor
+from cityweb.ranking import Source
 from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql
 from tests.pages import HTMX, add, one, parse, text
 from tests.proxy import Proxy
@@ -158,7 +154,19 @@ async def test_what_else_is_asked_of_the_list_is_told_what_can_be(site: Site, me
 
 # --- searching ---
 
-NAMES = {"New York City": 80, "York": 2, "Yorkton": 2, "São Paulo": 120, "Santo André": 7, "Xi'an": 90, "New Newark": 3}
+NAMES = {
+    "New York City": 80,
+    "York": 2,
+    "Yorkton": 2,
+    "São Paulo": 120,
+    "Santo André": 7,
+    "Xi'an": 90,
+    "New Newark": 3,
+    "Saint-Denis": 60,
+    "St. Louis": 50,
+    "Stuttgart": 40,
+    "東京": 140,
+}
 
 
 async def store_names(site: Site) -> None:
@@ -176,14 +184,26 @@ SEARCHES = {
     "york": ["New York City", "York", "Yorkton"],
     "YORK": ["New York City", "York", "Yorkton"],
     "york c": ["New York City"],
+    "city york new": ["New York City"],
+    "new n": ["New York City", "New Newark"],
+    "york paulo": [],
     "York  City": ["New York City"],
     "new": ["New York City", "New Newark"],
     "sao": ["São Paulo"],
     "SÃO P": ["São Paulo"],
     "andre": ["Santo André"],
-    "s": ["São Paulo", "Santo André"],
+    "s": ["São Paulo", "Saint-Denis", "St. Louis", "Stuttgart", "Santo André"],
     "xian": ["Xi'an"],
     "xi’an": ["Xi'an"],
+    "xi an": ["Xi'an"],
+    "st": ["Saint-Denis", "St. Louis", "Stuttgart"],
+    "saint": ["Saint-Denis", "St. Louis"],
+    "sai": ["Saint-Denis", "St. Louis"],
+    "st denis": ["Saint-Denis"],
+    "saint louis": ["St. Louis"],
+    "東": ["東京"],
+    "京": [],
+    " ".join("abcdefgh"): [],
     "an": ["Xi'an", "Santo André"],
     "ork": [],
     "-": [],
@@ -195,24 +215,33 @@ SEARCHES = {
 }
 
 
+# On a small board all matches are sorted. The others are walks to its end, and walks that are given up.
+WALKS = {
+    "none": ranking.SEARCH,
+    "one": ranking.matches(near=1_000, far=1_000, least=0, counted=0),
+    "two": ranking.matches(near=2, far=1_000, least=0, counted=0),
+    "given up": ranking.matches(near=2, far=3, least=0, counted=0),
+}
+each_walk = pytest.mark.parametrize("source", WALKS.values(), ids=WALKS)
+
+
 @pytest.mark.parametrize("way", ["plain", "htmx"])
-@pytest.mark.parametrize("counted", [ranking.MATCHES_MAX, 0])
+@each_walk
 @pytest.mark.parametrize(("q", "found"), SEARCHES.items())
-async def test_a_search_finds_the_beginning_of_any_word(
-    site: Site, monkeypatch: pytest.MonkeyPatch, way: str, counted: int, q: str, found: list[str]
+async def test_a_search_finds_the_beginnings_of_words_in_any_order(
+    site: Site, monkeypatch: pytest.MonkeyPatch, way: str, source: Source, q: str, found: list[str]
 ) -> None:
-    """Few matches are sorted, many are walked to: both find the same."""
-    monkeypatch.setattr(ranking, "MATCHES_MAX", counted)
+    monkeypatch.setattr(ranking, "SEARCH", source)
     await store_names(site)
     document = await show(site.client, f"/cities?{httpx.QueryParams(q=q)}", way)
     assert [row[1] for row in rows(document)] == sorted(found, key=lambda name: -NAMES[name])
 
 
-@pytest.mark.parametrize("counted", [ranking.MATCHES_MAX, 0])
+@each_walk
 async def test_what_is_found_is_browsed_in_pages_at_its_rank(
-    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch, counted: int
+    site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch, source: Source
 ) -> None:
-    monkeypatch.setattr(ranking, "MATCHES_MAX", counted)
+    monkeypatch.setattr(ranking, "SEARCH", source)
     for beginning in ("upper c", "d"):
         await run_sql(
             empty.owner,
@@ -242,7 +271,7 @@ FOUND = {
     "york": "3 cities match “york”",
     "york c": "1 city matches “york c”",
     "<q>": "No city matches “<q>”",
-    "": "7 cities",
+    "": "11 cities",
 }
 
 
@@ -255,10 +284,61 @@ async def test_how_many_were_found_is_said(site: Site, way: str, q: str, found: 
     assert text(one(document, region)) == found
 
 
+KNOWN = {"Mumbai": 90, "Hamburg": 50, "Beijing": 80, "São Paulo": 70, "Limbe": 1, "Lisboa": 2, "Lisbon": 3}
+MISSPELLED = {
+    "mumbi": ["Mumbai"],
+    "Hamburk": ["Hamburg"],
+    "bejing": ["Beijing"],
+    "sao paolo": ["São Paulo"],
+    "lisbe": ["Limbe"],
+    "lisbom": ["Lisbon", "Lisboa"],
+    "atlantis": [],
+}
+
+
+@pytest.mark.parametrize("way", ["plain", "htmx"])
+@pytest.mark.parametrize(("q", "similar"), MISSPELLED.items())
+async def test_what_is_misspelled_leads_to_the_nearest_names(site: Site, way: str, q: str, similar: list[str]) -> None:
+    for name, population in KNOWN.items():
+        await add(site.client, "json", name, population)
+    document = await show(site.client, f"/cities?{httpx.QueryParams(q=q)}", way)
+    found = one(document, "#found" if way == "plain" else "hx-partial[hx-target='#found']")
+    assert [text(link) for link in found.select("a")] == similar
+    question = f". Did you mean {' or '.join(similar)}?" if similar else ""
+    assert text(found) == f"No city matches “{q}”{question}"
+    for link in found.select("a"):
+        assert text(one(await show(site.client, str(link["href"])), "h1")) == text(link)
+
+
+async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(site.client, "json", "Mumbai", 5)
+    await show(site.client, "/cities?q=mumbai")
+    assert site.spelling._cities == []
+    await show(site.client, "/cities?q=mumbi")
+    await add(site.client, "json", "Hamburg", 5)
+    assert not (await show(site.client, "/cities?q=hamburk")).select("#found a")
+    monkeypatch.setattr(ranking, "SPELLING_SECONDS", 0)
+    assert (await show(site.client, "/cities?q=hamburk")).select("#found a")
+
+
 async def test_more_than_can_be_counted_are_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "MATCHES_MAX", 2)
+    monkeypatch.setattr(ranking, "SEARCH", WALKS["one"])
     await store_names(site)
-    assert text(one(await show(site.client, "/cities?q=york"), "#found")) == "Thousands of cities match “york”"
+    assert text(one(await show(site.client, "/cities?q=york"), "#found")) == "Many cities match “york”"
+
+
+async def test_a_search_walks_among_very_many_equals_that_one_load_added(site: Site, empty: Addresses) -> None:
+    # The tally has two changes to fold, and 6,001 cities in them.
+    await run_sql(empty.owner, FILL.format(population="500", first=1, last=6_000), insert("c less", 499))
+    assert text(one(await show(site.client, "/cities?q=c"), "#found")) == "Many cities match “c”"
+    document = await show(site.client, "/cities?q=less")
+    assert rows(document) == [("6,001", "c less", "499")]
+    assert rows(await show(site.client, "/cities?after=500-5970"))[-1] == ("6,001", "c less", "499")
+    nothing = await show(site.client, "/cities?q=nothing&after=499-6001")
+    assert text(one(nothing, "#found")) == "No city matches “nothing”"
+    assert rows(await show(site.client, "/cities/6001"))[-1] == ("6,001", "c less", "499")
 
 
 async def test_htmx_gets_the_list_alone_and_a_title(site: Site) -> None:
@@ -430,47 +510,3 @@ async def test_a_bug_of_ours_is_no_503(site: Site, empty: Addresses) -> None:
         assert (await site.client.get("/cities")).status_code == 500
     finally:
         await run_sql(empty.owner, "ALTER FUNCTION lost RENAME TO cities_above")
-
-
-# --- cost ---
-
-
-async def test_no_question_scans_a_table(empty: Addresses) -> None:
-    await run_sql(
-        empty.owner,
-        "INSERT INTO cities (name, name_key, name_bare, population) SELECT name, name, name, population FROM ("
-        " SELECT (ARRAY['a', 'b', 'c'])[1 + n % 3] || n % 50 || ' ' || n AS name, n * 7919 % 100003 AS population"
-        " FROM generate_series(1, 60000) n) AS made",
-        "ANALYZE cities, words, tally",
-    )
-    statements: list[tuple[str, Any]] = []
-    engine = create_async_engine(empty.app)
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def note(*arguments: object) -> None:
-        statements.append((str(arguments[2]), arguments[3]))
-
-    deep = Cursor(random.randint(1_000, 50_000), 5)
-    async with engine.connect() as connection:
-        for question in (
-            ranking.page(connection),
-            ranking.page(connection, deep),
-            ranking.page(connection, Cursor(deep.population, 5, backwards=True)),
-            ranking.search(connection, "a"),
-            ranking.search(connection, "a", deep),
-            ranking.search(connection, "a1 "),
-            ranking.search(connection, "b7 3", deep),
-            ranking.search(connection, "nothing"),
-            ranking.surroundings(connection, 777),
-            ranking.newest(connection),
-        ):
-            await question
-        asked = list(statements)
-        plans = [
-            "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", given))
-            for statement, given in asked
-        ]
-    await engine.dispose()
-    assert len(plans) >= 15
-    assert [plan for plan in plans if "Seq Scan on cities" in plan or "Seq Scan on words" in plan] == []
-    assert sum("words_board" in plan for plan in plans) == 2

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.torture import faults, inputs, live, loads, losses, slow
+from tests.torture import faults, inputs, live, loads, losses, ranks, slow
 from tests.torture.ground import command, inside, kill, processes
 from tests.torture.report import Report
 
@@ -46,6 +46,7 @@ ROWS: dict[str, Row] = {
     "H1": loads.add_durably,
     "H2": loads.read_at_once,
     "H6": loads.flood,
+    "R1": ranks.rank,
     "fuzz": inputs.fuzz,
 }
 LONGEST_SECONDS = 600
