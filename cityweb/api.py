@@ -106,7 +106,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         },
         "components": {
             "schemas": {
-                "CitySubmission": CitySubmission.model_json_schema(),
+                "CitySubmission": TypeAdapter(CitySubmission).json_schema(),
                 "Place": TypeAdapter(Place).json_schema(),
                 "Stored": TypeAdapter(Stored).json_schema(),
                 "Problem": PROBLEM,

