@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from shutil import which
 
@@ -310,7 +310,7 @@ async def test_a_browser_that_was_stopped_is_live_again_when_it_continues(
     mark = f"{os.getpid()}-{program}"
     async with running(playwright, program, mark) as browser, visiting(browser, server.url) as visitor:
         await visitor.open()
-        groups = {os.getpgid(process) for process in processes_marked(mark)}
+        groups = groups_marked(mark)
         assert groups and os.getpgrp() not in groups
         for group in groups:
             os.killpg(group, signal.SIGSTOP)
@@ -322,16 +322,13 @@ async def test_a_browser_that_was_stopped_is_live_again_when_it_continues(
         await expect(live(visitor.page)).to_be_visible()
 
 
-def processes_marked(mark: str) -> list[int]:
-    """The processes with this mark in their environment."""
-    found = []
+def groups_marked(mark: str) -> set[int]:
+    """The process groups with this mark in the environment of a process."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes()
-        except OSError:  # it has ended, or is another user's
-            continue
-        if f"MARK={mark}".encode() in environment.split(b"\0"):
-            found.append(int(folder.name))
+        with suppress(OSError):  # it has ended, or is another user's
+            if f"MARK={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(os.getpgid(int(folder.name)))
     return found
 
 
