@@ -89,6 +89,7 @@ async def connect(url: URL, *, command_timeout: float | None = None) -> asyncpg.
 async def prepare(url: URL) -> None:
     """Makes sure of a safe server and the newest schema. Raises Unsafe; OldSchema where this role may not migrate."""
     async with outside_the_pool(url, command_timeout=PATIENCE_SECONDS).connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")  # nothing to roll back where it falls silent
         await refuse_unsafe(connection)
         if await is_current(connection):
             return
