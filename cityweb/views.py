@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
@@ -200,7 +200,7 @@ async def _welcome(request: Request[State], city: Stored) -> Response:
     await board.refresh()
     if errors.sends_json(request.scope):
         location = request.app.url_path_for("show_city_json", id=city.id)
-        return JSONResponse(asdict(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
+        return JSONResponse(vars(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
     if not _is_partial(request):
         address = f"{request.app.url_path_for('show_board')}?added={city.id}"
         return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
@@ -222,7 +222,7 @@ async def _refuse(
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if errors.sends_json(request.scope):
         if stored:
-            return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=asdict(stored))
+            return errors.problem(Refusal(status, ALREADY_STORED), errors=wrong, stored=vars(stored))
         return errors.problem(Refusal(status, ". ".join(wrong.values())), errors=wrong)
     snapshot = request.state["board"].snapshot
     on_board = any(row.id == stored.id for row in snapshot.leaders.rows) if stored else False
@@ -328,7 +328,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
         city = (await _city(request)).city
     except Refusal as refusal:
         return errors.problem(refusal)
-    return _json({**asdict(city), "created_at": city.created_at.isoformat()})
+    return _json({**vars(city), "created_at": city.created_at.isoformat()})
 
 
 async def show_feed(request: Request[State]) -> ASGIApp:
