@@ -11,8 +11,8 @@ help: ## Say what there is
 run: .venv/run ## Serve the leaderboard; prepares everything, its database too
 	@$(BIN)/python manage.py runserver
 
-test: .venv/dev ## Run the tests, on a PostgreSQL of their own (or TEST_DATABASE_URL)
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing
+test: .venv/dev ## Run the tests, four at a time, on a PostgreSQL of their own (or TEST_DATABASE_URL)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term-missing
 
 fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))
