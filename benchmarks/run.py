@@ -224,7 +224,6 @@ class Bench:
     def another_database(self) -> Iterator[str]:
         """A second database with the same cities, gone when the block is left."""
         server = make_url(self.served.owner_url).set(username="postgres", database="postgres")
-        another = make_url(self.served.owner_url).set(database="another")
 
         async def run(statement: str) -> None:
             connection = await asyncpg.connect(dsn(server.render_as_string()))
