@@ -47,6 +47,7 @@ class Proxy:
     ) -> None:
         assert self._server
         self._server.close()
+        await asyncio.sleep(0.01)  # what was accepted this moment becomes a task, which can be cancelled
         self._open.set()
         self.reset()
         for task in self._tasks:
