@@ -91,7 +91,7 @@ class Bench:
     def measure_peers(self) -> None:
         """P2: the page against designs that ask the database for each request."""
         peers = (
-            ("FastAPI", partial(self.peer, "fastapi_cities"), "/cities/biggest", 25.0),
+            ("FastAPI", partial(self.peer, "fastapi_cities"), "/cities/biggest", 20.0),
             ("Django", self.django, "/", None),
         )
         with self.cityweb() as (ours, _):

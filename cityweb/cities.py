@@ -92,17 +92,16 @@ async def leaders(connection: asyncpg.Connection) -> Leaders:
 # --- an add ---
 
 # The unique key decides. The look before it only saves the id that a row in conflict would use up.
-INSERT = text("""
+# These two are the driver's own texts: SQLAlchemy does nothing to them, which an add can tell.
+INSERT = """
 INSERT INTO cities (name, name_key, name_bare, population)
-SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
-WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
+SELECT $1, $2, $3, CAST($4 AS integer)
+WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = $2)
 ON CONFLICT DO NOTHING
 RETURNING id, name, population
-""")
+"""
 # The city that has a name, and how many seconds ago it was added.
-STORED = text(
-    "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
-)
+STORED = "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = $1"
 
 
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
@@ -113,13 +112,14 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
     have just added.
     """
     begun = time.monotonic()
-    city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+    key, bare = names.key(name), names.bare(name)
 
     def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
         with session:
-            if row := session.execute(INSERT, city).one_or_none():
+            connection = session.connection()
+            if row := connection.exec_driver_sql(INSERT, (name, key, bare, population)).one_or_none():
                 return Stored(*row), True
-            id_, *stored, age = session.execute(STORED, city).one()
+            id_, *stored, age = connection.exec_driver_sql(STORED, (key,)).one()
         is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - begun
         return Stored(id_, *stored), is_ours
 
