@@ -142,7 +142,9 @@ async def be_left(report: Report, seed: int) -> None:
     async with ground() as here:
         server = await here.start()
         ledger, over = Ledger(), asyncio.Event()
-        writing = [asyncio.create_task(write(ledger, server.port, f"Stay {seed} {n}", over)) for n in range(4)]
+        # So many that all connections of the pool are open before.
+        writers = range(2 * database.ADD_CONNECTIONS)
+        writing = [asyncio.create_task(write(ledger, server.port, f"Stay {seed} {n}", over)) for n in writers]
         await asyncio.sleep(1)
         before = await _backends(here)
         for burst in range(50):
