@@ -116,11 +116,9 @@ async def test_only_so_many_refused_addresses_are_kept(engine: AsyncEngine, monk
 
 
 async def test_addresses_whose_time_has_passed_are_deleted(engine: AsyncEngine, empty: Addresses) -> None:
-    limiter = Limiter(engine, 10, 6000, 360_000)
-    await waits(limiter, 1)
+    await waits(Limiter(engine, 10, 6000, 360_000), 1)
     await asyncio.sleep(0.1)
-    limiter._next_sweep = 0
-    await waits(limiter, 1, "192.0.2.2")
+    await waits(Limiter(engine, 10, 10, 60), 1, "192.0.2.2")
     assert len(await run_sql(empty.owner, "SELECT FROM adds")) == 1
 
 
