@@ -92,16 +92,17 @@ async def leaders(connection: asyncpg.Connection) -> Leaders:
 # --- an add ---
 
 # The unique key decides. The look before it only saves the id that a row in conflict would use up.
-# These two are the driver's own texts: SQLAlchemy does nothing to them, which an add can tell.
-INSERT = """
+INSERT = text("""
 INSERT INTO cities (name, name_key, name_bare, population)
-SELECT $1, $2, $3, CAST($4 AS integer)
-WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = $2)
+SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
+WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
 ON CONFLICT DO NOTHING
 RETURNING id, name, population
-"""
+""")
 # The city that has a name, and how many seconds ago it was added.
-STORED = "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = $1"
+STORED = text(
+    "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
+)
 
 
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
@@ -112,14 +113,13 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
     have just added.
     """
     begun = time.monotonic()
-    key, bare = names.key(name), names.bare(name)
+    city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
 
     def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
         with session:
-            connection = session.connection()
-            if row := connection.exec_driver_sql(INSERT, (name, key, bare, population)).one_or_none():
+            if row := session.execute(INSERT, city).one_or_none():
                 return Stored(*row), True
-            id_, *stored, age = connection.exec_driver_sql(STORED, (key,)).one()
+            id_, *stored, age = session.execute(STORED, city).one()
         is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - begun
         return Stored(id_, *stored), is_ours
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -138,7 +139,7 @@ async def test_a_name_that_is_removed_meanwhile_is_tried_again(
     empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await run_sql(empty.owner, insert("paris", 5))
-    stored, nobody = cities.STORED, f"{cities.STORED} AND false"
+    stored, nobody = cities.STORED, text(f"{cities.STORED} AND false")
 
     async def put_back() -> None:
         monkeypatch.setattr(cities, "STORED", stored)

@@ -21,7 +21,7 @@ SEARCH: Values = {**BESIDE, "bare": "a1 77"}
 SEARCHED = ranking.matches(near=1_000, far=5_000)
 QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "board": (text(cities.LEADERS), {}),
-    "stored": (text(cities.STORED.replace("$1", ":key")), {"key": "c5"}),
+    "stored": (cities.STORED, {"name_key": "c5"}),
     "landing": (cities.LANDING, {"id": 5}),
     "list": (ranking.CITIES.after, {"population": 100_000_001, "id": 0}),
     "list after": (ranking.CITIES.after, BESIDE),

@@ -30,10 +30,11 @@ GuardedProtocol.shutdown = HttpToolsProtocol.shutdown
 
 
 UNLOOKING = """
+from sqlalchemy import text
 from cityweb import cities
-look = "WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = $2)"
-assert look in cities.INSERT
-cities.INSERT = cities.INSERT.replace(look, "")
+look = "WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)"
+assert look in cities.INSERT.text
+cities.INSERT = text(cities.INSERT.text.replace(look, ""))
 """
 """Leaves it to the unique key alone whether a city is stored already."""
 
