@@ -46,8 +46,14 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server
+        # A server that closes while it accepts a connection leaks the connection (Python 3.11.7;
+        # https://github.com/python/cpython/issues/109564). So the server accepts no more, and what it has accepted
+        # becomes a task in five turns of the loop.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        for _ in range(5):
+            await asyncio.sleep(0)
         self._server.close()
-        await asyncio.sleep(0.01)  # what was accepted this moment becomes a task, which can be cancelled
         self._open.set()
         self.reset()
         for task in self._tasks:

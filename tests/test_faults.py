@@ -1,6 +1,8 @@
 """What a visitor is told while something breaks; `make torture` has the same for minutes, as it is shipped."""
 
 import asyncio
+import gc
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -225,3 +227,13 @@ async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -
         for running in servers:
             await running.wait_for("/readyz", 200, 30)
         assert len(await run_sql(url, "SELECT FROM alembic_version")) == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_the_proxy_leaks_no_connection_that_it_is_accepting(turns: int, empty: Addresses) -> None:
+    async with Proxy(empty.app) as proxy:
+        assert proxy.url.port
+        with socket.create_connection(("127.0.0.1", proxy.url.port)):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    gc.collect()  # a leaked connection warns, which is an error
