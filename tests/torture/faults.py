@@ -142,7 +142,7 @@ async def be_left(report: Report, seed: int) -> None:
     async with ground() as here:
         server = await here.start()
         ledger, over = Ledger(), asyncio.Event()
-        # So many that all connections of the pool are open before.
+        # Twice as many writers as connections, so that the whole pool is open before the visitors come.
         writers = range(2 * database.ADD_CONNECTIONS)
         writing = [asyncio.create_task(write(ledger, server.port, f"Stay {seed} {n}", over)) for n in writers]
         await asyncio.sleep(1)
