@@ -41,7 +41,7 @@ async def select(request: Request) -> Place:
 
 
 async def show_list(request: Request) -> Response:
-    """A page of so many cities, found by a search where that is asked for."""
+    """A page of the list with `places` cities; `?q=` makes it a search."""
     city, places = await select(request), OTHERS[: request.path_params["places"]]
     listing = Listing(
         q=request.query_params.get("q", ""),

@@ -4,18 +4,17 @@
 """
 
 import asyncio
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import asyncpg
 import httpx
 from sqlalchemy import make_url
 
 from benchmarks import pages
+from benchmarks.polling import memory
 from cityweb import database, embedded
 
 MILLISECONDS_MAX = 50
@@ -129,8 +128,3 @@ async def exporting(url: str) -> int:
 def dsn(url: str) -> str:
     """The address as asyncpg reads it."""
     return url.replace("postgresql+asyncpg", "postgresql")
-
-
-def memory(pid: int) -> int:
-    """The bytes that a process holds in memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

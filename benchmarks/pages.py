@@ -2,18 +2,18 @@
 
 import csv
 import math
-import os
 import random
 import re
 import sqlite3
 import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 import asyncpg
+
+from benchmarks import wrk
 
 HERE = Path(__file__).parent
 CLIENTS = 8
@@ -100,7 +100,10 @@ async def works(owner_url: str) -> list[Work]:
 
 
 def search(name: str, searches: list[str], places: int) -> Work:
-    """Searches, which mostly find so many cities for a page. In Datasette, too, each word is the beginning of one."""
+    """A kind of search; `places` is how many cities its first page mostly has.
+
+    Datasette gets each word with a `*`, for it to find the words that begin with it as well.
+    """
     words = [" ".join(f"{word}*" for word in words.lower().split()) for words in searches]
     return Work(
         name,
@@ -112,21 +115,15 @@ def search(name: str, searches: list[str], places: int) -> Work:
 
 def ask(server: str, addresses: list[str], seconds: int) -> Speed:
     """The speed of these addresses, asked for in turn; stops where one is not answered well."""
-    pin = ["taskset", "-c", "1"] if (os.cpu_count() or 1) > 1 else []
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(addresses) + "\n")
         file.flush()
         script = ["-s", str(HERE / "addresses.lua"), server, "--", file.name]
-        done = subprocess.run(
-            [*pin, "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}", "--latency", *script],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", done.stdout)
-    if not rate or not p99 or "Non-2xx" in done.stdout:
-        raise SystemExit(f"{server}{addresses[0]}: {done.stdout}")
+        printed = wrk.run(CLIENTS, seconds, "--latency", *script)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", printed)
+    if not rate or not p99 or "Non-2xx" in printed:
+        raise SystemExit(f"{server}{addresses[0]}: {printed}")
     if not float(rate[1]):
         return Speed(0, math.inf)
     return Speed(float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]])

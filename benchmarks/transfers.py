@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 TOP = Path(__file__).parent.parent
 HERE = Path(__file__).parent
 ROUNDS = 2
 RATIO_MAX = 0.5
+TABLES = ("an empty table", "one with as many")
 LOAD_SECONDS_MAX = 60
 DUMP_SECONDS_MAX = 20
 MEMORY_MAX = 200
@@ -26,45 +27,57 @@ Spent = tuple[float, float]
 """Seconds and MB."""
 
 
-def measure(cities: int, builds: Mapping[str, Path]) -> Iterator[Figures]:
-    """Loads a file with each build in turn, dumps it both ways, and loads it once more."""
+def measure(cities: int, kinds: Sequence[str], builds: Mapping[str, Path]) -> Iterator[Figures]:
+    """Loads two files of each set of rows with each build in turn; dumps one both ways, and loads the dump again."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        written = write("geonames", cities, folder / "cities.csv")
-        loads: dict[str, list[Spent]] = {build: [] for build in builds}
-        for number in range(ROUNDS):
-            for build, top in builds.items():
-                var = folder / f"{build}-{number}"
-                run(["manage.py", "initdb"], var, top)
-                loads[build].append(load(written, var, top))
-        ours = loads.pop("cityweb")
-        holds, target, beside, ratio = most(ours) <= MEMORY_MAX, f"at most {MEMORY_MAX} MB", "", ""
-        for build, theirs in loads.items():
-            share = statistics.median(a[0] / b[0] for a, b in zip(ours, theirs, strict=True))
-            beside, ratio = f"{build} {spent(theirs)}", f"{share:.2f}"
-            holds, target = holds and share <= RATIO_MAX, f"at most {RATIO_MAX}, {MEMORY_MAX} MB"
-        rate = cities / statistics.median(seconds for seconds, _ in ours)
-        yield (
-            "P11",
-            f"`load`, {cities:,} cities, CSV",
-            f"{spent(ours)}, {rate:,.0f} lines/s",
-            target,
-            holds,
-            beside,
-            ratio,
-        )
-        var = folder / f"cityweb-{ROUNDS - 1}"
+        for kind in kinds:
+            files = halves(write(kind, 2 * cities, folder / f"{kind}.csv"))
+            loads: dict[str, list[list[Spent]]] = {build: [] for build in builds}
+            for number in range(ROUNDS):
+                for build, top in builds.items():
+                    var = folder / f"{kind}-{build}-{number}"
+                    run(["manage.py", "initdb"], var, top)
+                    loads[build].append([load(file, var, top) for file in files])
+            for place, table in enumerate(TABLES):
+                runs = {build: [spent[place] for spent in of_build] for build, of_build in loads.items()}
+                yield compared(f"`load`, {cities:,} cities, {kind}, into {table}", cities, runs)
+        var = folder / "dumped"
+        run(["manage.py", "initdb"], var)
+        load(files[0], var, TOP)
         for ending in ("csv", "jsonl"):
             dump = run(["manage.py", "dump", f"{folder}/dump.{ending}"], var)
-            yield figures(f"`dump`, {ending}", dump, DUMP_SECONDS_MAX)
+            yield figures(f"`dump`, {cities:,} cities, {ending}", dump, DUMP_SECONDS_MAX)
         again = run(["manage.py", "load", f"{folder}/dump.jsonl"], var)
         yield figures("`load` of that, all stored already", again, LOAD_SECONDS_MAX)
+
+
+def compared(work: str, cities: int, runs: dict[str, list[Spent]]) -> Figures:
+    """One line of the table: our loads, beside those of the build of before where there is one."""
+    ours = runs.pop("cityweb")
+    rate = cities / statistics.median(seconds for seconds, _ in ours)
+    holds, target, beside, ratio = most(ours) <= MEMORY_MAX, f"at most {MEMORY_MAX} MB", "", ""
+    for build, theirs in runs.items():
+        share = statistics.median(a[0] / b[0] for a, b in zip(ours, theirs, strict=True))
+        beside, ratio = f"{build} {spent(theirs)}", f"{share:.2f}"
+        holds, target = holds and share <= RATIO_MAX, f"at most {RATIO_MAX}, {MEMORY_MAX} MB"
+    return "P11", work, f"{spent(ours)}, {rate:,.0f} lines/s", target, holds, beside, ratio
 
 
 def write(kind: str, cities: int, path: Path) -> Path:
     """The file of a set of rows; a process writes it whose memory is free again afterwards."""
     subprocess.run([sys.executable, str(HERE / "rows.py"), kind, str(cities), str(path)], check=True)
     return path
+
+
+def halves(written: Path) -> list[Path]:
+    """Two files with the header and one half each of the lines of a file."""
+    header, *lines = written.read_text(encoding="utf-8").splitlines(keepends=True)
+    middle = len(lines) // 2
+    files = [written.with_suffix(f".{number}.csv") for number in (1, 2)]
+    for file, half in zip(files, (lines[:middle], lines[middle:]), strict=True):
+        file.write_text("".join([header, *half]), encoding="utf-8")
+    return files
 
 
 def load(written: Path, var: Path, top: Path) -> Spent:
