@@ -235,8 +235,7 @@ class Bench:
     def measure_adds(self) -> None:
         """P4: accepted adds, as JSON, against the same INSERT and nothing else."""
         script = ("-s", str(HERE / "add.lua"))
-        # With statistics of 20 cities, PostgreSQL keeps plans that read the whole table until the next ANALYZE, which
-        # may be a minute and 100,000 cities later.
+        # To 20 cities as well: plans made for so few stay until the next ANALYZE, a minute and 100,000 cities later.
         for stored in (20, 32_000):
             self.fill(stored)
             # Two databases: else we would show what the peer adds, while it is measured.

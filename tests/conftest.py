@@ -61,7 +61,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             server = make_url(given).set(drivername="postgresql+asyncpg")
             name = f"cityweb_test_{secrets.token_hex(4)}"
             await run_sql(server, f"CREATE DATABASE {name}")
-            for setting in ("jit = off", "statement_timeout = '2s'", "lock_timeout = '1s'"):
+            for setting in ("jit = off", "statement_timeout = '2s'", "lock_timeout = '1s'", "enable_seqscan = off"):
                 await run_sql(server, f"ALTER DATABASE {name} SET {setting}")
             addresses = Addresses(server, server.set(database=name), server.set(database=name))
         else:

@@ -30,6 +30,7 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "search before": (SEARCHED.before, SEARCH),
     "city": (ranking.SURROUNDINGS, {"id": 5}),
     "feed": (ranking.NEWEST, {}),
+    "add": (cities.INSERT, {"name": "c5", "name_key": "c5", "name_bare": "c5", "population": 5}),
 }
 # 40,000 cities have one population, in which the cursor is; the others have one each.
 FILL = """
@@ -73,17 +74,28 @@ async def planned(postgres: Addresses, request: pytest.FixtureRequest) -> AsyncI
 @pytest.mark.parametrize("kind", ["custom", "generic"])
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_no_statistics_mislead_a_question(planned: Addresses, question: str, kind: str) -> None:
-    assert list(faults(await plan(planned, *QUESTIONS[question], kind))) == []
+    settings = f"SET plan_cache_mode = force_{kind}_plan; SET enable_seqscan = on"
+    assert list(faults(await plan(planned, *QUESTIONS[question], settings))) == []
 
 
-async def plan(postgres: Addresses, statement: ClauseElement, given: Values, kind: str) -> Node:
-    """How PostgreSQL answers a statement: planned for these values, or for all."""
+# Of a few cities a search may read them all: the longer way, by the words, is never the cheaper one.
+@pytest.mark.parametrize("question", [question for question in QUESTIONS if not question.startswith("search")])
+async def test_no_plan_for_a_few_cities_reads_the_table(postgres: Addresses, question: str) -> None:
+    # PostgreSQL keeps a plan until the next ANALYZE, however many cities are added meanwhile.
+    superuser = postgres.server.set(database=postgres.owner.database)
+    await run_sql(superuser, "TRUNCATE cities RESTART IDENTITY", FILL.replace("60000)", "20)"))
+    await run_sql(superuser, "VACUUM ANALYZE cities, tally, tally_changes")
+    assert list(faults(await plan(postgres, *QUESTIONS[question], "SET plan_cache_mode = force_generic_plan"))) == []
+
+
+async def plan(postgres: Addresses, statement: ClauseElement, given: Values, settings: str) -> Node:
+    """How PostgreSQL answers a statement with these settings."""
     compiled = statement.compile(dialect=PGDialect_asyncpg())  # type: ignore[no-untyped-call]
     assert isinstance(compiled, SQLCompiler)
     arguments = ", ".join(repr(given[name]) for name in compiled.positiontup or ())
     connection = await database.connect(postgres.app)
     try:
-        await connection.execute(f"SET jit = off; SET plan_cache_mode = force_{kind}_plan")
+        await connection.execute(settings)
         await connection.execute(f"PREPARE question AS {compiled}")
         given_values = f"({arguments})" if arguments else ""
         found = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE question{given_values}")
@@ -95,7 +107,7 @@ async def plan(postgres: Addresses, statement: ClauseElement, given: Values, kin
 def faults(node: Node, *, is_sorted: bool = False, is_limited: bool = False) -> Iterator[str]:
     """What in a plan grows with the table: a scan that is not of one range of an index, a sort of what it finds."""
     kind = node["Node Type"]
-    if node.get("Relation Name") in {"cities", "tally"}:
+    if node.get("Relation Name") in {"cities", "tally"} and kind != "ModifyTable":
         is_range = "Index Cond" in node or "Recheck Cond" in node
         if kind == "Seq Scan" or not (is_range or (is_limited and "Filter" not in node)):
             yield f"{kind} of {node['Relation Name']}: {node.get('Filter', '')}"
