@@ -1,9 +1,9 @@
 """Many cities at once: loaded from a file under the rules of the form, and dumped to one."""
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import asyncpg
@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cityweb import database, forms, names
 from cityweb.files import Format, Line
 
-BATCH = 5_000
-"""Lines that are checked and sent together: what a load keeps in memory."""
+BATCH = 1_000
+"""Lines that are checked at a stretch, while PostgreSQL stores those before."""
 PROBLEMS_SHOWN = 20
 LOAD_LOCK = 0x6C6F6164
 """The advisory lock, "load", that lets one load at a time store: two could wait for each other's names."""
@@ -132,11 +132,9 @@ async def load(
             await connection.execute(text(STAGE))
             driver = await _driver(connection)
             await driver.execute(f"{PATIENT}; SET LOCAL maintenance_work_mem = '128MB'")
-            arriving = _arrivals(lines, outcome, refuse)
-            while batch := list(islice(arriving, BATCH)):
-                with _explained():
-                    await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
-                read()
+            arriving = _arrivals(lines, driver, outcome, refuse, read)
+            with _explained():
+                await driver.copy_records_to_table("arrivals", records=arriving, columns=COLUMNS)
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
             with _explained():
@@ -177,15 +175,27 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
             driver.terminate()
 
 
-def _arrivals(lines: Iterable[Line], outcome: Outcome, refuse: Refuse | None) -> Iterator[tuple[object, ...]]:
+async def _arrivals(
+    lines: Iterable[Line],
+    driver: asyncpg.Connection,
+    outcome: Outcome,
+    refuse: Refuse | None,
+    read: Callable[[], None],
+) -> AsyncIterator[tuple[object, ...]]:
     """The rows to be staged, as `COLUMNS` say; what is refused is counted and told."""
     for line in lines:
         outcome.read += 1
+        if outcome.read % BATCH == 0:
+            read()
+            await asyncio.sleep(0)  # for the connection to send what waits, and to notice that it broke
+            if driver.is_closed():
+                raise ConnectionError("the connection broke")
         city, problem = _checked(line)
         if city:
             yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
         else:
             _reject(line, problem, outcome, refuse)
+    read()
 
 
 def _checked(line: Line) -> tuple[forms.CitySubmission | None, str]:

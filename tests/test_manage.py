@@ -150,7 +150,7 @@ def loading(empty: Addresses) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
-HALF_WAY = "state = 'idle in transaction' AND query ~ 'COPY .*arrivals'"
+HALF_WAY = "wait_event = 'ClientRead' AND query ~ 'COPY .*arrivals'"
 STORING = "wait_event_type = 'Lock' AND query ~ '^(ALTER TABLE cities DROP|DROP INDEX cities)'"
 
 

@@ -227,19 +227,18 @@ async def test_two_loads_of_one_file_wait_for_each_other(empty: Addresses) -> No
     assert sorted(outcome.added for outcome in outcomes) == [0, 5_000]
 
 
-async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(
-    empty: Addresses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 1)
+async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(empty: Addresses) -> None:
+    given = iter(lines(*((f"City {n}", n) for n in range(20_000))))
     async with Proxy(empty.owner) as proxy:
 
         def breaking() -> Iterator[Line]:
-            yield from lines(("A", 1))
+            yield next(given)
             proxy.down()
-            yield from lines(*((f"City {n}", n) for n in range(5)))
+            yield from given
 
         with pytest.raises(server.CannotServe), server.explained(proxy.url):
             await transfers.load(proxy.url, breaking())
+    assert len(list(given)) > 10_000
     assert await stored(empty) == []
 
 
