@@ -61,8 +61,7 @@ WITH {found} page AS MATERIALIZED (
   SELECT id, population FROM {rows} AND {beyond}
   ORDER BY population {order}, -id {order} LIMIT 51
 ), ranks AS MATERIALIZED (
-  SELECT population, 1 + above AS rank
-  FROM (SELECT DISTINCT population FROM page) AS populations CROSS JOIN LATERAL cities_above(population)
+  {ranks}
 )
 SELECT total, city.*, rank
 FROM (SELECT ({total}) AS total) AS counted LEFT JOIN (
@@ -71,21 +70,36 @@ FROM (SELECT ({total}) AS total) AS counted LEFT JOIN (
 ) ON true
 ORDER BY page.population {order}, -page.id {order}
 """
+# The ranks of the populations on a page, of any cities.
+RANKS = """
+  SELECT population, 1 + above AS rank FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
+"""
+# The same of cities that follow each other: who is above the first population is counted, and who above the next.
+RANKS_IN_A_ROW = """
+  SELECT DISTINCT population, CASE population
+    WHEN top THEN 1 + bigger.above
+    ELSE at_least.above - cities + rank() OVER (ORDER BY population DESC)
+  END AS rank
+  FROM page,
+    (SELECT population AS top, count(*) AS cities FROM page GROUP BY population ORDER BY top DESC LIMIT 1) AS first,
+    cities_above(top) AS bigger, cities_above(top - 1) AS at_least
+"""
 BEYOND = "(population, -id) {side} ((SELECT CAST(:population AS int)), (SELECT -CAST(:id AS int)))"
 
 
 class Source:
     """Some of the cities: the statements that read a page of them after a cursor, and before it."""
 
-    def __init__(self, rows: str, total: str, found: str = "", **numbers: int) -> None:
+    def __init__(self, rows: str, total: str, ranks: str, found: str = "", **numbers: int) -> None:
         def beside(side: str, order: str) -> TextClause:
             way = {"beyond": BEYOND.format(side=side), "order": order}
-            return text(PAGE.format(rows=rows, total=total, found=found.format(**way, **numbers, stored=TOTAL), **way))
+            found_here = found.format(**way, **numbers, stored=TOTAL)
+            return text(PAGE.format(rows=rows, total=total, ranks=ranks, found=found_here, **way))
 
         self.after, self.before = beside("<", "DESC"), beside(">", "ASC")
 
 
-CITIES = Source("cities WHERE true", total=TOTAL)
+CITIES = Source("cities WHERE true", TOTAL, RANKS_IN_A_ROW)
 # The cities with all words of a search. In a big table a walk along the board meets what matches often: the next `near`
 # cities, and where at least `least` of them match, the next `far`. Otherwise `others` are all that match.
 # The index reads all words that begin with one that is asked, 10 ms for "santa" in a million cities: so it is asked for
@@ -130,6 +144,7 @@ def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int =
     return Source(
         "(SELECT id, population FROM walked, outcome WHERE is_complete UNION ALL TABLE others) AS found WHERE true",
         "SELECT CASE WHEN is_complete THEN NULL ELSE (SELECT count(*) FROM others) END FROM outcome",
+        RANKS,
         MATCHES,
         near=near,
         far=far,
@@ -140,7 +155,7 @@ def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int =
 
 SEARCH = matches()
 # A city between its neighbours, each with its rank.
-SURROUNDINGS = text("""
+SURROUNDINGS = text(f"""
 WITH city AS MATERIALIZED (
   SELECT id, name, population, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
 ), higher AS MATERIALIZED (
@@ -151,11 +166,13 @@ WITH city AS MATERIALIZED (
   SELECT id, name, population, created_at FROM cities
   WHERE (population, -id) < ((SELECT population FROM city), (SELECT -id FROM city))
   ORDER BY population DESC, -id DESC LIMIT 3
+), page AS MATERIALIZED (
+  TABLE higher UNION ALL TABLE city UNION ALL TABLE lower
+), ranks AS MATERIALIZED (
+  {RANKS_IN_A_ROW}
 )
-SELECT shown.*, 1 + above AS rank
-FROM (TABLE higher UNION ALL TABLE city UNION ALL TABLE lower) AS shown CROSS JOIN LATERAL cities_above(population)
-ORDER BY population DESC, -id DESC
-""")
+SELECT page.*, rank FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
+""")  # noqa: S608 (no value is put in)
 # The cities that were added last.
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
 # What a misspelled name is compared with.
