@@ -18,7 +18,7 @@ fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thou
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))
 
 torture: .venv/dev ## Kill, break and load it for half an hour: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
-	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+	@$(BIN)/python -m torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
 check: .venv/dev ## Check style, types, import rules, lock files, templates and known vulnerabilities
@@ -44,7 +44,7 @@ AUDIT = -r requirements-embedded.txt --require-hashes --disable-pip --strict --d
 	--progress-spinner off -s osv
 
 postgres14: .venv/dev .venv/postgres14 ## Test the plans on PostgreSQL 14, or TESTS="-n 4 tests" all; needs npm and Linux
-	@PYTHONPATH=. $(BIN)/python tests/postgres14.py .venv/postgres14 $(or $(TESTS),tests/test_plans.py)
+	@PYTHONPATH=. $(BIN)/python tests/postgres14.py .venv/postgres14 $(or $(TESTS),tests/postgres/test_plans.py)
 
 observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory

@@ -13,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from cityweb import app as site
-from cityweb import database, html, settings
-from cityweb.cities import Place
-from cityweb.views import Listing
+from cityweb import settings
+from cityweb.postgres import database
+from cityweb.postgres.cities import Place
+from cityweb.web import app as site
+from cityweb.web import templates
+from cityweb.web.views import Listing
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
@@ -52,20 +54,20 @@ async def show_list(request: Request) -> Response:
         previous="",
         next="after=5-5" if len(places) == len(OTHERS) else "",
     )
-    return HTMLResponse(html.render("cities.html", list=listing))
+    return HTMLResponse(templates.render("cities.html", list=listing))
 
 
 async def show_city(request: Request) -> Response:
     """A city between six others."""
     return HTMLResponse(
-        html.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
+        templates.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
     )
 
 
 async def show_feed(request: Request) -> Response:
     """The feed."""
     cities = (await select(request), *OTHERS[1:])
-    document = html.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
+    document = templates.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
     return Response(document, media_type="application/atom+xml")
 
 

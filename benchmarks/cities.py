@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from benchmarks import pages
 from benchmarks.polling import memory
-from cityweb import database, embedded
+from cityweb.postgres import database, embedded
 
 MILLISECONDS_MAX = 50
 EXPORTED = 1_000_000

@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 
 from benchmarks import cities, pages, polling, rows, transfers, wrk
 from benchmarks.cities import dsn
-from cityweb import database, embedded
+from cityweb.postgres import database, embedded
 
 HERE = Path(__file__).parent
 TOP = HERE.parent

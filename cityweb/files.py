@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cityweb import forms
+from cityweb import submissions
 
 STANDARD = Path("-")
 """Standard input or output."""
@@ -158,8 +158,8 @@ def _json_lines(texts: Iterator[str]) -> Iterator[Line]:
         if text.isspace():
             continue
         try:
-            members = forms.from_json(text.encode())
-        except forms.Unreadable:
+            members = submissions.from_json(text.encode())
+        except submissions.Unreadable:
             yield Line(number, text, {}, _NOT_JSON)
         else:
             yield Line(number, text, {"name": members.get("name"), "population": members.get("population")})

@@ -23,12 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cityweb import app as application
-from cityweb import database, embedded, settings, transfers
-from cityweb.board import Board
-from cityweb.exports import Exports
+from cityweb import settings
 from cityweb.files import Format, Line
-from cityweb.ranking import Spelling
+from cityweb.postgres import database, embedded, transfers
+from cityweb.postgres.ranking import Spelling
+from cityweb.web import app as application
+from cityweb.web.board import Board
+from cityweb.web.downloads import Exports
 
 TOP = Path(__file__).parent.parent
 
@@ -194,7 +195,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["engine"], state["exports"], state["spelling"], app, asgi)
+        yield Site(client, state["board"], state["engine"], state["downloads"], state["spelling"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import uvicorn
 from sqlalchemy import make_url
 
-from cityweb import database, embedded
-from cityweb.guard import GuardedProtocol
+from cityweb.postgres import database, embedded
+from cityweb.server.protocol import GuardedProtocol
 
 POINTS_MIN = 130
 SCAN = """
@@ -37,7 +37,7 @@ process.exit(points < least || failed ? 1 : 0);
 async def scan(scanner: Path, certificate: Path, key: Path) -> int:
     """Serves with this certificate, and gives the scanner's exit status."""
     config = uvicorn.Config(
-        "cityweb.app:from_environment",
+        "cityweb.web.app:from_environment",
         factory=True,
         http=GuardedProtocol,
         ws="none",

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cityweb.embedded import _Cluster
+from cityweb.postgres.embedded import _Cluster
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cityweb import names
-from cityweb.models import NAME_MAX
+from cityweb.city import NAME_MAX
 from cityweb.names import Flaw
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]

@@ -1,0 +1,80 @@
+"""What `manage.py check` looks at, and what to do about what it finds."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cityweb import settings
+from cityweb.postgres import corrections, database
+from cityweb.server import launch
+from cityweb.web import assets
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what it is like, or, where it is not well, what is wrong and what to do."""
+
+    subject: str
+    words: str
+    well: bool = True
+
+    def __str__(self) -> str:
+        return f"{'ok   ' if self.well else 'WRONG'}  {self.subject}: {self.words}"
+
+
+def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Looks at everything, one thing after the other; what the database cannot be asked is left out."""
+    try:
+        read = settings.read(environment)
+    except settings.WrongSetting as error:
+        yield Finding("settings", str(error), well=False)
+    else:
+        yield Finding("settings", "all can be used")
+        try:
+            # As the application: it is the one that has to get on with the database.
+            with launch.addresses(read) as (_, url):
+                yield from asyncio.run(_database(url))
+        except launch.CannotServe as error:
+            yield Finding("database", str(error), well=False)
+    yield from _vendored()
+
+
+async def _database(url: URL) -> list[Finding]:
+    with launch.explained(url):
+        async with database.outside_the_pool(url).connect() as connection:
+            found = [Finding("database", f"{launch.place(url)} answers")]
+            if await database.is_current(connection):
+                found.append(Finding("schema", "the one this code was written for"))
+                found += await _names(connection)
+            else:
+                wrong = "not the one this code was written for: run python manage.py initdb"
+                found.append(Finding("schema", wrong, well=False))
+            try:
+                await database.refuse_unsafe(connection)
+            except database.Unsafe as error:
+                found.append(Finding("durability", str(error), well=False))
+            else:
+                found.append(Finding("durability", f"{', '.join(database.UNSAFE_SETTINGS)} are on"))
+    return found
+
+
+async def _names(connection: AsyncConnection) -> list[Finding]:
+    wrong = (
+        "{0.name} (id {0.id}) was stored beside an earlier city of the same name:"
+        " run python manage.py remove --id {0.id}, or rename --id {0.id} NAME"
+    )
+    found = [Finding("names", wrong.format(city), well=False) for city in await corrections.duplicates(connection)]
+    return found or [Finding("names", "each is stored once")]
+
+
+def _vendored() -> Iterator[Finding]:
+    for name, reviewed in assets.VENDORED.items():
+        file = assets.STATIC / name
+        if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == reviewed:
+            yield Finding(name, "as it was reviewed")
+        else:
+            yield Finding(name, f"not as it was reviewed: run git checkout static/{name}", well=False)

@@ -1,0 +1,257 @@
+"""The commands of cityweb."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, NoReturn
+
+import typer
+from sqlalchemy import URL
+
+from cityweb import files, settings
+from cityweb.city import ID_MAX
+from cityweb.commands import checkup
+from cityweb.postgres import corrections, database, transfers
+from cityweb.postgres.cities import Stored
+from cityweb.server import launch
+
+app = typer.Typer(
+    help="The public leaderboard of the world's biggest cities. Run runserver first; it prepares what is missing.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def list_commands(context: typer.Context) -> None:
+    """The public leaderboard of the world's biggest cities."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def initdb(
+    reset: Annotated[bool, typer.Option("--reset", help="Drop every city and start empty; asks first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Bring the database to the present schema. Safe to repeat: no city is lost."""
+    with launch.addresses(settings.read(os.environ)) as (url, _), launch.explained(url):
+        if reset:
+            if not yes:
+                typer.confirm(f"Drop every city in {url.render_as_string()}?", abort=True)
+            asyncio.run(database.reset(url))
+            typer.echo("The database is empty and ready. Next: python manage.py runserver")
+        else:
+            asyncio.run(database.migrate(url))
+            typer.echo("The database is ready. Next: python manage.py runserver")
+
+
+@app.command()
+def runserver(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes serve.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes; for development.")] = False,
+) -> None:
+    """Prepare the database where needed, and serve."""
+    launch.run(settings.read(os.environ), host=host, port=port, workers=workers, reload=reload)
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Format = Annotated[files.Format | None, typer.Option("--format", help="Where the name of the file does not say it.")]
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON lines with name and population; - is standard input.")],
+    format: Format = None,  # noqa: A002 (the name of the option)
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are refused.")] = False,
+    refused: Annotated[Path | None, typer.Option(help="Where refused lines go.", show_default="FILE.refused")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Change stored cities to what the file says.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of refused lines.")] = False,
+) -> None:
+    """Add the cities of a file: all, or none where a line is refused."""
+    kind = format or _format_of(file)
+    refused = refused or files.beside(file, kind)
+    skipping = files.refusals(refused, kind, overwrite=yes) if skip_bad else None
+    with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
+        lines = files.lines(stream, kind)
+        outcome = asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, read=read))
+    if outcome.refused:
+        typer.echo(f"Refused lines and their problems are in {refused}: mend them there, and load it.")
+    typer.echo(outcome)
+
+
+@app.command()
+def dump(
+    file: Annotated[Path, typer.Argument(help="The file to write; - is standard output.")] = files.STANDARD,
+    format: Format = None,  # noqa: A002 (the name of the option)
+    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file.")] = False,
+) -> None:
+    """Write all cities to a file, in the order of the board."""
+    kind = format or _format_of(file)
+    with files.written(file, overwrite=yes) as target, _ready() as url:
+        asyncio.run(transfers.dump(url, target.write, kind))
+
+
+@app.command()
+def demo() -> None:
+    """Fill the board with the world's largest cities (GeoNames)."""
+    load(settings.TOP / "demo" / "cities.csv")
+    typer.echo("Next: python manage.py runserver")
+
+
+Name = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The name of the city.")]
+Id = Annotated[
+    int | None, typer.Option("--id", min=1, max=ID_MAX, metavar="ID", help="The city's id, instead of NAME.")
+]
+
+
+@app.command()
+def correct(
+    name: Name = None,
+    *,
+    population: Annotated[str, typer.Argument(metavar="POPULATION")],
+    city_id: Id = None,
+    yes: Yes = False,
+) -> None:
+    """Change the population of a city; asks first."""
+    _change(_city(name, city_id), lambda city: corrections.corrected(city, population), yes=yes)
+
+
+@app.command()
+def rename(
+    name: Name = None, *, new: Annotated[str, typer.Argument(metavar="NEW")], city_id: Id = None, yes: Yes = False
+) -> None:
+    """Change the name of a city; asks first."""
+    _change(_city(name, city_id), lambda city: corrections.renamed(city, new), yes=yes)
+
+
+@app.command()
+def remove(name: Name = None, city_id: Id = None, yes: Yes = False) -> None:
+    """Take a city out; asks first."""
+    _change(_city(name, city_id), lambda _: None, yes=yes)
+
+
+@app.command()
+def check() -> None:
+    """Look at the settings, the database and the vendored files."""
+    found = []
+    for finding in checkup.findings(os.environ):
+        typer.echo(finding)
+        found.append(finding)
+    sys.exit(not all(finding.well for finding in found))
+
+
+def _format_of(file: Path) -> files.Format:
+    try:
+        return files.format_of(file)
+    except files.UnknownFormat as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _city(name: list[str] | None, city_id: int | None) -> str | int:
+    """The name of a city, which may be several words of a shell, or its id."""
+    if name and city_id is None:
+        return " ".join(name)
+    if city_id is not None and not name:
+        return city_id
+    raise typer.BadParameter("Write either NAME or --id ID.")
+
+
+def _change(city: str | int, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
+    """Shows a city before and after a change, asks, and makes it."""
+    with _ready() as url:
+        find = corrections.find(url, city) if isinstance(city, str) else corrections.find_by_id(url, city)
+        before = asyncio.run(find)
+        after = change(before)
+        typer.echo(f"before: {before.name}, {before.population:,} people")
+        typer.echo(f"after:  {after.name}, {after.population:,} people" if after else "after:  removed")
+        if not yes:
+            typer.confirm("Store this?", abort=True)
+        asyncio.run(corrections.store(url, before, after) if after else corrections.remove(url, before))
+
+
+INTERRUPTED = "Interrupted. A command does all of its work or none: running it again is safe."
+UNWINDING_SECONDS = 8
+
+
+class Interrupted(Exception):
+    """Somebody stopped the command."""
+
+
+@contextmanager
+def _ready() -> Iterator[URL]:
+    """The address of the database for its owner, once it is prepared; an interruption unwinds, and is one sentence."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        with launch.addresses(settings.read(os.environ)) as (url, _), launch.explained(url):
+            asyncio.run(database.prepare(url))
+            yield url
+    except KeyboardInterrupt as error:
+        raise Interrupted(INTERRUPTED) from error
+
+
+def _interrupt(*_: object) -> NoReturn:
+    # Of our own, so that asyncio leaves it in place: its own waits for the next await, and standard input may not come.
+    give_up = threading.Timer(UNWINDING_SECONDS, _give_up)
+    give_up.daemon = True
+    give_up.start()
+    raise KeyboardInterrupt
+
+
+def _give_up() -> None:
+    # An exception can get lost in a callback. PostgreSQL takes back what breaks off.
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(1)
+
+
+@contextmanager
+def _progress(stream: BinaryIO) -> Iterator[Callable[[], None]]:
+    """What to call whenever some of a file was read: on a terminal it draws a bar."""
+    if not sys.stderr.isatty() or not stream.seekable():
+        yield lambda: None
+        return
+    size = os.fstat(stream.fileno()).st_size
+    with typer.progressbar(length=size, label="Reading", file=sys.stderr) as bar:
+
+        def read() -> None:
+            bar.update(stream.tell() - bar.pos)
+            if bar.pos == size:
+                bar.label = "Storing"
+                bar.render_progress()
+
+        yield read
+
+
+SENTENCES = (
+    settings.WrongSetting,
+    launch.CannotServe,
+    files.CannotUse,
+    transfers.Refused,
+    transfers.Stopped,
+    corrections.CannotCorrect,
+    Interrupted,
+)
+
+
+def main() -> None:
+    """Runs a command; what goes wrong is one sentence on standard error and status 1."""
+    # A terminal that lacks a letter of a name shows its number.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # It is a text file.
+    try:
+        app()
+    except files.NobodyReads:
+        # What is still to be written at the exit goes nowhere, else Python complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except SENTENCES as error:
+        typer.echo(error, err=True)
+        sys.exit(1)

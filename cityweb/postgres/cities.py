@@ -1,0 +1,159 @@
+"""What can be done with cities: the board, an add, where a city landed."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from cityweb import names
+from cityweb.city import BOARD_SIZE
+from cityweb.postgres import database
+
+
+@dataclass(frozen=True)
+class Place:
+    """A city as the board shows it, at its rank: equal populations share one (1, 2, 2, 4)."""
+
+    id: int
+    name: str
+    population: int
+    created_at: datetime
+    rank: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored city, by its name as it was first written."""
+
+    id: int
+    name: str
+    population: int
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a city stands: its age by the database's clock, its rank, and the biggest city that differs in accents."""
+
+    city: Stored
+    age: timedelta
+    rank: int
+    near_miss: Stored | None
+
+
+# --- the board ---
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of the board; `new` while the city is younger than a minute by the clock of the database."""
+
+    id: int
+    name: str
+    population: int
+    rank: int
+    new: bool
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """What the board shows: its rows, how many cities there are, and the name of the newest one, if there is any."""
+
+    rows: tuple[BoardRow, ...]
+    total: int
+    newest: str
+
+
+# How many cities there are.
+TOTAL = """
+(SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20) + (SELECT coalesce(sum(cities), 0) FROM tally_changes)
+"""
+# The board: its rows, whether each is new, how many cities there are, and the newest one.
+LEADERS = f"""
+WITH top AS MATERIALIZED (
+  SELECT id, name, population, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
+)
+SELECT top.id, top.name, top.population, rank() OVER (ORDER BY top.population DESC),
+  top.created_at > now() - interval '60 seconds', {TOTAL}, (SELECT name FROM cities ORDER BY id DESC LIMIT 1)
+FROM top ORDER BY top.population DESC, -top.id DESC
+"""  # noqa: S608 (no value is put in)
+
+
+async def leaders(connection: asyncpg.Connection) -> Leaders:
+    """The biggest cities, biggest first; among equals the earliest added first. One statement."""
+    found = await connection.fetch(LEADERS)
+    rows = tuple(BoardRow(*row[:5]) for row in found)
+    return Leaders(rows, int(found[0][5]), found[0][6]) if found else Leaders((), 0, "")
+
+
+# --- an add ---
+
+# The unique key decides. The look before it only saves the id that a row in conflict would use up.
+INSERT = text("""
+INSERT INTO cities (name, name_key, name_bare, population)
+SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
+WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
+ON CONFLICT DO NOTHING
+RETURNING id, name, population
+""")
+# The city that has a name, and how many seconds ago it was added.
+STORED = text(
+    "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
+)
+
+
+async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
+    """The stored city of this name, and whether it was this call that stored it.
+
+    One statement, and so its own transaction; the unique key decides. Where its answer was lost, a
+    row just like ours that is younger than our first try is ours: nobody hears that somebody else stored the city they
+    have just added.
+    """
+    begun = time.monotonic()
+    city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+
+    def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
+        with session:
+            if row := session.execute(INSERT, city).one_or_none():
+                return Stored(*row), True
+            id_, *stored, age = session.execute(STORED, city).one()
+        is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - begun
+        return Stored(id_, *stored), is_ours
+
+    for is_second_try in (False, True):
+        try:
+            return await session.run_sync(insert_or_find, is_second_try)
+        except (DBAPIError, NoResultFound, ConnectionError) as error:
+            # NoResultFound: whoever stored the name removed it between our two statements.
+            if is_second_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
+                raise
+            await database.breathe()
+    raise AssertionError  # pragma: no cover (the second try returns or raises)
+
+
+# A city, its age and rank, and the biggest one that differs in accents. All that do are found first: with the LIMIT
+# beside the condition, a plan could walk the whole board.
+LANDING = text("""
+WITH city AS MATERIALIZED (
+  SELECT id, name, population, name_bare, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
+), near AS MATERIALIZED (
+  SELECT id, name, population FROM cities
+  WHERE name_bare = (SELECT name_bare FROM city) AND id <> (SELECT id FROM city)
+)
+SELECT city.id, city.name, city.population, now() - city.created_at, 1 + above, near.id, near.name, near.population
+FROM city CROSS JOIN LATERAL cities_above(city.population)
+LEFT JOIN (SELECT * FROM near ORDER BY population DESC, id LIMIT 1) AS near ON true
+""")
+
+
+async def landing(connection: AsyncConnection, city_id: int) -> Landing | None:
+    """Where a city stands, or None where there is none of this number."""
+    row = (await connection.execute(LANDING, {"id": city_id})).one_or_none()
+    if row is None:
+        return None
+    id_, name, population, age, rank, *near = row
+    return Landing(Stored(id_, name, population), age, rank, Stored(*near) if near[0] else None)

@@ -1,0 +1,249 @@
+"""The whole ranking: a page of it, a search in it, one city between its neighbours, the newest. It only reads."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cityweb import names
+from cityweb.city import ID_MAX, POPULATION_MAX
+from cityweb.postgres.cities import TOTAL, Place, Stored
+
+PAGE_SIZE = 50
+SPELLING_SECONDS = 60
+SIMILARITY = 0.7
+"""Of 1: three letters in ten may be wrong."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place between two rows of the ranking: after this city, or before it."""
+
+    population: int
+    id: int
+    backwards: bool = False
+
+
+START = Cursor(POPULATION_MAX + 1, 0)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of the ranking and the cursors of the parts beside it; a `total` of None is too many to be counted."""
+
+    places: tuple[Place, ...]
+    total: int | None
+    previous: Cursor | None
+    next: Cursor | None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A city between the next bigger and the next smaller ones, all in the order of the ranking."""
+
+    above: tuple[Place, ...]
+    city: Place
+    below: tuple[Place, ...]
+
+
+# --- the statements ---
+# What is given stands in them as `(SELECT ...)`: from a value, the planner would guess how many rows it is to find.
+
+# How many cities a source has, and the 51 next to a cursor with their ranks; if there are none, one row has the total.
+PAGE = """
+WITH {found} page AS MATERIALIZED (
+  SELECT id, population FROM {rows} AND {beyond}
+  ORDER BY population {order}, -id {order} LIMIT 51
+), ranks AS MATERIALIZED (
+  {ranks}
+)
+SELECT total, city.*, rank
+FROM (SELECT ({total}) AS total) AS counted LEFT JOIN (
+  page JOIN ranks USING (population)
+  CROSS JOIN LATERAL (SELECT id, name, population, created_at FROM cities WHERE id = page.id LIMIT 1) AS city
+) ON true
+ORDER BY page.population {order}, -page.id {order}
+"""
+# The ranks of the populations on a page, of any cities.
+RANKS = """
+  SELECT population, 1 + above AS rank FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
+"""
+# The same of cities that follow each other: who is above the first population is counted, and who above the next.
+RANKS_IN_A_ROW = """
+  SELECT DISTINCT population, CASE population
+    WHEN top THEN 1 + bigger.above
+    ELSE at_least.above - cities + rank() OVER (ORDER BY population DESC)
+  END AS rank
+  FROM page,
+    (SELECT population AS top, count(*) AS cities FROM page GROUP BY population ORDER BY top DESC LIMIT 1) AS first,
+    cities_above(top) AS bigger, cities_above(top - 1) AS at_least
+"""
+BEYOND = "(population, -id) {side} ((SELECT CAST(:population AS int)), (SELECT -CAST(:id AS int)))"
+
+
+class Source:
+    """Some of the cities: the statements that read a page of them after a cursor, and before it."""
+
+    def __init__(self, rows: str, total: str, ranks: str, found: str = "", **numbers: int) -> None:
+        def beside(side: str, order: str) -> TextClause:
+            way = {"beyond": BEYOND.format(side=side), "order": order}
+            found_here = found.format(**way, **numbers, stored=TOTAL)
+            return text(PAGE.format(rows=rows, total=total, ranks=ranks, found=found_here, **way))
+
+        self.after, self.before = beside("<", "DESC"), beside(">", "ASC")
+
+
+CITIES = Source("cities WHERE true", TOTAL, RANKS_IN_A_ROW)
+# The cities with all words of a search. In a big table a walk along the board meets what matches often: the next `near`
+# cities, and where at least `least` of them match, the next `far`. Otherwise `others` are all that match.
+# The index reads all words that begin with one that is asked, 10 ms for "santa" in a million cities: so it is asked for
+# the longest, with another only where both are short, and a city's words are compared with all.
+MATCHES = """
+asked AS MATERIALIZED (
+  SELECT array_agg('% ' || word || '%') AS patterns,
+    string_agg(format('''%s'':*', word), ' & ') FILTER (WHERE place = 1 OR place = 2 AND longest < 5)::tsquery AS query
+  FROM (
+    SELECT word, row_number() OVER (ORDER BY length(word) DESC) AS place, max(length(word)) OVER () AS longest
+    FROM unnest(string_to_array(spaced(CAST(:bare AS text)), ' ')) AS word
+  ) AS words
+), board AS MATERIALIZED (
+  SELECT {stored} > {counted} AS is_big
+), near AS MATERIALIZED (
+  SELECT id, population FROM (
+    SELECT id, population, words FROM cities WHERE (SELECT is_big FROM board) AND {beyond}
+    ORDER BY population {order}, -id {order} LIMIT {near}
+  ) AS walk WHERE words LIKE ALL ((SELECT patterns FROM asked)::text[]) LIMIT 51
+), far AS MATERIALIZED (
+  SELECT id, population FROM (
+    SELECT id, population, words FROM cities WHERE (SELECT count(*) BETWEEN {least} AND 50 FROM near) AND {beyond}
+    ORDER BY population {order}, -id {order} LIMIT {far}
+  ) AS walk WHERE words LIKE ALL ((SELECT patterns FROM asked)::text[]) LIMIT 51
+), walked AS MATERIALIZED (
+  TABLE near UNION TABLE far
+), outcome AS MATERIALIZED (
+  SELECT is_big AND ((SELECT count(*) >= 51 FROM walked) OR (SELECT count(*) >= {least} FROM near) AND NOT EXISTS (
+    SELECT FROM cities WHERE {beyond} ORDER BY population {order}, -id {order} OFFSET {near}
+  )) AS is_complete FROM board
+), others AS MATERIALIZED (
+  SELECT id, population FROM cities
+  WHERE NOT (SELECT is_complete FROM outcome)
+    AND array_to_tsvector(string_to_array(btrim(words), ' ')) @@ (SELECT query FROM asked)
+    AND words LIKE ALL ((SELECT patterns FROM asked)::text[])
+),
+"""
+
+
+def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int = 5_000) -> Source:
+    """The cities with all words of a search; of no more than `counted` cities in all, those that match are counted."""
+    return Source(
+        "(SELECT id, population FROM walked, outcome WHERE is_complete UNION ALL TABLE others) AS found WHERE true",
+        "SELECT CASE WHEN is_complete THEN NULL ELSE (SELECT count(*) FROM others) END FROM outcome",
+        RANKS,
+        MATCHES,
+        near=near,
+        far=far,
+        least=least,
+        counted=counted,
+    )
+
+
+SEARCH = matches()
+# A city between its neighbours, each with its rank.
+SURROUNDINGS = text(f"""
+WITH city AS MATERIALIZED (
+  SELECT id, name, population, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
+), higher AS MATERIALIZED (
+  SELECT id, name, population, created_at FROM cities
+  WHERE (population, -id) > ((SELECT population FROM city), (SELECT -id FROM city))
+  ORDER BY population, -id LIMIT 3
+), lower AS MATERIALIZED (
+  SELECT id, name, population, created_at FROM cities
+  WHERE (population, -id) < ((SELECT population FROM city), (SELECT -id FROM city))
+  ORDER BY population DESC, -id DESC LIMIT 3
+), page AS MATERIALIZED (
+  TABLE higher UNION ALL TABLE city UNION ALL TABLE lower
+), ranks AS MATERIALIZED (
+  {RANKS_IN_A_ROW}
+)
+SELECT page.*, rank FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
+""")  # noqa: S608 (no value is put in)
+# The cities that were added last.
+NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
+# What a misspelled name is compared with.
+BIGGEST = text("SELECT id, name, population, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
+
+# --- what they answer ---
+
+
+async def page(connection: AsyncConnection, cursor: Cursor = START, words: str = "") -> Page:
+    """A page of all cities, or of those with all these words, in any order and each from its beginning on."""
+    # PostgreSQL has no NUL in a text.
+    source, given = (SEARCH, {"bare": names.bare(words.replace("\0", " "))}) if words else (CITIES, {})
+    # One city more is read than a page has, which says whether there is another page.
+    places, total = await _beside(connection, source, cursor, given)
+    if cursor.backwards and len(places) <= PAGE_SIZE:
+        # The first page is always a full one, whoever was added or removed since the last look.
+        cursor = START
+        places, total = await _beside(connection, source, cursor, given)
+    more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
+    if cursor.backwards:
+        places.reverse()
+    # After the last city there is nothing to begin from but the cursor, whose own city comes before.
+    first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, min(cursor.id + 1, ID_MAX)), cursor)
+    return Page(
+        tuple(places),
+        total,
+        previous=Cursor(first.population, first.id, backwards=True) if cursor != START else None,
+        next=Cursor(last.population, last.id) if more or cursor.backwards else None,
+    )
+
+
+class Spelling:
+    """What a misspelled name may mean: one of the 10,000 biggest cities, which are read at most once a minute."""
+
+    def __init__(self) -> None:
+        self._bare_names: list[str] = []
+        self._cities: list[Stored] = []
+        self._read_at = -math.inf
+
+    async def nearest(self, connection: AsyncConnection, words: str) -> list[Stored]:
+        """At most three cities, the most similar first, and of those the bigger one."""
+        if time.monotonic() - self._read_at > SPELLING_SECONDS:
+            rows = (await connection.execute(BIGGEST)).all()
+            self._bare_names = [row.name_bare for row in rows]
+            self._cities = [Stored(row.id, row.name, row.population) for row in rows]
+            self._read_at = time.monotonic()
+        similar = process.extract(
+            names.bare(words), self._bare_names, scorer=OSA.normalized_similarity, score_cutoff=SIMILARITY, limit=3
+        )
+        return [self._cities[position] for _, _, position in similar]
+
+
+async def surroundings(connection: AsyncConnection, city_id: int) -> Surroundings | None:
+    """A city and its neighbours, or None where there is none of this number."""
+    places = [Place(*row) for row in await connection.execute(SURROUNDINGS, {"id": city_id})]
+    position = next((position for position, place in enumerate(places) if place.id == city_id), None)
+    if position is None:
+        return None
+    return Surroundings(tuple(places[:position]), places[position], tuple(places[position + 1 :]))
+
+
+async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, datetime]]:
+    """The 50 cities that were added last, the last first."""
+    return (await connection.execute(NEWEST)).all()
+
+
+async def _beside(
+    connection: AsyncConnection, source: Source, cursor: Cursor, given: Mapping[str, str]
+) -> tuple[list[Place], int | None]:
+    """The cities nearest to a cursor, the nearest first, and how many there are in all."""
+    statement = source.before if cursor.backwards else source.after
+    values = {"population": cursor.population, "id": cursor.id, **given}
+    rows = (await connection.execute(statement, values)).all()
+    return [Place(*city) for _, *city in rows if city[0] is not None], rows[0].total

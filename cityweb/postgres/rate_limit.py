@@ -1,0 +1,111 @@
+"""How often one address may add: one statement, exact across processes and machines."""
+
+import hashlib
+import hmac
+import ipaddress
+import time
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from cityweb.postgres import database
+
+REMEMBERED_MAX = 10_000
+"""Rejected client networks that a process remembers, so that a flood of theirs never reaches the pool."""
+REMEMBERED_SECONDS = 60
+"""How long a process remembers a rejection at most."""
+SWEEP_SECONDS = 60
+"""How often a process deletes the addresses whose time has passed."""
+
+# The generic cell rate algorithm (ITU-T I.371, annex A) with two clocks, which run ahead of now by what was used. A row
+# that may not go on is not written, so that asking again costs nothing.
+CHARGE = text("""
+WITH charged AS (
+  INSERT INTO adds AS a (address, minute, hour)
+  VALUES (
+    :address, clock_timestamp() + make_interval(secs => :gap), clock_timestamp() + make_interval(secs => :hour_gap)
+  )
+  ON CONFLICT (address) DO UPDATE SET
+    minute = least(
+      greatest(a.minute, clock_timestamp()) + make_interval(secs => :gap),
+      clock_timestamp() + make_interval(secs => :span)
+    ),
+    hour = least(
+      greatest(a.hour, clock_timestamp()) + make_interval(secs => :hour_gap),
+      clock_timestamp() + make_interval(secs => 3600)
+    )
+  WHERE a.minute NOT BETWEEN clock_timestamp() + make_interval(secs => :span) - make_interval(secs => :gap)
+                         AND clock_timestamp() + make_interval(secs => :span)
+    AND a.hour NOT BETWEEN clock_timestamp() + make_interval(secs => 3600) - make_interval(secs => :hour_gap)
+                       AND clock_timestamp() + make_interval(secs => 3600)
+  RETURNING 1
+)
+SELECT CASE WHEN EXISTS (SELECT FROM charged) THEN 0 ELSE coalesce((
+  SELECT greatest(1, ceil(extract(epoch FROM greatest(
+    least(minute - make_interval(secs => :span), clock_timestamp()) + make_interval(secs => :gap),
+    least(hour - make_interval(secs => 3600), clock_timestamp()) + make_interval(secs => :hour_gap)
+  ) - clock_timestamp()))) FROM adds WHERE address = :address), 1) END::int
+""")
+SWEEP = text("DELETE FROM adds WHERE greatest(minute, hour) < clock_timestamp()")
+SALT = text("SELECT salt FROM salts")
+
+
+class Limiter:
+    """Says who may add: `burst` cities at once, then so many in a minute and in an hour."""
+
+    def __init__(self, engine: AsyncEngine, burst: int, per_minute: int, per_hour: int) -> None:
+        self._engine = engine
+        self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
+        self._salt = b""
+        self._refused: dict[bytes, tuple[float, float]] = {}
+        """Until when a client network may not add, and until when that is remembered."""
+        self._next_sweep = 0.0
+
+    async def seconds_to_wait(self, address: str) -> int:
+        """0 where this address may add now, which is thereby counted; else in how many seconds it may."""
+        network = network_of(address)
+        now = time.monotonic()
+        until, remembered_until = self._refused.get(network, (0.0, 0.0))
+        if remembered_until > now:
+            return max(1, round(until - now))
+        try:
+            seconds = await self._charge(network, now)
+        except (DBAPIError, ConnectionError) as error:
+            # Once more, as an add itself; at worst it counts twice.
+            if not database.disconnected(error):
+                raise
+            await database.breathe()
+            seconds = await self._charge(network, now)
+        if seconds:
+            if len(self._refused) >= REMEMBERED_MAX:
+                self._refused.clear()
+            self._refused[network] = (now + seconds, now + min(seconds, REMEMBERED_SECONDS))
+        return seconds
+
+    async def _charge(self, network: bytes, now: float) -> int:
+        async with self._engine.connect() as connection:
+            if not self._salt:
+                self._salt = bytes(await connection.scalar(SALT))
+            # Nobody who reads the table learns who added a city.
+            key = hmac.digest(self._salt, network, hashlib.sha256)
+            seconds = int(await connection.scalar(CHARGE, {**self._limits, "address": key}))
+            if now > self._next_sweep:
+                self._next_sweep = now + SWEEP_SECONDS
+                await connection.execute(SWEEP)
+        return seconds
+
+
+def network_of(address: str) -> bytes:
+    """The client network of a client IP: an IPv4 address, also in IPv6 form, or the /48 of an IPv6 address.
+
+    A provider may give one customer a whole /48 (RFC 6177). The /48 of a 6to4 address is one IPv4 address (RFC 3056).
+    Empty where it is no IP address.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return b""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    return parsed.packed[:6] if isinstance(parsed, ipaddress.IPv6Address) else parsed.packed

@@ -1,0 +1,1 @@
+"""How the application is served: uvicorn, its protocol with limits, and what `runserver` prepares."""

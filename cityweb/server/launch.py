@@ -1,0 +1,163 @@
+"""What `runserver` starts: the database where none is set, then uvicorn, one process or many."""
+
+import asyncio
+import ipaddress
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+
+import uvicorn
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from uvicorn.supervisors import ChangeReload, Multiprocess
+
+from cityweb import log
+from cityweb.postgres import database, embedded
+from cityweb.server.protocol import GuardedProtocol
+from cityweb.settings import LOCAL_HOSTS, TOP, Settings
+
+APP = "cityweb.web.app:from_environment"
+BACKLOG = 2048
+"""How many visitors may knock while nobody opens: from the first moment on, the address that is printed answers."""
+STOP_SECONDS = 15
+"""A backstop: shorter than the slowest request, it would turn that into a 500."""
+ACCESS = ("28", "3D")
+"""The SQLSTATE classes of a wrong password and of a database that does not exist: waiting mends neither."""
+
+
+class CannotServe(Exception):
+    """The server cannot start, or the database cannot be used; the text says why and what to try next."""
+
+
+class Unreachable(CannotServe):
+    """The database does not answer, or cannot at the moment; it may come back by itself."""
+
+
+@contextmanager
+def addresses(settings: Settings) -> Iterator[tuple[URL, URL]]:
+    """The database as its owner and as the application: the one that is set, or the embedded one while this lasts."""
+    if settings.database_url:
+        yield settings.database_url, settings.database_url
+    else:
+        try:
+            with embedded.serving(settings.folder) as server:
+                yield make_url(server.owner_url), make_url(server.url)
+        except (embedded.EmbeddedMissing, embedded.EmbeddedFailed) as error:
+            raise CannotServe(str(error)) from error
+
+
+@contextmanager
+def explained(url: URL) -> Iterator[None]:
+    """Turns what a database refuses into a sentence. Raises CannotServe, and Unreachable where waiting may help."""
+    try:
+        yield
+    except (database.Unsafe, database.OldSchema) as error:
+        raise CannotServe(str(error)) from error
+    except Exception as error:
+        if reason := database.wrong_url(error):
+            raise CannotServe(
+                f"{place(url)} cannot be reached as DATABASE_URL demands ({reason}):"
+                " correct host, port, sslmode or sslrootcert there, or the server's certificate."
+            ) from error
+        if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
+            refuses = f"{place(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
+            if state.startswith(ACCESS):
+                raise CannotServe(f"{refuses} Correct DATABASE_URL.") from error
+            if state == database.INSUFFICIENT_PRIVILEGE:
+                raise CannotServe(f"{refuses} Run the command as the role that owns the tables.") from error
+            if database.unavailable(error):
+                raise Unreachable(f"{refuses} See to it, and try again.") from error
+        elif database.unavailable(error):
+            raise Unreachable(f"{place(url)} does not answer: start it, or correct DATABASE_URL.") from error
+        raise
+
+
+def place(url: URL) -> str:
+    """The server of a database in words, without its password."""
+    return f"The PostgreSQL server at {url.host or url.query.get('host')}:{url.port or url.query.get('port', 5432)}"
+
+
+def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool) -> None:
+    """Serves until a signal stops it. Raises CannotServe."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A stop must unwind: only then is the embedded server, if it is ours, stopped too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt), closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
+        try:
+            with explained(url):
+                asyncio.run(database.prepare(owner_url))
+        except Unreachable as error:
+            print(f"{error} Until then the site is up, and says so.", file=sys.stderr)
+        os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+        config = uvicorn.Config(
+            APP,
+            factory=True,
+            workers=workers,
+            reload=reload,
+            reload_dirs=[str(TOP)] if reload else None,
+            reload_includes=["*.py", "*.html", "*.css", "*.js"] if reload else None,
+            http=GuardedProtocol,
+            ws="none",
+            log_config=log.configuration(echo=settings.echo),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # uvicorn would trust 127.0.0.1 unasked.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        server = uvicorn.Server(config)
+
+        # From here on a signal is remembered, not raised: until uvicorn takes over, an exception could get lost in a
+        # callback of the garbage collector, and a shell that starts us in the background has SIGINT ignored.
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
+        if settings.hosts == LOCAL_HOSTS and not is_local(listening):
+            print("Others are refused until CITYWEB_HOSTS has the names they type, like example.com.", file=sys.stderr)
+        if reload:
+            ChangeReload(config, target=server.run, sockets=[listening]).run()
+        elif workers > 1:
+            Multiprocess(config, sockets=[listening]).run()
+        else:
+            server.run(sockets=[listening])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises CannotServe where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise CannotServe(
+            f"Cannot listen on {host}, port {port} ({error}):"
+            f" stop what uses it, or try another with --port {port % 65535 + 1}."
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def is_local(listening: socket.socket) -> bool:
+    """Whether nobody but this machine can reach it."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+
+
+def address(listening: socket.socket) -> str:
+    """The address to click."""
+    host, port = listening.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not bound)
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,0 +1,213 @@
+"""What a visitor may submit, and what is wrong with it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, NoReturn
+from urllib.parse import parse_qsl
+
+from pydantic import Field, WithJsonSchema
+
+from cityweb import names
+from cityweb.city import NAME_MAX, POPULATION_MAX
+
+FIELDS_MAX = 8
+"""Fields in a form. Ours has three."""
+NAME_ENTERED_MAX = 1_000
+"""Characters of a name before it is normalised: to sort combining marks takes time that grows with their square."""
+POPULATION_LENGTH_MAX = 40
+"""Characters of a typed population."""
+
+_NAME_MISSING = "Enter a city name"
+_NAME_NOT_TEXT = "City name must be text"
+_NAME_TOO_LONG = f"City name must be {NAME_MAX:,} characters or less"
+_NAME_FLAWS = {
+    names.Flaw.FIRST_CHARACTER: "City name must start with a letter, a number or an apostrophe",
+    names.Flaw.NO_LETTER: "City name must include a letter or a number",
+    names.Flaw.UNREADABLE: "City name must not include hidden or unreadable characters. Type it instead of pasting it",
+    names.Flaw.RESERVED: "City name must not include any of the characters ; = | @ < > { } \\",
+}
+_POPULATION_MISSING = "Enter the population"
+_POPULATION_NOT_WHOLE = "Population must be a whole number, like 13,960,000"
+_POPULATION_TOO_LOW = "Population must be 0 or more"
+_POPULATION_TOO_HIGH = f"Population must be {POPULATION_MAX:,} or fewer"
+_WEBSITE_FILLED = "Leave this field empty"
+
+_MINUS = "-−"
+_SEPARATOR = "[,.'’_ \u00a0\u202f\u2009]"
+_SEPARATORS = re.compile(_SEPARATOR)
+# Groups of three, or as in India a three after twos, with one kind of separator throughout.
+_WHOLE_NUMBER = re.compile(
+    rf"""
+    [{_MINUS}]?
+    (?: [0-9]+
+    |   [0-9]{{1,3}} (?P<thousands> {_SEPARATOR}) [0-9]{{3}} (?: (?P=thousands) [0-9]{{3}} )*
+    |   [0-9]{{1,2}} (?P<lakhs> {_SEPARATOR}) (?: [0-9]{{2}} (?P=lakhs) )+ [0-9]{{3}}
+    )
+    """,
+    re.VERBOSE,
+)
+
+
+class Unreadable(ValueError):
+    """What was sent is no form and no JSON, or gives a field twice."""
+
+
+class SubmissionRefused(ValueError):
+    """A submission is wrong: `errors` has one sentence for each field that is, in the order of the form."""
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+def parse_population(text: str) -> int:
+    """The number in a text, grouped as people paste it. Raises `ValueError` with words for the visitor."""
+    text = text.strip()
+    if not text:
+        raise ValueError(_POPULATION_MISSING)
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise ValueError(_POPULATION_NOT_WHOLE)
+    if text[0] in _MINUS:
+        raise ValueError(_POPULATION_TOO_LOW)
+    if len(text) > POPULATION_LENGTH_MAX:
+        raise ValueError(_POPULATION_TOO_HIGH)
+    return _within_range(int(_SEPARATORS.sub("", text)))
+
+
+def _within_range(population: int) -> int:
+    if population < 0:
+        raise ValueError(_POPULATION_TOO_LOW)
+    if population > POPULATION_MAX:
+        raise ValueError(_POPULATION_TOO_HIGH)
+    return population
+
+
+def _checked_population(value: object) -> int:
+    if value is None:
+        raise ValueError(_POPULATION_MISSING)
+    if isinstance(value, str):
+        return parse_population(value)
+    # Not isinstance: to Python, true and false are whole numbers.
+    if type(value) is not int:
+        raise ValueError(_POPULATION_NOT_WHOLE)
+    return _within_range(value)
+
+
+def _checked_name(value: object, *, as_stored: bool = False) -> str:
+    if value is None:
+        raise ValueError(_NAME_MISSING)
+    if not isinstance(value, str):
+        raise ValueError(_NAME_NOT_TEXT)  # noqa: TRY004 (caught with the others)
+    if len(value) > NAME_ENTERED_MAX:
+        raise ValueError(_NAME_TOO_LONG)
+    name = names.normal(value)
+    if not name:
+        raise ValueError(_NAME_MISSING)
+    if len(name) > NAME_MAX:
+        raise ValueError(_NAME_TOO_LONG)
+    flaw = names.flaw(name)
+    if flaw and not (as_stored and flaw in names.NEWER_FLAWS):
+        raise ValueError(_NAME_FLAWS[flaw])
+    return name
+
+
+_POPULATION_SCHEMA = {
+    "title": "Population",
+    "description": "A whole number, or a text of one that may be grouped as people do: 37,400,068",
+    "anyOf": [{"type": "integer", "minimum": 0, "maximum": POPULATION_MAX}, {"type": "string"}],
+}
+
+
+@dataclass(frozen=True)
+class CitySubmission:
+    """A city that may be stored: its name is normalised, and both are within their limits."""
+
+    name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+    population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form as it is shown: what was typed, one sentence for each field that is wrong, the city that has the name.
+
+    `focus` puts the cursor into the name field.
+    """
+
+    values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
+    errors: Mapping[str, str] = field(default_factory=dict)
+    stored: object = None
+    on_board: bool = False
+    focus: bool = False
+
+
+NEW_FORM = Form()
+
+
+def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
+    """The city that was submitted; a missing field is an empty one. Raises `SubmissionRefused`.
+
+    With `as_stored` its name may have `names.NEWER_FLAWS`, as a stored one may.
+    """
+    errors = {}
+    name, population = "", 0
+    try:
+        name = _checked_name(values.get("name"), as_stored=as_stored)
+    except ValueError as refusal:
+        errors["name"] = str(refusal)
+    try:
+        population = _checked_population(values.get("population"))
+    except ValueError as refusal:
+        errors["population"] = str(refusal)
+    # People do not see this field; only what fills in every field does.
+    if str(values.get("website") or "").strip():
+        errors["website"] = _WEBSITE_FILLED
+    if errors:
+        raise SubmissionRefused(errors)
+    return CitySubmission(name, population)
+
+
+def from_form(body: bytes) -> dict[str, str]:
+    """The fields of a URL-encoded form in UTF-8. Raises `Unreadable`."""
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise Unreadable from error
+    return from_pairs(pairs)
+
+
+def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The fields of a form that is parsed already. Raises `Unreadable` where a city has two names or populations."""
+    fields: dict[str, str] = {}
+    for name, text in pairs:
+        if name in fields and name in {"name", "population"}:
+            raise Unreadable
+        fields[name] = text
+    return fields
+
+
+def from_json(body: bytes) -> dict[str, object]:
+    """The members of a JSON object in UTF-8; none, where it is other JSON. Raises `Unreadable`."""
+    try:
+        value = json.loads(
+            body.decode(),
+            # Twenty digits are out of range already, and int() refuses thousands of them with words of its own.
+            parse_int=lambda digits: int(digits[:20]),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_without_repetition,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Unreadable from error
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise Unreadable
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise Unreadable
+    return members

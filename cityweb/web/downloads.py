@@ -1,0 +1,155 @@
+"""Everything as a file: the whole ranking, streamed from a cursor of the database in bounded memory."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from starlette.types import Receive, Scope, Send
+
+from cityweb.postgres import database
+from cityweb.web import errors
+from cityweb.web.errors import Refusal
+
+EXPORTS_MAX = 2
+"""At once, in one process: each holds a connection of its own, beside the pool."""
+EXPORT_SECONDS = 600
+"""An old snapshot keeps PostgreSQL from cleaning up, so that no reader may take for ever."""
+ROWS = 500
+EVERY_CITY = """
+SELECT id, name, population, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
+FROM cities ORDER BY population DESC, -id DESC
+"""
+# Without a sort, PostgreSQL sends the first row of an ordered table at once. SET LOCAL, since a pooler lends its
+# connections for one transaction.
+READING = """
+SET LOCAL jit = off; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10s';
+SET LOCAL idle_in_transaction_session_timeout = '60s'
+"""
+COLUMNS = ("rank", "id", "name", "population", "created_at")
+
+Row = tuple[int, int, str, int, str]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows become a file; `rows` gives the text of some of them, which `between` parts from the next ones."""
+
+    name: str
+    media_type: str
+    begin: str
+    rows: Callable[[Sequence[Row]], str]
+    between: str
+    end: str
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    # Texts are quoted: some spreadsheets split at a semicolon too, and stored names may have one.
+    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue()
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return ",\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
+
+
+CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(COLUMNS) + "\r\n", _csv, "", "")
+JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
+
+
+class Exports:
+    """The downloads that one process sends at the moment."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = EXPORTS_MAX) -> None:
+        self.connect, self.most = connect, most
+        self._networks: set[bytes] = set()
+
+    @asynccontextmanager
+    async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
+        """A connection until the block is left, one for each client network. Raises Refusal."""
+        if network in self._networks or len(self._networks) >= self.most:
+            raise Refusal(503, errors.EXPORTS_FULL)
+        self._networks.add(network)
+        try:
+            connection = await self.connect()
+        except database.DRIVER_ERRORS:
+            raise Refusal(503, errors.NOT_SHOWN) from None
+        else:
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+        finally:
+            self._networks.remove(network)
+
+
+class Export:
+    """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves.
+
+    `network` is the client network that downloads, `seconds` how long that may take.
+    """
+
+    def __init__(self, exports: Exports, form: Format, network: bytes, seconds: float = EXPORT_SECONDS) -> None:
+        self.exports, self.form, self.network, self.seconds = exports, form, network, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file; a failure in the middle cuts the connection, so that half a file never looks whole."""
+        headers = [
+            (b"content-type", self.form.media_type.encode()),
+            (b"content-disposition", f'attachment; filename="{self.form.name}"'.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        async with self.exports.connection(self.network) as connection, connection.transaction(readonly=True):
+            await connection.execute(READING)
+            cursor = await connection.cursor(EVERY_CITY)
+            first = await cursor.fetch(ROWS)
+            await send(start)
+            leaving = asyncio.create_task(left(receive))
+            writing = asyncio.create_task(self.write(cursor, first, send))
+            try:
+                done, _ = await asyncio.wait(
+                    (leaving, writing), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    raise TimeoutError
+                if writing in done:
+                    await writing
+            finally:
+                leaving.cancel()
+                writing.cancel()
+                await asyncio.wait((leaving, writing))
+        if writing in done:
+            # After the slot is released: a client that has the whole file may begin its next download.
+            await send({"type": "http.response.body", "body": self.form.end.encode()})
+
+    async def write(self, cursor: asyncpg.cursor.Cursor, rows: Sequence[asyncpg.Record], send: Send) -> None:
+        """Sends all but the end, with shared ranks, at the pace of the reader: `send` waits for it."""
+        await send({"type": "http.response.body", "body": self.form.begin.encode(), "more_body": True})
+        position, rank, last, between = 0, 0, None, ""
+        while rows:
+            ranked: list[Row] = []
+            for id_, name, population, created_at in rows:
+                position += 1
+                if population != last:
+                    rank, last = position, population
+                ranked.append((rank, id_, name, population, created_at))
+            body = (between + self.form.rows(ranked)).encode()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            between = self.form.between
+            rows = await cursor.fetch(ROWS)
+
+
+async def left(receive: Receive) -> None:
+    """Returns when the client has disconnected; sending to it would not tell."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

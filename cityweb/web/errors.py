@@ -1,0 +1,117 @@
+"""What every refusal says, as a page for people and as a problem document (RFC 9457) for programs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
+
+from cityweb.web import templates
+
+RETRY_SECONDS = 5
+"""What `Retry-After` says of a database that is away; nobody knows better."""
+
+TITLES = {
+    400: "The request could not be read",
+    403: "The form came from another site",
+    404: "There is no such page",
+    405: "That cannot be done here",
+    413: "That is too long",
+    415: "That format is not read here",
+    429: "Too many at once",
+    431: "That is too long",
+    500: "There is a problem with the service",
+    503: "Not at the moment",
+}
+SENTENCES = {
+    400: "The request could not be read. Nothing was saved. Go to the leaderboard and try again.",
+    403: "The form came from another site. The city was not saved. Open the leaderboard and add it there.",
+    404: "There is no page at this address. Nothing was saved. Go to the leaderboard.",
+    405: "This address cannot do what was asked of it. Nothing was saved. Go to the leaderboard.",
+    413: "More was sent than a city needs. The city was not saved. Send a name and a population only.",
+    415: "The city came in a format that is not read here. The city was not saved. Send a form or JSON, in UTF-8.",
+    429: "Too many cities came from your network. The city was not saved. Try again in {seconds} seconds.",
+    431: "The head of the request is too long. Nothing was saved. Clear this site's cookies and try again.",
+    500: "There is a problem with the service. We could not confirm that the city was saved. Try again in a minute.",
+    503: "The service cannot save cities at the moment. The city was not saved. Try again in {seconds} seconds.",
+}
+UNREADABLE_ADD = "The form could not be read. The city was not saved. Go to the leaderboard and add it there."
+UNCONFIRMED = "We could not confirm that the city was saved. Adding it again is safe."
+NO_BOARD = "The service cannot show the board at the moment. Nothing was lost. Try again in {seconds} seconds."
+WRONG_HOST = "This site is not known by the name that was asked for. Nothing was saved. Check the address."
+NOT_SHOWN = "The service cannot show this at the moment. Nothing was lost. Try again in {seconds} seconds."
+EXPORTS_FULL = "Too many downloads are running. Try again in {seconds} seconds."
+NO_CITY = "There is no city at this address. Nothing was saved. Go to the leaderboard and look for it."
+NO_SUCH_PAGE_OF_THE_LIST = "The list has no page at this address. Nothing was saved. Go to the leaderboard."
+SEARCH_TOO_LONG = "No city has so long a name. Nothing was saved. Go back and search for its beginning."
+ALREADY_STORED = "The city is already stored"
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """A request that is refused: its status, a sentence where the status has more than one, and when to try again."""
+
+    status: int
+    sentence: str = ""
+    retry_seconds: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.retry_seconds is None and self.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+            self.retry_seconds = RETRY_SECONDS
+
+    @property
+    def text(self) -> str:
+        """What happened, whether it was saved, what to do next."""
+        sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
+        # Not format: a sentence may quote a name, and a name may have braces.
+        return sentence.replace("{seconds}", str(self.retry_seconds))
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """The headers of the answer; no cache keeps a refusal."""
+        retry = {} if self.retry_seconds is None else {"retry-after": str(self.retry_seconds)}
+        return {"cache-control": "no-store", **retry, **self.headers}
+
+
+def answer(scope: Scope, refusal: Refusal) -> Response:
+    """The one answer to every refusal: a problem document to whom JSON is spoken, else a page."""
+    request_id = scope["state"]["request_id"] if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+    if wants_json(scope):
+        return problem(refusal, **({"request_id": request_id} if request_id else {}))
+    title = TITLES.get(refusal.status, TITLES[400])
+    typed = scope["state"].get("typed")
+    document = templates.render("error.html", title=title, sentences=[refusal.text], request_id=request_id, typed=typed)
+    return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": templates.VARY})
+
+
+def problem(refusal: Refusal, **more: object) -> Response:
+    """A problem document; `more` are its members beyond the standard ones."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(refusal.status).phrase,
+        "status": refusal.status,
+        "detail": refusal.text,
+        **more,
+    }
+    body = json.dumps(document, ensure_ascii=False)
+    return Response(body, refusal.status, refusal.all_headers, "application/problem+json")
+
+
+def wants_json(scope: Scope) -> bool:
+    """Whether the other side speaks JSON: it sends it, or takes it and no HTML."""
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
+    return sends_json(scope) or (b"json" in accept and b"html" not in accept)
+
+
+def sends_json(scope: Scope) -> bool:
+    """Whether the body of a request is JSON, by its own word."""
+    kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def no_board() -> Refusal:
+    """What is said where the database is away and no board was ever read."""
+    return Refusal(503, NO_BOARD)

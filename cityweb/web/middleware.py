@@ -1,0 +1,264 @@
+"""What wraps every request, from the outside in: prepared responses, headers, host, same origin, session."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cityweb.log import Requests
+from cityweb.web.prepared import Head
+
+HEAD_BYTES = 16_384
+"""The longest head of a request: its address and its header lines."""
+BODY_BYTES = 8_192
+"""The longest body that is read."""
+LINE_BYTES = len(b": \r\n")
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    # Not no-referrer: it would make the Origin of our own form "null" (Fetch Standard), which SameOrigin refuses.
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=63072000; includeSubDomains")]
+
+Refuse = Callable[[Scope, int], ASGIApp]
+"""Makes the answer that refuses a request with this status."""
+
+log = logging.getLogger("cityweb.requests")
+
+
+class Prepared:
+    """Sends prepared responses before anything else is done: most visitors read, and that costs next to nothing.
+
+    Only a request that the other middleware would let pass is answered here: without a body, for one known host, with a
+    head of the usual length. A 204 has neither security headers nor a line in the log: open pages ask for thousands.
+    """
+
+    def __init__(
+        self, app: ASGIApp, find: Callable[[Scope], tuple[Head, bytes] | None], hosts: Sequence[str], requests: Requests
+    ) -> None:
+        self.app, self.find, self.requests = app, find, requests
+        self.knows = host_rule(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the prepared response to a request, if there is one and the request is plain."""
+        begun = time.perf_counter()
+        found = None
+        if scope["type"] == "http" and self._is_plain(scope):
+            try:
+                found = self.find(scope)
+            except Exception:  # The other middleware meets it again, logs it and answers.
+                found = None
+        if found is None:
+            await self.app(scope, receive, send)
+            return
+        (status, headers), body = found
+        is_quiet = status == 204  # noqa: PLR2004 (no content)
+        if not is_quiet:
+            headers = [*headers, *security_headers(scope)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        if not is_quiet:
+            self.requests.note(self.requests.next_id(), scope["method"], scope["path"], status, begun)
+
+    def _is_plain(self, scope: Scope) -> bool:
+        if scope["method"] not in {"GET", "HEAD"}:
+            return False
+        size, hosts = len(scope["path"]) + len(scope["query_string"]), 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value) + LINE_BYTES
+            if name == b"host":
+                if not self.knows(value):
+                    return False
+                hosts += 1
+            elif name in BODY_HEADERS:
+                return False
+        return hosts == 1 and size <= HEAD_BYTES
+
+
+BODY_HEADERS = {b"content-length", b"transfer-encoding"}
+
+
+def security_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers that every answer has."""
+    return HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
+
+
+class SecurityHeaders:
+    """Gives every answer its security headers, every request an id and a line in the log, and answers what failed.
+
+    A failure after the answer has begun is raised on: the server then cuts the connection, so that half an answer never
+    looks whole.
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Refuse, requests: Requests) -> None:
+        self.app, self.refuse, self.requests = app, refuse, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Adds the headers, answers what failed, and notes the request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        status: int | None = None
+        size, unread = len(scope["path"]) + len(scope["query_string"]), False
+        for name, value in scope["headers"]:
+            size += len(name) + len(value) + LINE_BYTES
+            unread = unread or name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # Without it the server would read a refused body to its end.
+                closing = [(b"connection", b"close")] if unread else []
+                message = {**message, "headers": [*message["headers"], *security_headers(scope), *closing]}
+            await send(message)
+
+        async def receive_to_the_end() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = bool(message.get("more_body"))
+            return message
+
+        request_id = scope.setdefault("state", {})["request_id"] = self.requests.next_id()
+        app = self.app
+        if size > HEAD_BYTES:
+            app = self.refuse(scope, 431)
+        try:
+            await app(scope, receive_to_the_end, send_with_headers)
+        except Exception:
+            log.exception("failed", extra={"request_id": request_id})
+            if status:
+                raise
+            await self.refuse(scope, 500)(scope, receive, send_with_headers)
+        finally:
+            self.requests.note(request_id, scope["method"], scope["path"], status, begun)
+
+
+class KnownHost:
+    """Refuses a request unless it names exactly one host (RFC 9112, 3.2), and one that we are."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], refuse: Refuse) -> None:
+        self.app, self.refuse = app, refuse
+        self.knows = host_rule(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a known host pass."""
+        app = self.app
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not self.knows(hosts[0]):
+                app = self.refuse(scope, 400)
+        await app(scope, receive, send)
+
+
+def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
+    """Says of the value of a Host header whether it names one of these hosts, `*.` and `*` included."""
+    exact = {host.encode() for host in hosts}
+    endings = tuple(host[1:].encode() for host in hosts if host.startswith("*."))
+
+    @lru_cache(256)
+    def knows(host: bytes) -> bool:
+        match = HOST.fullmatch(host.lower())
+        return match is not None and ("*" in hosts or match[1] in exact or match[1].endswith(endings))
+
+    return knows
+
+
+# A domain name has at most 253 characters (RFC 1035, 2.3.4); the feed repeats the host a hundred times.
+HOST = re.compile(rb"(\[[0-9a-f:.]{1,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+
+
+class SameOrigin:
+    """Refuses what another site's page makes a browser send: the algorithm of Go's net/http CrossOriginProtection."""
+
+    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+        self.app, self.refuse = app, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets what comes from our own page pass."""
+        app = self.app
+        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD", "OPTIONS"} and not is_same_origin(scope):
+            app = self.refuse(scope, 403)
+        await app(scope, receive, send)
+
+
+def is_same_origin(scope: Scope) -> bool:
+    """Whether a request that may change something comes from our own page or from no browser at all."""
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    sites, origins = headers.get(b"sec-fetch-site", []), headers.get(b"origin", [])
+    if any(sites):
+        return sites in ([b"same-origin"], [b"none"])
+    # The scheme is left aside: behind a proxy we may not know it, and HSTS covers the difference.
+    return not any(origins) or [origin.partition(b"://")[2] for origin in origins] == headers.get(b"host")
+
+
+class SessionMiddleware:
+    """Gives each request an AsyncSession at `state["session"]`: made on first use, closed after the answer."""
+
+    def __init__(
+        self, app: ASGIApp, sessions: async_sessionmaker[AsyncSession], closing: set[asyncio.Task[None]]
+    ) -> None:
+        self.app, self.sessions, self.closing = app, sessions, closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands the session on, and closes it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope["state"] = RequestState(scope.get("state", {}), self.sessions)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            session = state.get("session")
+            if session and not session.in_transaction() and has_ended(session):
+                await session.close()
+            elif session:
+                # A task of its own: a cancelled request must still give its connection back.
+                closing = asyncio.create_task(close(session))
+                self.closing.add(closing)
+                closing.add_done_callback(self.closing.discard)
+                await asyncio.shield(closing)
+
+
+class RequestState(dict[str, Any]):
+    """What a request carries; its session appears when it is first asked for."""
+
+    def __init__(self, state: dict[str, Any], sessions: async_sessionmaker[AsyncSession]) -> None:
+        super().__init__(state)
+        self.sessions = sessions
+
+    def __missing__(self, key: str) -> AsyncSession:
+        if key != "session":
+            raise KeyError(key)
+        session = self["session"] = self.sessions()
+        return session
+
+
+def has_ended(session: AsyncSession) -> bool:
+    """Whether no unit of work of this session is still under way."""
+    work = session.info.get("work")
+    return work is None or work.done()
+
+
+async def close(session: AsyncSession) -> None:
+    """Closes a session once its unit of work has ended: two tasks never share one."""
+    if work := session.info.get("work"):
+        await asyncio.gather(work, return_exceptions=True)
+    await session.close()

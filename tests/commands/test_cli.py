@@ -1,0 +1,360 @@
+"""The operator's commands as an operator runs them: processes of their own, killed in earnest."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cityweb.postgres import database
+from cityweb.web import assets
+from tests.conftest import ENVIRONMENT, TOP, Addresses, run_sql
+from tests.postgres.test_corrections import TWINS
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(empty: Addresses) -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT, "DATABASE_URL": empty.owner.render_as_string(hide_password=False)}
+
+
+@pytest.fixture
+def run(empty: Addresses, tmp_path: Path) -> Run:
+    """Runs a command on the empty database, in a folder of its own."""
+
+    def run(*arguments: str, typed: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, TOP / "manage.py", *arguments],
+            cwd=tmp_path,
+            env={**environment(empty), **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            input=typed,
+        )
+
+    return run
+
+
+def assert_refused(done: "subprocess.CompletedProcess[str]", *words: str, status: int = 1) -> None:
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [word for word in words if word not in done.stderr] == []
+
+
+async def stored(empty: Addresses) -> list[str]:
+    return [row["name"] for row in await run_sql(empty.app, "SELECT name FROM cities ORDER BY population DESC, id")]
+
+
+# --- load ---
+
+
+async def test_a_load_ends_with_its_numbers(run: Run, empty: Addresses) -> None:
+    for added, known in ((2, 0), (0, 2)):
+        done = run("load", "-", typed='name,population\nTokyo,"37,400,068"\nDelhi,5\n')
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"2 read, {added} added, {known} already stored, 0 refused\n"
+    assert await stored(empty) == ["Tokyo", "Delhi"]
+
+
+async def test_a_refused_line_stores_nothing(run: Run, empty: Addresses) -> None:
+    assert_refused(run("load", "-", typed="name,population\nTokyo,5\n=A,5\n"), "Line 3: City name", "--skip-bad")
+    assert await stored(empty) == []
+
+
+async def test_refused_lines_are_written_down_mended_and_loaded(run: Run, empty: Addresses, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("name,population\nTokyo,5\nDelhi,x\n")
+    done = run("load", "some.csv", "--skip-bad")
+    assert done.stdout.splitlines() == [
+        "Refused lines and their problems are in some.refused.csv: mend them there, and load it.",
+        "2 read, 1 added, 0 already stored, 1 refused",
+    ]
+    refused = tmp_path / "some.refused.csv"
+    assert_refused(run("load", "some.csv", "--skip-bad"), "some.refused.csv exists already", "--yes")
+    assert run("load", "some.csv", "--skip-bad", "--yes").returncode == 0
+    refused.write_text(refused.read_text().replace("Delhi,x", "Delhi,4"))
+    assert run("load", refused.name).stdout == "1 read, 1 added, 0 already stored, 0 refused\n"
+    assert await stored(empty) == ["Tokyo", "Delhi"]
+
+
+async def test_an_update_is_asked_for(run: Run) -> None:
+    for options, words in (
+        ((), "1 added, 0 already stored"),
+        ((), "0 added, 1 already stored"),
+        (("--update",), "0 added, 1 updated, 0 already stored"),
+    ):
+        population = 5 + len(options)
+        assert words in run("load", "-", *options, typed=f"name,population\nTokyo,{population}\n").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("load", "nowhere.csv"), 1, ("nowhere.csv cannot be read (No such file or directory)",)),
+        (("load", ".", "--format", "csv"), 1, ("Is a directory",)),
+        (("load", "-"), 1, ("write name,population above the cities",)),
+        (("load", "a.xlsx"), 2, ("--format csv",)),
+        (("load",), 2, ("Missing argument",)),
+        (("dump", "a.xlsx"), 2, ("--format csv",)),
+        (("dump", "no/a.csv"), 1, ("a.csv cannot be written (No such file or directory)",)),
+        (("correct", "Tokyo", "5"), 1, ("No city is called Tokyo: python manage.py dump",)),
+        (("rename", "Tokyo"), 2, ("Write either NAME or --id ID.",)),
+        (("remove", "Tokyo"), 1, ("No city is called Tokyo",)),
+        (("remove",), 2, ("Write either NAME or --id ID.",)),
+        (("correct", "Tokyo", "5", "--id", "1"), 2, ("Write either NAME or --id ID.",)),
+        (("remove", "--id", "2147483648"), 2, ("--id",)),
+        (("remove", "--id", "7"), 1, ("No city has the id 7",)),
+    ],
+)
+async def test_a_mistake_is_a_sentence(
+    run: Run, arguments: tuple[str, ...], status: int, words: tuple[str, ...]
+) -> None:
+    assert_refused(run(*arguments), *words, status=status)
+
+
+async def test_a_role_that_may_not_is_a_sentence(run: Run, empty: Addresses) -> None:
+    if empty.app == empty.owner:
+        pytest.skip("one role is both here")
+    url = empty.app.render_as_string(hide_password=False)
+    done = run("load", "-", typed="name,population\nTokyo,5\n", DATABASE_URL=url)
+    assert_refused(done, "permission denied", "Run the command as the role that owns the tables.")
+
+
+# --- interrupted ---
+
+
+@contextmanager
+def loading(empty: Addresses) -> Iterator["subprocess.Popen[bytes]"]:
+    """A load that is half-way: it has sent rows to the database, and waits for more on standard input."""
+    process = subprocess.Popen(
+        [sys.executable, TOP / "manage.py", "load", "-"],
+        env=environment(empty),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdin
+        process.stdin.write(b"name,population\n" + b"".join(b"City %d,%d\n" % (n, n) for n in range(20_000)))
+        process.stdin.flush()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+HALF_WAY = "wait_event = 'ClientRead' AND query ~ 'COPY .*arrivals'"
+STORING = "wait_event_type = 'Lock' AND query ~ '^(ALTER TABLE cities DROP|DROP INDEX cities)'"
+
+
+async def seen(empty: Addresses, state: str = HALF_WAY) -> None:
+    """Waits until a load has sent rows and holds them in a transaction, or is in another state."""
+    deadline = time.monotonic() + 20
+    while not await run_sql(empty.server, f"SELECT FROM pg_stat_activity WHERE {state}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def over(empty: Addresses) -> None:
+    """Waits until no load is left in the database."""
+    question = "SELECT FROM pg_stat_activity WHERE query ~ '^(ALTER|DROP)|arrivals' AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 20
+    while await run_sql(empty.server, question):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def test_a_load_that_is_not_interrupted_stores_what_was_sent(empty: Addresses) -> None:
+    with loading(empty) as process:
+        await seen(empty)
+        out, _ = process.communicate(timeout=30)
+    assert out == b"20,000 read, 20,000 added, 0 already stored, 0 refused\n"
+    assert len(await stored(empty)) == 20_000
+
+
+async def test_a_load_that_is_killed_half_way_leaves_nothing(empty: Addresses) -> None:
+    with loading(empty) as process:
+        await seen(empty)
+        process.kill()
+    await over(empty)
+    assert await stored(empty) == []
+
+
+async def test_a_load_that_is_killed_while_it_stores_leaves_nothing(empty: Addresses) -> None:
+    somebody = await database.connect(empty.owner)
+    adding = somebody.transaction()
+    await adding.start()
+    await somebody.execute(
+        "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('City 9', 'city 9', 'city 9', 9)"
+    )
+    try:
+        with loading(empty) as process:
+            assert process.stdin
+            process.stdin.close()
+            await seen(empty, STORING)
+            process.kill()
+    finally:
+        await adding.rollback()
+        await somebody.close()
+    # The statement goes on to its end; the COMMIT never comes.
+    await over(empty)
+    assert await stored(empty) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_load_that_is_interrupted_leaves_nothing_and_says_so(empty: Addresses, number: int) -> None:
+    with loading(empty) as process:
+        await seen(empty)
+        process.send_signal(number)
+        # Its standard input stays open: it does not wait for the end of that.
+        assert process.wait(20) == 1
+        assert process.stderr
+        said = process.stderr.read().decode()
+    assert said == "Interrupted. A command does all of its work or none: running it again is safe.\n"
+    assert await stored(empty) == []
+
+
+async def test_a_terminal_has_a_progress_bar(empty: Addresses, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("name,population\nTokyo,5\n")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(TOP / "manage.py"), "load", str(tmp_path / "some.csv")]
+    with subprocess.Popen(command, env=environment(empty), stdout=subprocess.PIPE, stderr=theirs) as process:
+        assert process.wait(30) == 0
+    os.close(theirs)
+    drawn = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "Reading" in drawn
+    assert "100%" in drawn
+    assert "Storing" in drawn
+
+
+async def test_a_load_that_fails_leaves_no_file_of_refused_lines(run: Run, empty: Addresses, tmp_path: Path) -> None:
+    await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 9)")
+    try:
+        done = run("load", "-", "--skip-bad", typed="name,population\nTokyo,9\n=A,1\n")
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- dump ---
+
+
+async def test_a_dump_is_a_file_that_is_not_overwritten_unasked(run: Run, tmp_path: Path) -> None:
+    run("load", "-", typed="name,population\nTokyo,5\n")
+    for _ in range(2):
+        assert run("dump", "all.jsonl", "--yes").returncode == 0
+    assert (tmp_path / "all.jsonl").read_text() == '{"name":"Tokyo","population":5}\n'
+    assert_refused(run("dump", "all.jsonl"), "all.jsonl exists already", "--yes")
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+
+
+async def test_who_has_read_enough_of_a_dump_may_go(run: Run, empty: Addresses) -> None:
+    run("demo")
+    command = f"{sys.executable} {TOP}/manage.py dump - | head -1"
+    done = subprocess.run(command, shell=True, env=environment(empty), capture_output=True, text=True, timeout=30)  # noqa: PLW1510, S602
+    assert (done.stdout, done.stderr) == ("name,population\n", "")
+
+
+async def test_a_full_disk_is_a_sentence(run: Run) -> None:
+    run("demo")
+    assert_refused(run("dump", "/dev/full", "--format", "csv", "--yes"), "No space left on device")
+
+
+# --- demo ---
+
+
+async def test_the_demo_fills_the_board_and_credits_its_source(run: Run, empty: Addresses) -> None:
+    assert run("demo").stdout.splitlines() == [
+        "500 read, 500 added, 0 already stored, 0 refused",
+        "Next: python manage.py runserver",
+    ]
+    assert len(await stored(empty)) == 500
+    assert "GeoNames (https://www.geonames.org), licence CC BY 4.0" in (TOP / "demo" / "cities.csv").read_text()
+
+
+def test_the_demo_is_what_its_script_collects(tmp_path: Path) -> None:
+    (tmp_path / "collect.py").write_text((TOP / "demo" / "collect.py").read_text())
+    subprocess.run([sys.executable, tmp_path / "collect.py"], env={**os.environ, "PYTHONPATH": str(TOP)}, check=True)
+    assert (tmp_path / "cities.csv").read_bytes() == (TOP / "demo" / "cities.csv").read_bytes()
+
+
+# --- corrections ---
+
+
+async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Addresses) -> None:
+    run("load", "-", typed="name,population\nTokyo,5\n")
+    shown = "before: Tokyo, 5 people\nafter:  Tokyo, 37,400,068 people\n"
+    for answer in ("n\n", ""):
+        done = run("correct", "tokyo", "37,400,068", typed=answer)
+        assert (done.returncode, done.stdout.startswith(shown)) == (1, True)
+        assert run("dump").stdout == 'name,population\n"Tokyo",5\n'
+    assert run("correct", "tokyo", "37,400,068", typed="y\n").returncode == 0
+    assert run("dump").stdout == 'name,population\n"Tokyo",37400068\n'
+    assert run("rename", "tokyo", "Tōkyō", "--yes").stdout.splitlines()[1] == "after:  Tōkyō, 37,400,068 people"
+    assert await stored(empty) == ["Tōkyō"]
+    assert run("remove", "tōkyō", "--yes").stdout.splitlines()[1] == "after:  removed"
+    assert await stored(empty) == []
+
+
+async def test_a_name_may_be_several_words(run: Run, empty: Addresses) -> None:
+    run("load", "-", typed="name,population\nNew York City,5\n")
+    assert run("rename", "new", "york", "CITY", "York", "--yes").returncode == 0
+    assert await stored(empty) == ["York"]
+
+
+async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run: Run, empty: Addresses) -> None:
+    await run_sql(empty.owner, TWINS)
+    check = run("check")
+    assert (check.returncode, check.stderr) == (1, "")
+    assert "WRONG  names: Xi’an (id 2) was stored beside an earlier city of the same name" in check.stdout
+    both = 'name,population\n"Xi\'an",5\n"Xi’an",4\n'
+    assert run("dump").stdout == both
+    assert run("correct", "--id", "2", "3", "--yes").stdout.splitlines()[1] == "after:  Xi’an, 3 people"
+    assert run("rename", "Xi’an, Anhui", "--id=2", "--yes").returncode == 0
+    assert run("check").returncode == 0
+    assert run("remove", "--yes", "--id", "1").returncode == 0
+    assert await stored(empty) == ["Xi’an, Anhui"]
+
+    await run_sql(empty.owner, "TRUNCATE cities")
+    done = run("load", "-", typed=both)
+    assert (done.stdout, done.stderr) == ("2 read, 1 added, 1 already stored, 0 refused\n", "")
+    assert await stored(empty) == ["Xi'an"]
+
+
+async def test_a_terminal_that_lacks_a_letter_shows_its_number(run: Run) -> None:
+    run("load", "-", typed="name,population\n東京,5\n", PYTHONUTF8="1")
+    done = run("remove", "東京", "--yes", PYTHONIOENCODING="latin-1")
+    assert done.stdout.splitlines()[0] == r"before: \u6771\u4eac, 5 people"
+
+
+# --- check ---
+
+
+async def test_a_site_that_is_well_is_checked_in_six_lines(run: Run) -> None:
+    done = run("check")
+    assert (done.returncode, done.stderr) == (0, "")
+    subjects = [re.match(r"ok     ([^:]+): ", line) for line in done.stdout.splitlines()]
+    assert [subject and subject[1] for subject in subjects] == [
+        "settings",
+        "database",
+        "schema",
+        "names",
+        "durability",
+        *assets.VENDORED,
+    ]
+
+
+async def test_a_site_that_is_not_well_is_status_1(run: Run) -> None:
+    done = run("check", DATABASE_URL="mysql://x")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "WRONG  settings: DATABASE_URL is not the address of a PostgreSQL server" in done.stdout

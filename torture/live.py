@@ -1,0 +1,301 @@
+"""The board: never more than a second old without saying so (B1), and read as ever while the database is away (B2)."""
+
+import asyncio
+import fcntl
+import re
+import signal
+import statistics
+import subprocess
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from itertools import count, cycle
+from pathlib import Path
+
+import asyncpg
+
+from tests.proxy import Proxy
+from torture.ground import Ground, Running, frozen, ground, kill, kill_all
+from torture.onlooker import Read, readers
+from torture.report import Report
+from torture.visitor import Answer, Visitor
+
+CHECKS = 10_000
+LEAST = 1_000_000
+"""The first population; each city that is added has one more than the one before, so that it is on the board."""
+LOOKED_BACK = 60
+"""How many acknowledged adds a check looks for: the board shows 20."""
+POPULATION = re.compile(rb'<data value="(\d+)"|"population": (\d+)')
+AS_OF = re.compile(rb'Showing the board as of <time datetime="([^"]+)"')
+SEEN = re.compile(rb'name="seen" value="([0-9a-f]+)"')
+
+EARLY = """
+import asyncio
+from cityweb import cities
+from cityweb.board import Board
+
+def begin(self, turn):
+    self.running, self.turn = getattr(self, "turn", turn), turn
+
+async def refresh(self):
+    turn = self._next_read_ended if self.running.is_set() else self.running
+    self._is_asked.set()
+    await turn.wait()
+
+read = cities.leaders
+
+async def slow(connection):
+    found = await read(connection)
+    await asyncio.sleep(0.02)
+    return found
+
+Board._next_read_ended, Board.refresh, cities.leaders = property(lambda self: self.turn, begin), refresh, slow
+"""
+"""Makes a refresh count for commits after its query began: it waits for the read that is under way."""
+
+
+@dataclass
+class Acknowledged:
+    """The populations that one server acknowledged, in order of time, with the time by both clocks."""
+
+    monotonic: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    populations: list[int] = field(default_factory=list)
+
+    def note(self, population: int) -> None:
+        self.monotonic.append(time.monotonic())
+        self.wall.append(time.time())
+        self.populations.append(population)
+
+    def before(self, times: list[float], moment: float) -> list[int]:
+        """The last that were acknowledged before a moment."""
+        end = bisect_left(times, moment)
+        return self.populations[max(0, end - LOOKED_BACK) : end]
+
+
+@dataclass
+class Checks:
+    """What was acknowledged by each server, what was checked, and what was missing or went back in time."""
+
+    acknowledged: tuple[Acknowledged, Acknowledged] = field(default_factory=lambda: (Acknowledged(), Acknowledged()))
+    made: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    polls: int = 0
+
+    def check(self, server: int, begun: float, answer: Answer) -> int:
+        """Checks one board that a server was asked for then. Gives its highest population; 0 where it is stale."""
+        shown = {int(page or rows) for page, rows in POPULATION.findall(answer.body)}
+        own, other = self.acknowledged[server], self.acknowledged[1 - server]
+        moment = as_of(answer)
+        stale = moment is not None
+        if moment is not None:
+            due = own.before(own.wall, moment) + other.before(other.wall, moment)
+        else:
+            due = own.before(own.monotonic, begun) + other.before(other.monotonic, begun - 1)
+        self.made["as of" if stale else "current"] += 1
+        missing = {population for population in due if population >= min(shown, default=0)} - shown
+        if missing:
+            self.wrong.append(f"{len(missing)} missing{', as of' * stale}")
+        return 0 if stale else max(shown, default=0)
+
+
+def as_of(answer: Answer) -> float | None:
+    """The moment whose board a stale answer shows, page or JSON; None where it is current."""
+    if said := AS_OF.search(answer.body):
+        return datetime.fromisoformat(said[1].decode()).timestamp()
+    since = answer.headers.get("last-modified")
+    return parsedate_to_datetime(since).timestamp() if since else None
+
+
+async def read_what_was_added(report: Report, seed: int) -> None:
+    """B1: two servers on one database; whoever reads sees what was acknowledged, while writers run."""
+    checks = await _check(seed, CHECKS, before="")
+    report.at_least(f"two servers, writers, readers, pauses of the database: {dict(checks.made)}",
+                    checks.made.total(), CHECKS, "checks")  # fmt: skip
+    report.row("… pages that say 'as of' among them", "> 0", checks.made["as of"], checks.made["as of"] > 0)
+    report.row("… acknowledged and missing, or back in time", "0", checks.wrong[:3] or 0, not checks.wrong)
+    control = await _check(seed, CHECKS // 5, before=EARLY)
+    report.row(
+        "control: a refresh that counts for commits after its query began", "is caught", f"{len(control.wrong)} times",
+        len(control.wrong) > 0,
+    )  # fmt: skip
+
+
+async def _check(seed: int, wanted: int, before: str) -> Checks:
+    checks, populations, over = Checks(), count(LEAST), asyncio.Event()
+    async with ground() as here:
+        ports = [(await here.start(before=before)).port for _ in range(2)]
+
+        async def add(server: int) -> None:
+            async with Visitor(ports[server]) as visitor:
+                while not over.is_set():
+                    population = next(populations)
+                    if (await visitor.add(f"B {seed} {population}", population)).status == 201:
+                        checks.acknowledged[server].note(population)
+                        begun = time.monotonic()
+                        checks.check(server, begun, await visitor.get("/cities/biggest"))
+                    await asyncio.sleep(0.01)
+
+        async def read(server: int, path: str) -> None:
+            async with Visitor(ports[server]) as visitor:
+                while not over.is_set():
+                    begun = time.monotonic()
+                    answer = await visitor.get(path)
+                    checks.check(server, begun, answer)
+                    await asyncio.sleep(0.005)
+
+        async def poll() -> None:
+            """As a page does whose polls a proxy sends now here, now there."""
+            visitors, seen, highest = [Visitor(port) for port in ports], "", 0
+            for server in cycle((0, 1)):
+                if over.is_set():
+                    break
+                begun = time.monotonic()
+                answer = await visitors[server].get(f"/board?seen={seen}")
+                if answer.status == 200:
+                    now = checks.check(server, begun, answer)
+                    if 0 < now < highest:
+                        checks.wrong.append("back in time")
+                    seen, highest = SEEN.search(answer.body)[1].decode(), max(now, highest)  # type: ignore[index]
+                checks.polls += 1
+                await asyncio.sleep(1)
+            for visitor in visitors:
+                visitor.close()
+
+        async def pause() -> None:
+            while not over.is_set():
+                await asyncio.sleep(4)
+                with frozen(here.postmaster()):
+                    await asyncio.sleep(2)
+
+        tasks = [asyncio.create_task(add(server)) for server in (0, 1) for _ in range(4)]
+        tasks += [
+            asyncio.create_task(read(server, path)) for server in (0, 1) for path in ("/", "/board", "/cities/biggest")
+        ]
+        tasks += [asyncio.create_task(poll()) for _ in range(20)]
+        pausing = asyncio.create_task(pause())
+        while checks.made.total() < wanted:
+            await asyncio.sleep(0.1)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        over.set()
+        await asyncio.gather(pausing, *tasks)
+    return checks
+
+
+FAULT_SECONDS = 60
+"""How long each fault of B2 lasts."""
+CALM_SECONDS = 5
+"""How long readers are measured before each fault, and again after it."""
+
+
+async def be_away(report: Report, seed: int) -> None:
+    """B2: the database is stopped, killed, paused and cut off, under 500 readers a second."""
+    async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
+        url = here.url("cityweb_app")
+        cases = [("stopped", url), ("killed", url), ("paused", url), ("cut off", proxy.url)]
+        if pooler := here.start_pooler():
+            cases += [("stopped", pooler), ("paused", pooler)]
+        for number, (fault, url) in enumerate(cases):
+            server = await here.start(DATABASE_URL=url.render_as_string())
+            async with readers(server.port) as reads, Visitor(server.port) as visitor:
+                await asyncio.sleep(CALM_SECONDS)
+                await visitor.add(f"Before {seed} {number}", 5)  # so that a pooled connection meets the fault
+                begun = time.monotonic()
+                async with away(here, proxy, fault):
+                    said = asyncio.create_task(_until_stale(server))
+                    await asyncio.sleep(0.3)
+                    adds, slowest = Counter[int](), 0.0
+                    while time.monotonic() < begun + FAULT_SECONDS:
+                        asked = time.monotonic()
+                        adds[(await visitor.add(f"Away {seed} {number}", 5)).status] += 1
+                        slowest = max(slowest, time.monotonic() - asked)
+                        await asyncio.sleep(0.2)
+                    noticed = (await said) - begun
+                    ended = time.monotonic()
+                back = time.monotonic()
+                while (await visitor.add(f"Back {seed} {number}", 5)).status not in {201, 422} or as_of(
+                    await visitor.get("/")
+                ) is not None:
+                    await asyncio.sleep(0.02)
+                normal = time.monotonic() - back
+                await asyncio.sleep(CALM_SECONDS)
+            await server.stop()
+            behind = ", behind PgBouncer," if url == pooler else ""
+            _tell(report, fault + behind, reads, (begun, ended, back + normal))
+            report.at_most("… the page says 'as of'", noticed, 2, "s")
+            report.row("… adds", "{503}", set(adds), set(adds) == {503})
+            report.at_most("… the slowest", slowest, 3, "s")
+            report.at_most("… everything is normal after its return", normal, 2, "s")
+
+
+def _tell(report: Report, fault: str, reads: list[Read], moments: tuple[float, float, float]) -> None:
+    begun, ended, normal = moments
+    during = [read.seconds for read in reads if begun <= read.begun < ended]
+    calm = [read.seconds for read in reads if read.begun < begun - 1 or read.begun > normal]
+    p99, beside = (1000 * statistics.quantiles(times, n=100)[98] for times in (during, calm))
+    report.row(
+        f"database {fault} for {FAULT_SECONDS} s, {len(during) / (ended - begun):.0f} readers/s: their p99",
+        "at most twice that without", f"{p99:.1f} ms, without {beside:.1f} ms", p99 <= 2 * beside,
+    )  # fmt: skip
+    statuses = Counter(read.status for read in reads)
+    report.exactly("… answers of all readers", set(statuses), {200})
+
+
+@asynccontextmanager
+async def away(here: Ground, proxy: Proxy, fault: str) -> AsyncIterator[None]:
+    """Takes the database away until the block is left; it answers again then."""
+    if fault == "cut off":
+        with dropping(proxy.url.port or 0) as is_dropping:
+            if not is_dropping:
+                proxy.swallow()
+            yield
+        proxy.up()
+    elif fault == "paused":
+        with frozen(here.postmaster()):
+            yield
+    else:
+        # Who holds this lock keeps the embedded server from being started again.
+        with (here.folder / "postgres.start.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            postmaster = here.postmaster()
+            if fault == "stopped":
+                kill(postmaster, signal.SIGINT)
+            else:
+                kill_all(postmaster)
+            yield
+    while True:
+        with suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            await here.sql("SELECT 1")
+            break
+        await asyncio.sleep(0.02)
+
+
+@contextmanager
+def dropping(port: int) -> Iterator[bool]:
+    """Lets the firewall drop each packet to this port; false where none is installed or this account may not."""
+
+    def iptables(action: str) -> bool:
+        rule = ("INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP")
+        return subprocess.run(["/usr/sbin/iptables", action, *rule], check=False, capture_output=True).returncode == 0
+
+    is_dropping = Path("/usr/sbin/iptables").exists() and iptables("-I")
+    try:
+        yield is_dropping
+    finally:
+        if is_dropping:
+            iptables("-D")
+
+
+async def _until_stale(server: Running) -> float:
+    """When the page says first that it shows an older board."""
+    async with Visitor(server.port) as visitor:
+        while as_of(await visitor.get("/")) is None:
+            await asyncio.sleep(0.02)
+    return time.monotonic()
