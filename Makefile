@@ -40,7 +40,7 @@ audit: .venv/dev ## Ask OSV for known vulnerabilities of the locked packages
 
 # pip-audit fails when it cannot ask as well, but writes its table only when it finds something. OSV, because its default
 # service takes a mirror of the package index that lists no vulnerability for one that knows of none.
-AUDIT = -r requirements-embedded.txt --require-hashes --disable-pip --strict --desc off --timeout 5 \
+AUDIT = -r requirements/embedded.txt --require-hashes --disable-pip --strict --desc off --timeout 5 \
 	--progress-spinner off -s osv
 
 postgres14: .venv/dev .venv/postgres14 ## Test the plans on PostgreSQL 14, or TESTS="-n 4 tests" all; needs npm and Linux
@@ -53,23 +53,23 @@ lighthouse: .venv/dev benchmarks/node_modules ## Score the page with Lighthouse 
 	@$(BIN)/python benchmarks/lighthouse.py
 
 lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile $(LOCK) -o requirements.txt
-	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt --extra embedded -o requirements-embedded.txt
-	@$(BIN)/uv pip compile $(LOCK) -c requirements-embedded.txt --extra embedded --extra dev -o requirements-dev.txt
-	@$(BIN)/uv pip compile $(LOCK) -c requirements-dev.txt --extra embedded --extra bench -o requirements-bench.txt
+	@$(BIN)/uv pip compile $(LOCK) -o requirements/base.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements/base.txt --extra embedded -o requirements/embedded.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements/embedded.txt --extra embedded --extra dev -o requirements/dev.txt
+	@$(BIN)/uv pip compile $(LOCK) -c requirements/dev.txt --extra embedded --extra bench -o requirements/bench.txt
 
 # Extras are kept: an older pip takes `coverage[toml]` for another package than the pinned `coverage`.
 LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-strip-extras --python-version 3.11
 
-.venv/run: requirements-embedded.txt
+.venv/run: requirements/embedded.txt
 	@$(INSTALL)
 
-.venv/dev: requirements-dev.txt
+.venv/dev: requirements/dev.txt
 	@$(INSTALL)
 	@touch .venv/run
 
-.venv/bench: requirements-bench.txt
+.venv/bench: requirements/bench.txt
 	@$(INSTALL)
 
 benchmarks/node_modules: benchmarks/package-lock.json

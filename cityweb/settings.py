@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_data_path
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-TOP = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
+IS_CHECKOUT = not (PACKAGE / "templates").exists()
+TOP = PACKAGE.parent if IS_CHECKOUT else PACKAGE
+"""Where `templates`, `static` and `demo` are: an installed package has them inside it (pyproject.toml)."""
+COMMAND = "python manage.py" if IS_CHECKOUT else "cityweb"
+"""How an operator begins a command."""
 
 
 class WrongSetting(Exception):
@@ -104,9 +110,12 @@ FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}
 def _folder(environment: Mapping[str, str]) -> Path:
     folder = environment.get("CITYWEB_DATA", "").strip()
     try:
-        return Path(folder or TOP / "var").expanduser().absolute()
+        return Path(folder or DEFAULT_FOLDER).expanduser().absolute()
     except RuntimeError:
         raise WrongSetting(f"CITYWEB_DATA is {folder}, but no account has that name: write a whole path.") from None
+
+
+DEFAULT_FOLDER = TOP / "var" if IS_CHECKOUT else user_data_path("cityweb")
 
 
 def _hosts(environment: Mapping[str, str]) -> tuple[str, ...]:

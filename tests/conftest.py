@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,16 +243,19 @@ async def ready(server: Server) -> int:
 
 
 @contextmanager
-def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
+def serving(
+    url: URL | None, log: Path, program: Sequence[str | Path] = (sys.executable, TOP / "manage.py")
+) -> Iterator[Callable[..., Server]]:
     """Starts servers on a database, on ports of their own, which log to a file or elsewhere, and stops them all."""
     servers: list[Server] = []
 
     def start(*arguments: str, stderr: int | None = None, **environment: str) -> Server:
-        given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
+        address = url.render_as_string(hide_password=False) if url else ""
+        given = {**ENVIRONMENT, "DATABASE_URL": address, **environment}
         with log.open("a") as errors:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "runserver", "--port", "0", *arguments],
-                cwd=TOP,
+                [*program, "runserver", "--port", "0", *arguments],
+                cwd=log.parent,
                 env={**os.environ, **given},
                 stdout=subprocess.PIPE,
                 stderr=errors if stderr is None else stderr,
@@ -260,9 +263,9 @@ def serving(url: URL, log: Path) -> Iterator[Callable[..., Server]]:
             )
         assert process.stdout
         line = process.stdout.readline()
-        address = re.search(r"http://\S+", line)
-        assert address, line
-        servers.append(Server(process, address[0].rstrip("/")))
+        printed = re.search(r"http://\S+", line)
+        assert printed, line
+        servers.append(Server(process, printed[0].rstrip("/")))
         return servers[-1]
 
     try:

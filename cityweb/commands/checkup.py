@@ -1,4 +1,4 @@
-"""What `manage.py check` looks at, and what to do about what it finds."""
+"""What `check` looks at, and what to do about what it finds."""
 
 import asyncio
 import hashlib
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cityweb import settings
 from cityweb.postgres import corrections, database
 from cityweb.server import launch
+from cityweb.settings import COMMAND
 from cityweb.web import assets
 
 
@@ -51,7 +52,7 @@ async def _database(url: URL) -> list[Finding]:
                 found.append(Finding("schema", "the one this code was written for"))
                 found += await _names(connection)
             else:
-                wrong = "not the one this code was written for: run python manage.py initdb"
+                wrong = f"not the one this code was written for: run {COMMAND} initdb"
                 found.append(Finding("schema", wrong, well=False))
             try:
                 await database.refuse_unsafe(connection)
@@ -63,11 +64,15 @@ async def _database(url: URL) -> list[Finding]:
 
 
 async def _names(connection: AsyncConnection) -> list[Finding]:
-    wrong = (
-        "{0.name} (id {0.id}) was stored beside an earlier city of the same name:"
-        " run python manage.py remove --id {0.id}, or rename --id {0.id} NAME"
-    )
-    found = [Finding("names", wrong.format(city), well=False) for city in await corrections.duplicates(connection)]
+    found = [
+        Finding(
+            "names",
+            f"{city.name} (id {city.id}) was stored beside an earlier city of the same name:"
+            f" run {COMMAND} remove --id {city.id}, or rename --id {city.id} NAME",
+            well=False,
+        )
+        for city in await corrections.duplicates(connection)
+    ]
     return found or [Finding("names", "each is stored once")]
 
 

@@ -13,12 +13,13 @@ from typing import Annotated, BinaryIO, NoReturn
 import typer
 from sqlalchemy import URL
 
-from cityweb import files, settings
+from cityweb import __version__, files, settings
 from cityweb.city import ID_MAX
 from cityweb.commands import checkup
 from cityweb.postgres import corrections, database, transfers
 from cityweb.postgres.cities import Stored
 from cityweb.server import launch
+from cityweb.settings import COMMAND
 
 app = typer.Typer(
     help="The public leaderboard of the world's biggest cities. Run runserver first; it prepares what is missing.",
@@ -29,9 +30,13 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def list_commands(context: typer.Context) -> None:
+def list_commands(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+) -> None:
     """The public leaderboard of the world's biggest cities."""
-    if context.invoked_subcommand is None:
+    if version:
+        typer.echo(f"cityweb {__version__}")
+    elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
@@ -46,10 +51,10 @@ def initdb(
             if not yes:
                 typer.confirm(f"Drop every city in {url.render_as_string()}?", abort=True)
             asyncio.run(database.reset(url))
-            typer.echo("The database is empty and ready. Next: python manage.py runserver")
+            typer.echo(f"The database is empty and ready. Next: {COMMAND} runserver")
         else:
             asyncio.run(database.migrate(url))
-            typer.echo("The database is ready. Next: python manage.py runserver")
+            typer.echo(f"The database is ready. Next: {COMMAND} runserver")
 
 
 @app.command()
@@ -104,7 +109,7 @@ def dump(
 def demo() -> None:
     """Fill the board with the world's largest cities (GeoNames)."""
     load(settings.TOP / "demo" / "cities.csv")
-    typer.echo("Next: python manage.py runserver")
+    typer.echo(f"Next: {COMMAND} runserver")
 
 
 Name = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The name of the city.")]

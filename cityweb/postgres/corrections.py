@@ -10,6 +10,7 @@ from cityweb import names, submissions
 from cityweb.postgres import database
 from cityweb.postgres.cities import Stored
 from cityweb.postgres.tables import City
+from cityweb.settings import COMMAND
 
 NEAR_MISSES_MAX = 5
 
@@ -24,7 +25,7 @@ COLUMNS = select(City.id, City.name, City.population)
 async def find(url: URL, name: str) -> Stored:
     """The stored city of this name, found as the site finds it. Raises CannotCorrect with the near misses."""
     if len(name) > submissions.NAME_ENTERED_MAX:
-        raise CannotCorrect("No city has so long a name: python manage.py dump prints all names.")
+        raise CannotCorrect(f"No city has so long a name: {COMMAND} dump prints all names.")
     near = COLUMNS.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
     async with database.outside_the_pool(url).connect() as connection:
         if city := await _one(connection, City.name_key == names.key(name)):
@@ -32,7 +33,7 @@ async def find(url: URL, name: str) -> Stored:
         near_misses = [city.name for city in await connection.execute(near.limit(NEAR_MISSES_MAX))]
     if near_misses:
         raise CannotCorrect(f"No city is called {name}: write {' or '.join(near_misses)}.")
-    raise CannotCorrect(f"No city is called {name}: python manage.py dump prints all names.")
+    raise CannotCorrect(f"No city is called {name}: {COMMAND} dump prints all names.")
 
 
 async def find_by_id(url: URL, city_id: int) -> Stored:

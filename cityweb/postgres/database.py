@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from cityweb.settings import COMMAND
+
 READ_CONNECTIONS = 3
 ADD_CONNECTIONS = 5  # not two: commits that come together share a flush to the disk
 """Connections of one process in a pool of their own, the limiter's included: slow reads never keep an add waiting."""
@@ -100,7 +102,7 @@ async def prepare(url: URL) -> None:
             raise
         raise OldSchema(
             "The database has an older schema, which this role may not change:"
-            " run `python manage.py initdb` as the role that owns the tables."
+            f" run `{COMMAND} initdb` as the role that owns the tables."
         ) from error
 
 

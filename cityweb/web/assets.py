@@ -3,9 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from cityweb import settings
 from cityweb.web.prepared import Answer
 
-STATIC = Path(__file__).parents[2] / "static"
+STATIC = settings.TOP / "static"
 KINDS = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

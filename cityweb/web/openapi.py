@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from cityweb import __version__
 from cityweb.postgres.cities import Place, Stored
 from cityweb.submissions import CitySubmission
 
@@ -92,7 +93,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         "openapi": "3.1.0",
         "info": {
             "title": "cityweb",
-            "version": "1",
+            "version": __version__,
             "description": "The public leaderboard of the world's biggest cities.",
         },
         "paths": {

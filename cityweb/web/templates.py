@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+from cityweb import settings
+
+TEMPLATES = settings.TOP / "templates"
 
 VARY = "HX-Request, HX-Request-Type"
 """What an HTML answer depends on beside its address: htmx says with these whether it takes a part or the whole."""

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from cityweb import settings
+from cityweb import __version__, settings
 from cityweb.log import QUEUE_MAX
 from cityweb.postgres import database, embedded
 from cityweb.server import launch
@@ -150,7 +150,7 @@ async def test_the_embedded_database_keeps_the_cities_over_a_restart(tmp_path: P
 def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     here = settings.read({"CITYWEB_DATA": str(tmp_path)})
-    with pytest.raises(launch.CannotServe, match=r"requirements-embedded\.txt.*DATABASE_URL"), launch.addresses(here):
+    with pytest.raises(launch.CannotServe, match=r"requirements/embedded\.txt.*DATABASE_URL"), launch.addresses(here):
         pass
 
 
@@ -184,8 +184,9 @@ async def test_every_request_is_a_line_of_the_log_or_counted_as_dropped(start_se
     ask(server, asked)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.stderr
-    lines: list[dict[str, Any]] = [json.loads(line) for line in server.process.stderr]
+    first, *lines = [dict[str, Any](json.loads(line)) for line in server.process.stderr]
     assert server.process.wait(20) == 0
+    assert first["version"] == __version__
     assert any("lines" in line for line in lines)
     assert lines[0]["path"] == LONG[:200]
     assert sum(line.get("lines", 1) for line in lines) == asked
