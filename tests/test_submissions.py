@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cityweb import submissions
 from cityweb.city import NAME_MAX, POPULATION_MAX
 from cityweb.names import flaw
-from cityweb.submissions import CitySubmission, SubmissionRefused, Unreadable
+from cityweb.submissions import CitySubmission, InvalidSubmission, Unreadable
+from cityweb.web import bodies
 
 EMPTY = "Enter the population"
 NOT_WHOLE = "Population must be a whole number, like 13,960,000"
@@ -129,7 +130,7 @@ names = st.from_regex(
 
 
 def refusal_of(values: Mapping[str, object]) -> dict[str, str]:
-    with pytest.raises(SubmissionRefused) as refused:
+    with pytest.raises(InvalidSubmission) as refused:
         submissions.check(values)
     return refused.value.errors
 
@@ -304,7 +305,7 @@ def test_a_stored_name_may_break_newer_rules_and_no_other(name: object, populati
     kept, errors = None, {}
     try:
         kept = submissions.check(city, as_stored=True)
-    except SubmissionRefused as refused:
+    except InvalidSubmission as refused:
         errors = refused.errors
     assert RESERVED not in errors.values()
     if kept is None:
@@ -336,7 +337,7 @@ def test_whatever_is_sent_only_our_words_answer(name: object, population: object
     ],
 )
 def test_a_form_is_read_as_utf8(body: bytes, fields: dict[str, str]) -> None:
-    assert submissions.from_form(body) == fields
+    assert bodies.from_form(body) == fields
 
 
 @pytest.mark.parametrize(
@@ -354,12 +355,12 @@ def test_a_form_is_read_as_utf8(body: bytes, fields: dict[str, str]) -> None:
 )
 def test_a_form_that_cannot_be_read_is_refused(body: bytes) -> None:
     with pytest.raises(Unreadable):
-        submissions.from_form(body)
+        bodies.from_form(body)
 
 
 @given(st.dictionaries(short, short, max_size=8))
 def test_a_form_is_read_as_it_was_written(fields: dict[str, str]) -> None:
-    assert submissions.from_form(urlencode(fields).encode()) == fields
+    assert bodies.from_form(urlencode(fields).encode()) == fields
 
 
 @pytest.mark.parametrize(
@@ -423,7 +424,7 @@ def test_json_is_read_as_it_was_written(members: dict[str, object]) -> None:
     assert submissions.from_json(json.dumps(members).encode()) == members
 
 
-@pytest.mark.parametrize("read", [submissions.from_form, submissions.from_json])
+@pytest.mark.parametrize("read", [bodies.from_form, submissions.from_json])
 @given(body=st.binary())
 def test_any_bytes_are_read_or_unreadable(read: Callable[[bytes], Mapping[str, object]], body: bytes) -> None:
     with suppress(Unreadable):

@@ -62,7 +62,7 @@ def renamed(city: Stored, name: str) -> Stored:
     """The city with this name, under the rules for names. Raises CannotCorrect."""
     try:
         return replace(city, name=submissions.check({"name": name, "population": city.population}).name)
-    except submissions.SubmissionRefused as refusal:
+    except submissions.InvalidSubmission as refusal:
         raise CannotCorrect(f"{refusal.errors['name']}: run the command again with another name.") from refusal
 
 

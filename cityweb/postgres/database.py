@@ -3,7 +3,8 @@
 import asyncio
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,14 @@ RESET = (
 """Drops what any of the migrations made."""
 
 T = TypeVar("T")
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot do its work now; the cause is what it, the driver or the network raised."""
+
+
+class DatabaseTimeout(DatabaseUnavailable):
+    """The database did not say in time what became of the work: it may be done."""
 
 
 class OldSchema(Exception):
@@ -211,6 +220,17 @@ def unavailable(error: BaseException) -> bool:
     return isinstance(error, PoolTimeout | OSError | TimeoutError)
 
 
+@contextmanager
+def availability() -> Iterator[None]:
+    """Raises DatabaseTimeout or DatabaseUnavailable for what means that; any other error is our bug."""
+    try:
+        yield
+    except Exception as error:
+        if not unavailable(error):
+            raise
+        raise (DatabaseTimeout if isinstance(error, TimeoutError) else DatabaseUnavailable) from error
+
+
 def sqlstate(error: DBAPIError) -> str:
     """The five characters of PostgreSQL's error code (its appendix A), or none."""
     return str(getattr(error.orig, "sqlstate", None) or "")
@@ -220,24 +240,29 @@ def sqlstate(error: DBAPIError) -> str:
 
 
 async def read(engine: AsyncEngine, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """What a question gives: on a connection of its own, and once more where that breaks."""
-    for last_try in (False, True):
-        try:
-            async with engine.connect() as connection:
-                return await question(connection)
-        except (DBAPIError, ConnectionError) as error:
-            if last_try or not disconnected(error):
-                raise
+    """What a question gives: on a connection of its own, and again where that breaks. Raises DatabaseUnavailable."""
+    with availability():
+        for last_try in (False, True):
+            try:
+                async with engine.connect() as connection:
+                    return await question(connection)
+            except (DBAPIError, ConnectionError) as error:
+                if last_try or not disconnected(error):
+                    raise
     raise AssertionError  # pragma: no cover (the last try returns or raises)
 
 
 async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
-    """Runs a unit of work to its end, even where its request is cancelled. Raises TimeoutError when that takes long."""
+    """Runs a unit of work to its end, even where its request is cancelled.
+
+    Raises DatabaseTimeout when that takes long, or DatabaseUnavailable.
+    """
     task = session.info["work"] = asyncio.create_task(work)
     # Where nobody waits any more, nobody is left to be told of its error.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    async with asyncio.timeout(seconds):
-        return await asyncio.shield(task)
+    with availability():
+        async with asyncio.timeout(seconds):
+            return await asyncio.shield(task)
 
 
 async def breathe() -> None:

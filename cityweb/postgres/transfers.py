@@ -207,7 +207,7 @@ def _checked(line: Line) -> tuple[submissions.CitySubmission | None, str]:
     for as_stored in (False, True):
         try:
             return submissions.check(line.values, as_stored=as_stored), problem
-        except submissions.SubmissionRefused as refusal:
+        except submissions.InvalidSubmission as refusal:
             problem = ". ".join(refusal.errors.values())
     return None, problem
 

@@ -30,23 +30,24 @@ from cityweb.postgres import database
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.settings import Settings
-from cityweb.web import errors, templates, views
+from cityweb.web import errors, lists, templates, views
 from cityweb.web.assets import Assets
 from cityweb.web.board import CACHE_CONTROL, Board, NoBoard
 from cityweb.web.downloads import Exports
-from cityweb.web.errors import Refusal
+from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head
+from cityweb.web.state import State
 
 log = logging.getLogger("cityweb")
 
-View = Callable[[Request[views.State]], Awaitable[ASGIApp]]
+View = Callable[[Request[State]], Awaitable[ASGIApp]]
 
 
 def by_method(*, get: View, post: View) -> View:
     """One view of an address that is read and added to."""
 
-    async def view(request: Request[views.State]) -> ASGIApp:
+    async def view(request: Request[State]) -> ASGIApp:
         return await (post if request.method == "POST" else get)(request)
 
     return view
@@ -65,19 +66,19 @@ class CityId(IntegerConvertor):
 
 register_url_convertor("city_id", CityId())
 
-CITIES = by_method(get=views.list_cities, post=views.add_city)
+CITIES = by_method(get=lists.list_cities, post=views.add_city)
 BOTH = ("GET", "POST")
 # fmt: off
 ROUTES = [
-    Route("/cities/{id:city_id}", views.show_city),
+    Route("/cities/{id:city_id}", lists.show_city),
     Route("/",                    views.show_board),
     Route("/cities",              CITIES,             methods=BOTH, name="list_cities"),
     Route("/cities/",             CITIES,             methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
-    Route("/cities/{id:city_id}.json", views.show_city_json),
-    Route("/cities.csv",          views.export_csv),
-    Route("/cities.json",         views.export_json),
-    Route("/feed.atom",           views.show_feed),
+    Route("/cities/{id:city_id}.json", lists.show_city_json),
+    Route("/cities.csv",          lists.export_csv),
+    Route("/cities.json",         lists.export_json),
+    Route("/feed.atom",           lists.show_feed),
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
     Route("/board",               views.show_fragment),
@@ -86,7 +87,7 @@ ROUTES = [
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
-EXPECTED = (Refusal, HTTPException, NoBoard, ClientDisconnect)
+EXPECTED = (Rejection, HTTPException, NoBoard, ClientDisconnect)
 """Exceptions that are no bugs."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 """The response to an open page that shows the current board."""
@@ -219,18 +220,18 @@ async def follow_parent() -> None:
 async def answer_exception(request: Request, exception: Exception) -> Response:
     """The answer to an exception that is no bug."""
     match exception:
-        case Refusal():
-            refusal = exception
+        case Rejection():
+            rejection = exception
         case HTTPException(status_code=status, headers=headers):
-            refusal = Refusal(status, headers=headers or {})
+            rejection = Rejection(status, headers=headers or {})
         case NoBoard():
-            refusal = errors.no_board()
+            rejection = errors.no_board()
         case _:
-            refusal = Refusal(400)
-    return errors.answer(request.scope, refusal)
+            rejection = Rejection(400)
+    return errors.respond(request.scope, rejection)
 
 
 def refuse(scope: Scope, status: int) -> ASGIApp:
     """The answer of a middleware that refuses a request."""
     sentence = errors.WRONG_HOST if status == 400 else ""  # noqa: PLR2004 (the one 400 that middleware gives)
-    return errors.answer(scope, Refusal(status, sentence))
+    return errors.respond(scope, Rejection(status, sentence))

@@ -10,9 +10,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cached_property
@@ -21,7 +21,6 @@ import asyncpg
 
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
-from cityweb.submissions import NEW_FORM, Form
 from cityweb.web import templates
 from cityweb.web.prepared import Answer
 
@@ -86,9 +85,32 @@ class Snapshot:
         return Answer(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form as it is shown: what was typed, one sentence for each field that is wrong, the city that has the name.
+
+    `focus` puts the cursor into the name field.
+    """
+
+    values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
+    errors: Mapping[str, str] = field(default_factory=dict)
+    stored: object = None
+    on_board: bool = False
+    focus: bool = False
+
+
+NEW_FORM = Form()
+
+
 def prepare_page(document: str) -> Answer:
     """A page as a response that may be sent many times."""
     return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
+
+
+def prepare_json(document: object) -> Answer:
+    """A JSON document as a response that may be sent many times."""
+    body = json.dumps(document, ensure_ascii=False)
+    return Answer(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
 
 
 def render_page(

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from cityweb.postgres import database
 from cityweb.web import errors
-from cityweb.web.errors import Refusal
+from cityweb.web.errors import Rejection
 
 EXPORTS_MAX = 2
 """At once, in one process: each holds a connection of its own, beside the pool."""
@@ -71,14 +71,14 @@ class Exports:
 
     @asynccontextmanager
     async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
-        """A connection until the block is left, one for each client network. Raises Refusal."""
+        """A connection until the block is left, one for each client network. Raises Rejection."""
         if network in self._networks or len(self._networks) >= self.most:
-            raise Refusal(503, errors.EXPORTS_FULL)
+            raise Rejection(503, errors.EXPORTS_FULL)
         self._networks.add(network)
         try:
             connection = await self.connect()
         except database.DRIVER_ERRORS:
-            raise Refusal(503, errors.NOT_SHOWN) from None
+            raise Rejection(503, errors.NOT_SHOWN) from None
         else:
             try:
                 yield connection

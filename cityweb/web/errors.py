@@ -1,4 +1,4 @@
-"""What every refusal says, as a page for people and as a problem document (RFC 9457) for programs."""
+"""What every rejection says, as a page for people and as a problem document (RFC 9457) for programs."""
 
 import json
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ ALREADY_STORED = "The city is already stored"
 
 
 @dataclass(eq=False)
-class Refusal(Exception):
-    """A request that is refused: its status, a sentence where the status has more than one, and when to try again."""
+class Rejection(Exception):
+    """A rejected request: its status, a sentence where the status has more than one, and when to try again."""
 
     status: int
     sentence: str = ""
@@ -71,33 +71,35 @@ class Refusal(Exception):
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers of the answer; no cache keeps a refusal."""
+        """The headers of the response; no cache keeps a rejection."""
         retry = {} if self.retry_seconds is None else {"retry-after": str(self.retry_seconds)}
         return {"cache-control": "no-store", **retry, **self.headers}
 
 
-def answer(scope: Scope, refusal: Refusal) -> Response:
-    """The one answer to every refusal: a problem document to whom JSON is spoken, else a page."""
-    request_id = scope["state"]["request_id"] if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+def respond(scope: Scope, rejection: Rejection) -> Response:
+    """The one response to every rejection: a problem document for a client that speaks JSON, else a page."""
+    request_id = scope["state"]["request_id"] if rejection.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
     if wants_json(scope):
-        return problem(refusal, **({"request_id": request_id} if request_id else {}))
-    title = TITLES.get(refusal.status, TITLES[400])
-    typed = scope["state"].get("typed")
-    document = templates.render("error.html", title=title, sentences=[refusal.text], request_id=request_id, typed=typed)
-    return HTMLResponse(document, refusal.status, {**refusal.all_headers, "vary": templates.VARY})
+        return problem(rejection, **({"request_id": request_id} if request_id else {}))
+    title = TITLES.get(rejection.status, TITLES[400])
+    entered = scope["state"].get("entered")
+    document = templates.render(
+        "error.html", title=title, sentences=[rejection.text], request_id=request_id, entered=entered
+    )
+    return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 
 
-def problem(refusal: Refusal, **more: object) -> Response:
+def problem(rejection: Rejection, **more: object) -> Response:
     """A problem document; `more` are its members beyond the standard ones."""
     document = {
         "type": "about:blank",
-        "title": HTTPStatus(refusal.status).phrase,
-        "status": refusal.status,
-        "detail": refusal.text,
+        "title": HTTPStatus(rejection.status).phrase,
+        "status": rejection.status,
+        "detail": rejection.text,
         **more,
     }
     body = json.dumps(document, ensure_ascii=False)
-    return Response(body, refusal.status, refusal.all_headers, "application/problem+json")
+    return Response(body, rejection.status, rejection.all_headers, "application/problem+json")
 
 
 def wants_json(scope: Scope) -> bool:
@@ -112,6 +114,6 @@ def sends_json(scope: Scope) -> bool:
     return kind.partition(b";")[0].strip().lower() == b"application/json"
 
 
-def no_board() -> Refusal:
+def no_board() -> Rejection:
     """What is said where the database is away and no board was ever read."""
-    return Refusal(503, NO_BOARD)
+    return Rejection(503, NO_BOARD)

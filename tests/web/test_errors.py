@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from cityweb.web import errors, templates
-from cityweb.web.errors import Refusal
+from cityweb.web.errors import Rejection
 from tests.pages import one, parse, text
 
 STATUSES = [400, 403, 404, 405, 413, 415, 422, 429, 431, 500, 503]
@@ -40,8 +40,8 @@ PERSON, PROGRAM = request(("accept", "text/html")), request(("accept", "applicat
 everybody = pytest.mark.parametrize("asking", [PERSON, PROGRAM], ids=["person", "program"])
 
 
-def page(refusal: Refusal) -> BeautifulSoup:
-    return parse(bytes(errors.answer(PERSON, refusal).body).decode())
+def page(refusal: Rejection) -> BeautifulSoup:
+    return parse(bytes(errors.respond(PERSON, refusal).body).decode())
 
 
 def members(answer: Response) -> dict[str, Any]:
@@ -54,38 +54,38 @@ def members(answer: Response) -> dict[str, Any]:
 
 @statuses
 def test_a_person_gets_a_page(status: int) -> None:
-    answer = errors.answer(PERSON, Refusal(status))
+    answer = errors.respond(PERSON, Rejection(status))
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
 
 
 @statuses
 def test_a_page_says_what_happened_whether_it_was_saved_and_what_to_do(status: int) -> None:
-    said = text(one(page(Refusal(status)), "#problem-text > p:first-child"))
-    assert said == Refusal(status).text
+    said = text(one(page(Rejection(status)), "#problem-text > p:first-child"))
+    assert said == Rejection(status).text
     assert re.fullmatch(r"[A-Z].*\. [A-Z].*\bsaved\. [A-Z].*\.", said)
 
 
 @statuses
 def test_a_page_has_a_heading_which_is_its_title_too(status: int) -> None:
-    document = page(Refusal(status))
+    document = page(Rejection(status))
     assert text(one(document, "h1"))
     assert text(one(document, "title")) == f"{text(one(document, 'h1'))} - City leaderboard"
 
 
 @statuses
 def test_a_page_leads_back_to_the_board(status: int) -> None:
-    assert one(page(Refusal(status)), "main a[href='/show_board']")
+    assert one(page(Rejection(status)), "main a[href='/show_board']")
 
 
 @statuses
 def test_a_program_gets_a_problem_document(status: int) -> None:
-    answer = errors.answer(PROGRAM, Refusal(status))
+    answer = errors.respond(PROGRAM, Rejection(status))
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert members(answer) == {
         "type": "about:blank",
         "title": members(answer)["title"],
         "status": status,
-        "detail": Refusal(status).text,
+        "detail": Rejection(status).text,
         **({"request_id": "3f2a-7"} if status == 500 else {}),
     }
 
@@ -93,32 +93,32 @@ def test_a_program_gets_a_problem_document(status: int) -> None:
 @pytest.mark.parametrize(("status", "title"), [(404, "Not Found"), (403, "Forbidden"), (429, "Too Many Requests")])
 def test_the_title_of_a_problem_document_is_the_standard_phrase(status: int, title: str) -> None:
     # RFC 9457, 4.2.1 asks for it where the type is about:blank.
-    assert members(errors.problem(Refusal(status)))["title"] == title
+    assert members(errors.problem(Rejection(status)))["title"] == title
 
 
 def test_a_problem_document_takes_more_members() -> None:
-    answer = errors.problem(Refusal(422, "Enter a city name"), errors={"name": "Enter a city name"})
+    answer = errors.problem(Rejection(422, "Enter a city name"), errors={"name": "Enter a city name"})
     assert members(answer)["errors"] == {"name": "Enter a city name"}
 
 
 def test_a_problem_document_is_utf8_that_people_can_read() -> None:
-    assert "Zürich".encode() in bytes(errors.problem(Refusal(422), name="Zürich").body)
+    assert "Zürich".encode() in bytes(errors.problem(Rejection(422), name="Zürich").body)
 
 
 @everybody
 def test_a_sentence_of_its_own_takes_the_place_of_the_usual_one(asking: Scope) -> None:
-    said = bytes(errors.answer(asking, Refusal(400, errors.WRONG_HOST)).body).decode()
+    said = bytes(errors.respond(asking, Rejection(400, errors.WRONG_HOST)).body).decode()
     assert errors.WRONG_HOST in said
     assert errors.SENTENCES[400] not in said
 
 
 @everybody
 def test_a_sentence_may_quote_braces(asking: Scope) -> None:
-    assert "{7*7} {seconds" in bytes(errors.answer(asking, Refusal(503, "{7*7} {seconds")).body).decode()
+    assert "{7*7} {seconds" in bytes(errors.respond(asking, Rejection(503, "{7*7} {seconds")).body).decode()
 
 
 def test_an_unusual_status_has_a_sentence_too() -> None:
-    assert Refusal(418).text == errors.SENTENCES[400]
+    assert Rejection(418).text == errors.SENTENCES[400]
 
 
 # --- words ---
@@ -126,12 +126,12 @@ def test_an_unusual_status_has_a_sentence_too() -> None:
 
 @statuses
 def test_a_page_never_scolds_nor_begs(status: int) -> None:
-    assert not WORDS.search(text(page(Refusal(status))))
+    assert not WORDS.search(text(page(Rejection(status))))
 
 
 @statuses
 def test_the_detail_of_a_problem_never_scolds_nor_begs(status: int) -> None:
-    assert not WORDS.search(members(errors.problem(Refusal(status)))["detail"])
+    assert not WORDS.search(members(errors.problem(Rejection(status)))["detail"])
 
 
 SAID = [value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)]
@@ -156,17 +156,17 @@ def test_such_words_would_be_found() -> None:
 @everybody
 @statuses
 def test_no_cache_keeps_a_refusal(status: int, asking: Scope) -> None:
-    assert errors.answer(asking, Refusal(status)).headers["cache-control"] == "no-store"
+    assert errors.respond(asking, Rejection(status)).headers["cache-control"] == "no-store"
 
 
 def test_a_page_varies_with_what_htmx_asks_for() -> None:
-    assert errors.answer(PERSON, Refusal(404)).headers["vary"] == templates.VARY
+    assert errors.respond(PERSON, Rejection(404)).headers["vary"] == templates.VARY
 
 
 @everybody
 @pytest.mark.parametrize("status", [429, 503])
 def test_who_may_try_again_is_told_when(status: int, asking: Scope) -> None:
-    answer = errors.answer(asking, Refusal(status, retry_seconds=7))
+    answer = errors.respond(asking, Rejection(status, retry_seconds=7))
     assert answer.headers["retry-after"] == "7"
     assert "Try again in 7 seconds." in bytes(answer.body).decode()
 
@@ -174,24 +174,24 @@ def test_who_may_try_again_is_told_when(status: int, asking: Scope) -> None:
 @everybody
 @pytest.mark.parametrize("status", [429, 503])
 def test_where_nobody_knows_when_a_few_seconds_are_named(status: int, asking: Scope) -> None:
-    answer = errors.answer(asking, Refusal(status))
+    answer = errors.respond(asking, Rejection(status))
     assert answer.headers["retry-after"] == str(errors.RETRY_SECONDS)
     assert f"Try again in {errors.RETRY_SECONDS} seconds." in bytes(answer.body).decode()
 
 
 @pytest.mark.parametrize("status", sorted({*STATUSES} - {429, 503}))
 def test_other_refusals_name_no_time(status: int) -> None:
-    assert "retry-after" not in errors.answer(PERSON, Refusal(status)).headers
+    assert "retry-after" not in errors.respond(PERSON, Rejection(status)).headers
 
 
 @everybody
 def test_a_refusal_brings_its_own_headers(asking: Scope) -> None:
-    answer = errors.answer(asking, Refusal(405, headers={"allow": "GET, HEAD"}))
+    answer = errors.respond(asking, Rejection(405, headers={"allow": "GET, HEAD"}))
     assert (answer.headers["allow"], answer.headers["cache-control"]) == ("GET, HEAD", "no-store")
 
 
 def test_without_a_board_the_answer_is_503_and_says_that_nothing_was_lost() -> None:
-    answer = errors.answer(PERSON, errors.no_board())
+    answer = errors.respond(PERSON, errors.no_board())
     assert (answer.status_code, answer.headers["retry-after"]) == (503, str(errors.RETRY_SECONDS))
     assert "Nothing was lost." in text(parse(bytes(answer.body).decode()))
 
@@ -200,12 +200,12 @@ def test_without_a_board_the_answer_is_503_and_says_that_nothing_was_lost() -> N
 
 
 def test_the_page_of_a_failure_shows_the_id_of_its_request() -> None:
-    assert text(one(page(Refusal(500)), "#problem-text .hint")) == "Reference: 3f2a-7"
+    assert text(one(page(Rejection(500)), "#problem-text .hint")) == "Reference: 3f2a-7"
 
 
 @pytest.mark.parametrize("status", sorted({*STATUSES} - {500}))
 def test_other_pages_show_no_id(status: int) -> None:
-    assert "3f2a-7" not in text(page(Refusal(status)))
+    assert "3f2a-7" not in text(page(Rejection(status)))
 
 
 # --- what was typed ---
@@ -213,8 +213,8 @@ def test_other_pages_show_no_id(status: int) -> None:
 
 def test_the_page_of_a_failed_add_leads_back_with_what_was_typed() -> None:
     scope = request(("accept", "text/html"))
-    scope["state"]["typed"] = {"name": "São & Paulo", "population": "12,300,000"}
-    link = one(parse(bytes(errors.answer(scope, Refusal(500)).body).decode()), ".back a")
+    scope["state"]["entered"] = {"name": "São & Paulo", "population": "12,300,000"}
+    link = one(parse(bytes(errors.respond(scope, Rejection(500)).body).decode()), ".back a")
     assert link["href"] == "/show_board?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000"
     assert text(link) == "City leaderboard, with what you typed"
 

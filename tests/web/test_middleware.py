@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cityweb.log import FLUSH_SECONDS, Requests
 from cityweb.postgres import cities, database
+from cityweb.postgres.database import DatabaseTimeout
 from cityweb.web.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Answer, Head
 from tests.conftest import Addresses, Site, open_site, until
@@ -823,7 +824,7 @@ async def test_work_that_took_too_long_ends_before_its_session_is_closed(engine:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["state"]["session"]
-        with pytest.raises(TimeoutError):
+        with pytest.raises(DatabaseTimeout):
             await database.unbroken(session, work(session), seconds=0.05)
         await passed(scope, receive, send)
 

@@ -14,10 +14,9 @@ from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
 from cityweb.postgres.cities import BoardRow, Leaders, Stored
-from cityweb.submissions import Form
 from cityweb.web import templates
-from cityweb.web.board import Snapshot
-from cityweb.web.views import Landed
+from cityweb.web.board import Form, Snapshot
+from cityweb.web.responses import Landed
 
 ADDRESSES = {
     "show_board": "/",
@@ -87,7 +86,7 @@ def page(**context: object) -> BeautifulSoup:
 
 def error_page() -> BeautifulSoup:
     sentences = ["There is no page at this address.", "Nothing was saved."]
-    return rendered("error.html", title="No such page", sentences=sentences, request_id=None, typed=None)
+    return rendered("error.html", title="No such page", sentences=sentences, request_id=None, entered=None)
 
 
 def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:

@@ -1,0 +1,85 @@
+"""The body of a request: an entered city in one of three formats."""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from urllib.parse import parse_qsl
+
+from python_multipart.multipart import parse_options_header
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cityweb import submissions
+from cityweb.submissions import Unreadable
+from cityweb.web import errors
+from cityweb.web.errors import Rejection
+from cityweb.web.middleware import BODY_BYTES
+from cityweb.web.state import State
+
+FIELDS_MAX = 8
+"""Fields in a form. Ours has three."""
+PART_BYTES = 4_096
+"""The longest field of a multipart form."""
+
+
+async def read_fields(request: Request[State]) -> Mapping[str, object]:
+    """The fields of the body, whichever of the three formats it has. Raises Rejection."""
+    if any(coding.lower() not in {"", "identity"} for coding in request.headers.getlist("content-encoding")):
+        raise Rejection(415, headers={"accept-encoding": "identity"})  # RFC 9110, 15.5.16
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if options.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"utf8"}:
+        raise Rejection(415)
+    try:
+        match kind:
+            case b"application/json":
+                return submissions.from_json(await _body(request))
+            case b"application/x-www-form-urlencoded":
+                return from_form(await _body(request))
+            case b"multipart/form-data":
+                return from_pairs(await _parts(request))
+    except (Unreadable, UnicodeDecodeError, MultiPartException):
+        raise Rejection(400, errors.UNREADABLE_ADD) from None
+    raise Rejection(415)
+
+
+async def _body(request: Request[State]) -> bytes:
+    """The body, if it is not too long. Raises Rejection."""
+    announced = request.headers.get("content-length", "0")
+    body = b""
+    if announced.isdecimal() and int(announced[:20]) <= BODY_BYTES:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                break
+        else:
+            return body
+    raise Rejection(413)
+
+
+async def _parts(request: Request[State]) -> list[tuple[str, str]]:
+    body = await _body(request)
+    # Starlette reads a part that is not UTF-8 as Latin-1; a whole that is UTF-8 has no such part.
+    body.decode()
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(request.headers, stream(), max_files=0, max_fields=FIELDS_MAX, max_part_size=PART_BYTES)
+    return [(field, str(text)) for field, text in (await parser.parse()).multi_items()]
+
+
+def from_form(body: bytes) -> dict[str, str]:
+    """The fields of a URL-encoded form in UTF-8. Raises `Unreadable`."""
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise Unreadable from error
+    return from_pairs(pairs)
+
+
+def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The fields of a form that is parsed already. Raises `Unreadable` where a city has two names or populations."""
+    fields: dict[str, str] = {}
+    for name, text in pairs:
+        if name in fields and name in {"name", "population"}:
+            raise Unreadable
+        fields[name] = text
+    return fields

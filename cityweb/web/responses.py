@@ -1,0 +1,109 @@
+"""The responses to an add, each in three formats: a page, fragments for htmx, JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from cityweb.city import BOARD_SIZE
+from cityweb.postgres import cities, database
+from cityweb.postgres.cities import Landing, Stored
+from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.web import errors, templates
+from cityweb.web.board import Form, NoBoard, Snapshot, render_page
+from cityweb.web.errors import ALREADY_STORED, Rejection
+from cityweb.web.state import State
+
+Fields = Mapping[str, object]
+"""What was submitted, by the names of the form."""
+
+
+async def added(request: Request[State], city: Stored) -> Response:
+    """The city was stored: 201, fragments, or a redirection to the page that says where it landed."""
+    board = request.state["board"]
+    await board.refresh()
+    if errors.sends_json(request.scope):
+        location = request.app.url_path_for("show_city_json", id=city.id)
+        return JSONResponse(vars(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
+    if not is_partial(request):
+        url = f"{request.app.url_path_for('show_board')}?added={city.id}"
+        return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+    landed, snapshot = Landed(city, "added"), board.snapshot
+    try:
+        if landing := await database.read(request.state["engine"], lambda found: cities.landing(found, city.id)):
+            landed = describe_landing(landing, snapshot)
+    except DatabaseUnavailable:
+        pass  # The city is stored whatever became of the database since: the response still says so.
+    return html(templates.render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
+
+
+def invalid(
+    request: Request[State], fields: Fields, invalid_fields: Mapping[str, str], stored: Stored | None = None
+) -> Response:
+    """The 422 that names each invalid field with its error, and keeps what was entered."""
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    if errors.sends_json(request.scope):
+        if stored:
+            return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=vars(stored))
+        return errors.problem(Rejection(status, ". ".join(invalid_fields.values())), errors=invalid_fields)
+    snapshot = request.state["board"].snapshot
+    on_board = any(row.id == stored.id for row in snapshot.leaders.rows) if stored else False
+    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored, on_board=on_board)
+    if is_partial(request):
+        return html(templates.render("_refused.html", form=form), status)
+    return html(render_page(snapshot, form=form), status)
+
+
+def already_stored(request: Request[State], fields: Fields, city: Stored) -> Response:
+    """The 422 of a name that is taken."""
+    taken = f"{ALREADY_STORED}: {city.name}, population {city.population:,}"
+    return invalid(request, fields, {"name": taken}, stored=city)
+
+
+def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Response:
+    """The city could not be stored: what was entered stays in the form, beside the board at hand."""
+    if errors.sends_json(request.scope):
+        return errors.respond(request.scope, rejection)
+    try:
+        snapshot = request.state["board"].snapshot
+    except NoBoard:
+        return errors.respond(request.scope, rejection)
+    document = render_page(snapshot, form=Form(values=entered_texts(fields)), problem=[rejection.text])
+    return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
+
+
+def entered_texts(fields: Fields) -> dict[str, str]:
+    """The entered values of the form's fields, as texts."""
+    return {field: str(fields.get(field, "")) for field in ("name", "population")}
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What is said of a city that was added: a link by its name, and the words after it."""
+
+    city: Stored
+    words: str
+
+
+def describe_landing(landing: Landing, snapshot: Snapshot) -> Landed:
+    """Where a city landed: its rank on the board, or outside it, and what the last place takes."""
+    words = f"added at rank {landing.rank:,}"
+    rows = snapshot.leaders.rows
+    if rows and all(row.id != landing.city.id for row in rows):
+        last = rows[-1].population
+        words += f", outside the top {BOARD_SIZE}. The {BOARD_SIZE}th place takes more than {last:,}"
+    if near := landing.near_miss:
+        words += f". A similar name is also stored: {near.name}, population {near.population:,}"
+    return Landed(landing.city, words)
+
+
+def is_partial(request: Request[State]) -> bool:
+    """Whether htmx asks for fragments; it calls a request "full" whose response it takes a part of."""
+    return request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
+
+
+def html(document: str, status: int = HTTPStatus.OK) -> Response:
+    """A page or fragments for one visitor, which no cache keeps."""
+    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
