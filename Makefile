@@ -5,19 +5,19 @@ BIN = .venv/bin
 .DEFAULT_GOAL := help
 .PHONY: help run test fuzz torture check lock audit observatory lighthouse bench postgres14
 
-help: ## Say what there is
+help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/run ## Serve the leaderboard; prepares everything, its database too
+run: .venv/run ## Serve the leaderboard; sets up everything it needs, including a database
 	@$(BIN)/python manage.py runserver
 
-test: .venv/dev ## Run the tests, four at a time, on a PostgreSQL of their own (or TEST_DATABASE_URL)
+test: .venv/dev ## Run the tests in four processes, on their own PostgreSQL (or TEST_DATABASE_URL)
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term-missing
 
-fuzz: .venv/dev ## Run each property test with 10,000 examples: another ten thousand each time, or SEED=1 again
+fuzz: .venv/dev ## Run each property test with 10,000 new examples; SEED=1 repeats a run
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))
 
-torture: .venv/dev ## Kill, break and load it for half an hour: SEED=1 again, ONLY=L1,F7 some rows, MINUTES=1 for H5
+torture: .venv/dev ## Test under faults and load for half an hour (SEED=1 repeats, ONLY=L1,F7 selects, MINUTES=1 shortens H5)
 	@$(BIN)/python -m torture $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
@@ -28,10 +28,10 @@ check: .venv/dev ## Check style, types, import rules, lock files, templates and 
 	@$(BIN)/python -m pytest -q --no-header tests/test_house_rules.py
 	@$(MAKE) --no-print-directory audit
 
-bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and some twenty minutes
+bench: .venv/dev .venv/bench ## Measure against the targets and the peers; needs wrk and about twenty minutes
 	@PYTHONPATH=. $(BIN)/python benchmarks/run.py $(BENCH)
 
-audit: .venv/dev ## Ask OSV for known vulnerabilities of the locked packages
+audit: .venv/dev ## Check the locked packages for known vulnerabilities in OSV
 	@rm -f .venv/audit
 	@if $(BIN)/python -m pip_audit $(AUDIT) -o .venv/audit 2>.venv/audit.log; then \
 		echo "Audited: no vulnerability of a locked package is known."; \
@@ -43,10 +43,10 @@ audit: .venv/dev ## Ask OSV for known vulnerabilities of the locked packages
 AUDIT = -r requirements/embedded.txt --require-hashes --disable-pip --strict --desc off --timeout 5 \
 	--progress-spinner off -s osv
 
-postgres14: .venv/dev .venv/postgres14 ## Test the plans on PostgreSQL 14, or TESTS="-n 4 tests" all; needs npm and Linux
+postgres14: .venv/dev .venv/postgres14 ## Test the query plans on PostgreSQL 14 (TESTS="-n 4 tests": all tests); needs npm and Linux
 	@PYTHONPATH=. $(BIN)/python tests/postgres14.py .venv/postgres14 $(or $(TESTS),tests/postgres/test_plans.py)
 
-observatory: .venv/dev .venv/observatory ## Let MDN's HTTP Observatory score the site behind TLS; needs npm and openssl
+observatory: .venv/dev .venv/observatory ## Score the site behind TLS with MDN's HTTP Observatory; needs npm and openssl
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
 
 lighthouse: .venv/dev benchmarks/node_modules ## Score the page with Lighthouse and check the HTML; needs Chromium and npm

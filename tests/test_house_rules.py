@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 
 # --- imports ---
 
-ROOMS = ("cityweb", "postgres", "web", "server", "commands")
+LAYERS = ("cityweb", "postgres", "web", "server", "commands")
 """Each imports from itself and from those before it."""
 LIBRARIES = {
     "alembic": "postgres",
@@ -29,7 +29,7 @@ LIBRARIES = {
     "uvicorn": "server",
     "typer": "commands",
 }
-"""The one room that imports each of these."""
+"""The one layer that imports each of these."""
 OTHERS = {
     "cli": {"sqlalchemy"},
     "checkup": {"sqlalchemy"},
@@ -42,7 +42,7 @@ OTHERS = {
     "lists": {"sqlalchemy"},
     "state": {"sqlalchemy"},
 }
-"""Modules of other rooms that import one, for a type or for its errors. This list may only get shorter."""
+"""Modules of other layers that import one, for a type or for its errors. This list may only get shorter."""
 
 # Alembic runs the migrations, and `__main__` hands over to the commands.
 MODULES = sorted(
@@ -66,13 +66,13 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_room_imports_from_itself_and_from_those_before_it(path: Path) -> None:
-    rooms = {module.split(".")[-2] for module in imports(path) if module.startswith("cityweb.")}
-    assert rooms <= set(ROOMS[: ROOMS.index(path.parent.name) + 1])
+def test_a_layer_imports_from_itself_and_from_those_before_it(path: Path) -> None:
+    layers = {module.split(".")[-2] for module in imports(path) if module.startswith("cityweb.")}
+    assert layers <= set(LAYERS[: LAYERS.index(path.parent.name) + 1])
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_library_is_imported_in_one_room(path: Path) -> None:
+def test_a_library_is_imported_in_one_layer(path: Path) -> None:
     elsewhere = {library for library in imports(path) if LIBRARIES.get(library, path.parent.name) != path.parent.name}
     assert elsewhere == OTHERS.get(path.stem, set())
 

@@ -36,8 +36,8 @@ SEEN = re.compile(rb'name="seen" value="([0-9a-f]+)"')
 
 EARLY = """
 import asyncio
-from cityweb import cities
-from cityweb.board import Board
+from cityweb.postgres import cities
+from cityweb.web.board import Board
 
 def begin(self, turn):
     self.running, self.turn = getattr(self, "turn", turn), turn

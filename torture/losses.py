@@ -23,7 +23,7 @@ WRITERS = 24
 CONNECTIONS = 200
 CUTTING = """
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from cityweb.guard import GuardedProtocol
+from cityweb.server.protocol import GuardedProtocol
 GuardedProtocol.shutdown = HttpToolsProtocol.shutdown
 """
 """Ends connections as uvicorn does: at once, also where the next request is on its way."""
@@ -31,7 +31,7 @@ GuardedProtocol.shutdown = HttpToolsProtocol.shutdown
 
 UNLOOKING = """
 from sqlalchemy import text
-from cityweb import cities
+from cityweb.postgres import cities
 look = "WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)"
 assert look in cities.INSERT.text
 cities.INSERT = text(cities.INSERT.text.replace(look, ""))
@@ -302,7 +302,7 @@ SERVE_ONCE = """
 import asyncio, sys
 from pathlib import Path
 from sqlalchemy import make_url
-from cityweb import database, embedded
+from cityweb.postgres import database, embedded
 
 async def ask(url):
     connection = await database.connect(make_url(url))

@@ -25,8 +25,8 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
 }
 STOCK = """
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from cityweb import server
-server.GuardedProtocol = HttpToolsProtocol
+from cityweb.server import launch
+launch.GuardedProtocol = HttpToolsProtocol
 """
 """Takes out the guard: the protocol as uvicorn has it."""
 

@@ -1,1 +1,1 @@
-"""Everything that knows SQL: the schema, the questions and the changes, and an embedded server."""
+"""All SQL: the schema, the questions, the changes, and an embedded server."""

@@ -1,1 +1,1 @@
-"""Everything that knows HTTP: routes, views, responses and what wraps them."""
+"""All HTTP: routes, views, responses, middleware."""
