@@ -156,17 +156,14 @@ def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
-    if environment.get("CITYWEB_RATE_LIMIT", "").strip().lower() == "off":
+    text = environment.get("CITYWEB_RATE_LIMIT", "").strip() or "10,10,60"
+    if text.lower() == "off":
         return None
-    return RateLimit(*_counts(environment, "CITYWEB_RATE_LIMIT", "10,10,60", "BURST,PER_MINUTE,PER_HOUR"))
+    if not (counts := COUNTS.fullmatch(text)):
+        raise WrongSetting(
+            f"CITYWEB_RATE_LIMIT is {text}: write BURST,PER_MINUTE,PER_HOUR as whole numbers above zero, like 10,10,60."
+        )
+    return RateLimit(*map(int, counts.groups()))
 
 
-def _counts(environment: Mapping[str, str], name: str, default: str, form: str) -> list[int]:
-    text = environment.get(name, "").strip() or default
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != len(form.split(",")) or not all(COUNT.fullmatch(part) for part in parts):
-        raise WrongSetting(f"{name} is {text}: write {form} as whole numbers above zero, like {default}.")
-    return [int(part) for part in parts]
-
-
-COUNT = re.compile("[1-9][0-9]{0,8}")
+COUNTS = re.compile(r"\s*,\s*".join(3 * ["([1-9][0-9]{0,8})"]))
