@@ -141,6 +141,8 @@ class Board:
         # When the last good read began: by a clock for its age, and as a time of day.
         self._good_read_began = -math.inf
         self._as_of = datetime.now(UTC)
+        # When the last commit was that a failed refresh may have missed.
+        self._missed_at = -math.inf
         # A caller of `refresh` sets the one, and waits for the other.
         self._is_asked = asyncio.Event()
         self._next_read_ended = asyncio.Event()
@@ -158,8 +160,11 @@ class Board:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the last good read began more than a second ago. Age decides, so a timer that hangs counts too."""
-        return time.monotonic() - self._good_read_began > STALE_SECONDS
+        """Whether the last good read began more than a second ago, or before a commit whose refresh failed.
+
+        Age decides, so a timer that hangs counts too.
+        """
+        return time.monotonic() - self._good_read_began > STALE_SECONDS or self._good_read_began < self._missed_at
 
     async def keep(self) -> None:
         """Reads the board again and again, for good, whatever fails; one task per process runs it."""
@@ -182,15 +187,18 @@ class Board:
             self._disconnect()
 
     async def refresh(self) -> None:
-        """Waits until a read that begins after this call has ended, well or not, but at most a second.
+        """Waits until a read that begins after this call has ended, but at most a second.
 
-        A view calls it after its commit. All callers that wait share one read.
+        A view calls it after its commit. All callers that wait share one read. If it fails, the board is stale until a read
+        succeeds: it may lack what the caller committed.
         """
-        ended = self._next_read_ended
+        ended, asked_at = self._next_read_ended, time.monotonic()
         self._is_asked.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(REFRESH_SECONDS):
                 await ended.wait()
+        if self._good_read_began < asked_at:
+            self._missed_at = asked_at
 
     async def _read(self) -> bool:
         """Reads the board once; whether it could. Of failures in a row, the first is logged."""

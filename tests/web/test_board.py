@@ -131,6 +131,19 @@ async def test_a_response_is_rendered_when_it_is_first_asked_for(site: Site, ren
     assert rendered == ["page.html", "page.html", "_board.html"]
 
 
+async def test_a_board_that_may_lack_an_acknowledged_city_says_so_at_once(empty: Addresses) -> None:
+    async with Proxy(empty.app) as proxy, keeping(proxy.url) as board:
+        await board.refresh()
+        assert board.snapshot.as_of is None
+        proxy.swallow()
+        begun = time.monotonic()
+        await board.refresh()
+        assert time.monotonic() - begun < board_module.STALE_SECONDS
+        assert board.snapshot.as_of
+        proxy.up()
+        await until(lambda: not board.is_stale)
+
+
 async def test_a_read_that_began_before_a_change_does_not_count_for_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
