@@ -82,9 +82,16 @@ def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
             raise WrongSetting(f"{name} has the unknown parameter {parameter}: write {', '.join(PARAMETERS)}.")
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise WrongSetting(f"{name} has a wrong value of {parameter}: docs/settings.md says what to write.")
-        if parameter in FILES and not (Path(value).is_file() and os.access(value, os.R_OK)):
+        if parameter in FILES and not _is_readable(value):
             raise WrongSetting(f"{name} has {parameter}={value}, which is not a readable file: write its whole path.")
     return url.set(drivername="postgresql+asyncpg")
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        return Path(path).is_file() and os.access(path, os.R_OK)
+    except OSError:  # a name that is too long, a folder that this account may not enter
+        return False
 
 
 PARAMETERS = {

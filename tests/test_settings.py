@@ -116,7 +116,7 @@ NO_DATABASE = "{name} is not the address of a PostgreSQL server: write postgresq
 DATABASE = "postgresql://me:secret@db.example/cities"
 NO_PARAMETER = f"{{{{name}}}} has the unknown parameter {{parameter}}: write {PARAMETERS}."
 NO_VALUE = "{{name}} has a wrong value of {parameter}: docs/settings.md says what to write."
-NO_FILE = "{name} has sslrootcert=/nowhere, which is not a readable file: write its whole path."
+NO_FILE = "{{name}} has sslrootcert={file}, which is not a readable file: write its whole path."
 NO_HOST = (
     "CITYWEB_HOSTS has {text}, which is not the name of a host:"
     " write names without scheme and port, like example.com,*.example.com,[::1]."
@@ -150,7 +150,10 @@ WRONG = [
             "ssl_min_protocol_version=SSLv3",
         )
     ],
-    ("DATABASE_URL", f"{DATABASE}?sslrootcert=/nowhere", NO_FILE),
+    *(
+        ("DATABASE_URL", f"{DATABASE}?sslrootcert={file}", NO_FILE.format(file=file))
+        for file in ("/nowhere", "/", "/" + 300 * "x", "/" + 2_000 * "x/")
+    ),
     ("CITYWEB_DATA", "~no-such-account/x", "CITYWEB_DATA is {text}, but no account has that name: write a whole path."),
     *[
         ("CITYWEB_HOSTS", text, NO_HOST)

@@ -119,7 +119,7 @@ async def migrate(url: URL) -> None:
     """Brings the schema to its newest revision, one process at a time. Raises Unsafe."""
     async with outside_the_pool(url).begin() as connection:
         await refuse_unsafe(connection)
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        await lock_schema(connection)
         was_current = await is_current(connection)
         await connection.run_sync(upgrade)
     if not was_current:
@@ -129,10 +129,18 @@ async def migrate(url: URL) -> None:
 async def reset(url: URL) -> None:
     """Drops everything that the migrations made, and makes it anew, empty."""
     async with outside_the_pool(url).begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        await lock_schema(connection)
         for statement in RESET:
             await connection.execute(text(statement))
         await connection.run_sync(upgrade)
+
+
+async def lock_schema(connection: AsyncConnection) -> None:
+    """Waits until nobody else changes the schema. From here on, nothing in this transaction has a time limit."""
+    # A role that owns the tables and serves has timeouts for the site.
+    await connection.execute(text("SET LOCAL statement_timeout = 0"))
+    await connection.execute(text("SET LOCAL lock_timeout = 0"))
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
 
 
 async def vacuum(url: URL) -> None:

@@ -293,6 +293,22 @@ async def test_an_upgrade_drops_what_older_revisions_made(empty: Addresses) -> N
         await connection.rollback()
 
 
+async def test_a_migration_outlasts_the_timeouts_of_its_role(empty: Addresses) -> None:
+    role = empty.owner.username
+    for timeout in ("statement_timeout", "lock_timeout"):
+        await run_sql(empty.server, f"ALTER ROLE {role} SET {timeout} = '200ms'")
+    try:
+        for change in (database.migrate, database.reset):
+            async with database.outside_the_pool(empty.owner).begin() as other:
+                await database.lock_schema(other)
+                changing = asyncio.create_task(change(empty.owner))
+                await asyncio.sleep(0.5)
+            await changing
+    finally:
+        for timeout in ("statement_timeout", "lock_timeout"):
+            await run_sql(empty.server, f"ALTER ROLE {role} RESET {timeout}")
+
+
 async def test_after_a_migration_the_indexes_can_answer_alone(empty: Addresses) -> None:
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(make, "0006")
