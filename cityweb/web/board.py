@@ -189,8 +189,8 @@ class Board:
     async def refresh(self) -> None:
         """Waits until a read that begins after this call has ended, but at most a second.
 
-        A view calls it after its commit. All callers that wait share one read. If it fails, the board is stale until a read
-        succeeds: it may lack what the caller committed.
+        A view calls it after its commit. All callers that wait share one read. If it fails, the board is stale until a
+        read succeeds: it may lack what the caller committed.
         """
         ended, asked_at = self._next_read_ended, time.monotonic()
         self._is_asked.set()
