@@ -180,7 +180,7 @@ class Site:
     engine: AsyncEngine
     exports: Exports
     spelling: Spelling
-    app: Starlette
+    app: ASGIApp
     asgi: ASGIApp
 
 
@@ -189,8 +189,9 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
     """The application on a database until the block is left."""
     given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
     app = application.create(settings.read(given))
+    assert isinstance(app.app, Starlette)
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(app.router.lifespan_context(app))
+        state = await stack.enter_async_context(app.app.router.lifespan_context(app.app))
         assert state
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)

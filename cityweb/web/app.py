@@ -94,7 +94,7 @@ UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 SEEN = re.compile(b"seen=[0-9a-f]*")
 
 
-def from_environment() -> Starlette:
+def from_environment() -> ASGIApp:
     """The application as its environment describes it: what a server calls."""
     for name in settings.GONE:
         if name in os.environ:
@@ -107,7 +107,7 @@ def from_environment() -> Starlette:
     return app
 
 
-def create(settings: Settings) -> Starlette:
+def create(settings: Settings) -> Prepared:
     """The application. Its `database_url` must be set: only `server` knows the embedded one."""
     url = settings.database_url
     assert url  # noqa: S101 (said above)
@@ -168,8 +168,6 @@ def create(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    # Outside of Starlette's own error middleware, which a prepared response has no need of.
-    app.middleware_stack = Prepared(app.build_middleware_stack(), find_prepared, settings.hosts, requests)
     # Starlette's own looks through the routes: a page of the list has dozens of addresses.
     addresses = {route.name: route.path_format for route in ROUTES}
 
@@ -182,7 +180,7 @@ def create(settings: Settings) -> Starlette:
         board_size=BOARD_SIZE,
         origin=settings.origin,
     )
-    return app
+    return Prepared(app, find_prepared, settings.hosts, requests)
 
 
 # --- while it runs ---
