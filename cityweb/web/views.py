@@ -358,8 +358,7 @@ async def describe_api(request: Request[State]) -> ASGIApp:
 
 async def explain_api(request: Request[State]) -> ASGIApp:
     """What programs may ask for, as a page with lines for a shell."""
-    examples = openapi.examples(_site(request), request.app.url_path_for)
-    return prepare_page(templates.render("api.html", examples=examples))
+    return prepare_page(templates.render("api.html", site=_site(request)))
 
 
 async def _ask(request: Request[State], question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
