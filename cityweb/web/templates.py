@@ -1,6 +1,7 @@
 """How templates are rendered."""
 
 import re
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -56,4 +57,4 @@ def xml(text: str) -> str:
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-environment.filters.update(clock=clock, day=day, number=number, xml=xml)
+environment.filters.update(clock=clock, day=day, number=number, shell=shlex.join, xml=xml)

@@ -97,8 +97,7 @@ async def describe_api(request: Request[State]) -> ASGIApp:
 
 async def explain_api(request: Request[State]) -> ASGIApp:
     """What programs may ask for, as a page with lines for a shell."""
-    examples = openapi.examples(site_origin(request), request.app.url_path_for)
-    return prepare_page(templates.render("api.html", examples=examples))
+    return prepare_page(templates.render("api.html", site=site_origin(request)))
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:
