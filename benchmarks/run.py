@@ -378,7 +378,10 @@ DEFAULT = [name for name in MEASUREMENTS if name != "L"]
 HOLD = """
 import signal, sys
 from pathlib import Path
-from cityweb import embedded
+try:
+    from cityweb.postgres import embedded
+except ImportError:  # a build of before
+    from cityweb import embedded
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 with embedded.serving(Path(sys.argv[1])) as server:
     print(server.owner_url, server.url, flush=True)

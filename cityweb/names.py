@@ -6,10 +6,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
+import regex
+
 KEY_BYTES = 2_000
 """UTF-8 bytes. A row of a B-tree in PostgreSQL holds at most 2,704, and 200 characters can fold out to 14,000."""
-MARKS_MAX = 4
-"""Combining marks in a row. Burmese needs four: မြို့."""
 RESERVED = frozenset(";=|@<>{}\\")
 """Characters of formulas, markup and shells. None of the names in GeoNames has one."""
 
@@ -21,16 +21,20 @@ _SPACES = re.compile(r"[^\S\x1c-\x1f]+")
 
 # Composed Latin, where nothing hides: most names need no closer look.
 _LATIN = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff\u1e00-\u1eff‘’]*")
-_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
-_MARKS = frozenset({"Mc", "Me", "Mn"})
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffd")
-_ZWNJ = "\u200c"
-_JOINERS = frozenset({_ZWNJ, "\u200d"})
-_VIRAMA = 9
-# The first word of a letter's name in Unicode is its script.
-_CURSIVE = ("ADLAM ", "ARABIC ", "MONGOLIAN ", "NKO ", "SYRIAC ")
-_IDEOGRAPHIC = ("CJK ",)
-_MONGOLIAN = ("MONGOLIAN ",)
+# Script extensions (scx), because the tatweel has no script of its own.
+_CURSIVE = r"[\p{L}&&[\p{scx=Adlam}\p{scx=Arabic}\p{scx=Mongolian}\p{scx=Nko}\p{scx=Syriac}]]"
+_UNREADABLE = regex.compile(
+    rf"""
+    [\p{{C}}\p{{Default_Ignorable_Code_Point}}\u2800\ufffd]         # To Unicode, the blank \u2800 is a symbol.
+    (?<! \p{{ccc=Virama}} [\u200c\u200d]                            # RFC 5892, A.1
+       | {_CURSIVE} [\p{{M}}\u200c\u200d]* \u200c (?= {_CURSIVE} )  # RFC 5892, A.2
+       | [\p{{Lo}}&&\p{{Han}}] [\U000e0100-\U000e01ef]
+       | [\p{{L}}&&\p{{Mongolian}}] [\u180b-\u180d\u180f]
+    )
+    | (?: \p{{M}} [\u200c\u200d]? ){{5}}                            # Burmese needs four: မြို့.
+    """,
+    regex.VERBOSE | regex.VERSION1,  # && is of VERSION1.
+)
 
 # The accents of Latin, Greek and Cyrillic, the points of Hebrew and Arabic, and the joiners.
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u200c\u200d]")
@@ -105,41 +109,8 @@ def _single_spaced(text: str) -> str:
 def _readable(name: str) -> bool:
     if _LATIN.fullmatch(name):
         return True
-    before = letter = " "
-    marks = 0
-    for character, after in zip(name, name[1:] + " ", strict=True):
-        category = unicodedata.category(character)
-        if category in _HIDDEN:
-            allowed = _is_joining(character, before, letter, after)
-        elif category in _MARKS:
-            marks += 1
-            allowed = marks <= MARKS_MAX and _is_varying(character, before)
-        else:
-            letter, marks = character, 0
-            allowed = True
-        if not allowed or character in _BLANK:
-            return False
-        before = character
-    return True
-
-
-def _is_joining(character: str, before: str, letter: str, after: str) -> bool:
-    # RFC 5892, A.1 and A.2.
-    if character in _JOINERS and unicodedata.combining(before) == _VIRAMA:
-        return True
-    return character == _ZWNJ and _is_letter_of(_CURSIVE, letter) and _is_letter_of(_CURSIVE, after)
-
-
-def _is_varying(mark: str, before: str) -> bool:
-    if "\U000e0100" <= mark <= "\U000e01ef":
-        return _is_letter_of(_IDEOGRAPHIC, before)
-    if "\u180b" <= mark <= "\u180f":
-        return _is_letter_of(_MONGOLIAN, before)
-    return not "\ufe00" <= mark <= "\ufe0f"
-
-
-def _is_letter_of(scripts: tuple[str, ...], character: str) -> bool:
-    return character.isalpha() and unicodedata.name(character, "").startswith(scripts)
+    # Python makes the key, and cannot fold what only the newer Unicode of `regex` has.
+    return not _UNREADABLE.search(name) and "Cn" not in map(unicodedata.category, name)
 
 
 @lru_cache(maxsize=8)
