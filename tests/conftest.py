@@ -29,7 +29,7 @@ from cityweb.postgres import database, embedded, transfers
 from cityweb.postgres.ranking import Spelling
 from cityweb.web import app as application
 from cityweb.web.board import Board
-from cityweb.web.downloads import Exports
+from cityweb.web.downloads import Downloads
 
 TOP = Path(__file__).parent.parent
 
@@ -178,7 +178,7 @@ class Site:
     client: httpx.AsyncClient
     board: Board
     engine: AsyncEngine
-    exports: Exports
+    exports: Downloads
     spelling: Spelling
     app: ASGIApp
     asgi: ASGIApp

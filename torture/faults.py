@@ -12,7 +12,7 @@ from torture.ground import Ground, Running, ground
 from torture.ledger import Ledger, write
 from torture.nemesis import TERMINATE
 from torture.report import Report
-from torture.visitor import Answer, Visitor
+from torture.visitor import Response, Visitor
 
 AWAY_SECONDS = 30
 ADD = (
@@ -21,13 +21,13 @@ ADD = (
 )
 
 
-async def timed(server: Running, path: str) -> tuple[Answer, float]:
+async def timed(server: Running, path: str) -> tuple[Response, float]:
     async with Visitor(server.port) as visitor:
         begun = time.monotonic()
         return await visitor.get(path), time.monotonic() - begun
 
 
-async def timed_add(server: Running, name: str) -> tuple[Answer, float]:
+async def timed_add(server: Running, name: str) -> tuple[Response, float]:
     async with Visitor(server.port) as visitor:
         begun = time.monotonic()
         return await visitor.add(name, 5), time.monotonic() - begun

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from torture.visitor import Answer, Visitor
+from torture.visitor import Response, Visitor
 
 Pair = tuple[str, int]
 
@@ -20,7 +20,7 @@ class Ledger:
     acknowledged: dict[Pair, float] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def note(self, pair: Pair, answer: Answer) -> bool:
+    def note(self, pair: Pair, answer: Response) -> bool:
         """Whether an answer acknowledges this pair: that it was stored now, or that just it is stored already."""
         self.statuses[answer.status] += 1
         told = answer.status in {201, 303} or (

@@ -23,7 +23,7 @@ from tests.proxy import Proxy
 from torture.ground import Ground, Running, frozen, ground, kill, kill_all
 from torture.onlooker import Read, readers
 from torture.report import Report
-from torture.visitor import Answer, Visitor
+from torture.visitor import Response, Visitor
 
 CHECKS = 10_000
 LEAST = 1_000_000
@@ -87,7 +87,7 @@ class Checks:
     wrong: list[str] = field(default_factory=list)
     polls: int = 0
 
-    def check(self, server: int, begun: float, answer: Answer) -> int:
+    def check(self, server: int, begun: float, answer: Response) -> int:
         """Checks one board that a server was asked for then. Gives its highest population; 0 where it is stale."""
         shown = {int(page or rows) for page, rows in POPULATION.findall(answer.body)}
         own, other = self.acknowledged[server], self.acknowledged[1 - server]
@@ -104,7 +104,7 @@ class Checks:
         return 0 if stale else max(shown, default=0)
 
 
-def as_of(answer: Answer) -> float | None:
+def as_of(answer: Response) -> float | None:
     """The moment whose board a stale answer shows, page or JSON; None where it is current."""
     if said := AS_OF.search(answer.body):
         return datetime.fromisoformat(said[1].decode()).timestamp()

@@ -8,7 +8,7 @@ from typing import Self
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A whole answer; the names of its headers are in lower case."""
 
     status: int
@@ -50,10 +50,10 @@ class Visitor:
             )
         return self._reader, self._writer
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str) -> Response:
         return await self.ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
 
-    async def add(self, name: str, population: int) -> Answer:
+    async def add(self, name: str, population: int) -> Response:
         """Adds a city, as a program does."""
         body = json.dumps({"name": name, "population": population}).encode()
         head = (
@@ -62,7 +62,7 @@ class Visitor:
         )
         return await self.ask(head.encode() + body)
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes) -> Response:
         try:
             async with asyncio.timeout(self.seconds):
                 reader, writer = await self.connect()
@@ -76,7 +76,7 @@ class Visitor:
         self.answered += 1
         if headers.get("connection") == "close":
             self.close()
-        return Answer(int(first.split()[1]), headers, body)
+        return Response(int(first.split()[1]), headers, body)
 
 
 def address(number: int) -> str:

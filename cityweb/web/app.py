@@ -33,7 +33,7 @@ from cityweb.settings import Settings
 from cityweb.web import errors, lists, templates, views
 from cityweb.web.assets import Assets
 from cityweb.web.board import CACHE_CONTROL, Board, NoBoard
-from cityweb.web.downloads import Exports
+from cityweb.web.downloads import Downloads
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head
@@ -116,7 +116,7 @@ def create(settings: Settings) -> Prepared:
     sessions = async_sessionmaker(add_engine, expire_on_commit=False)
     assets = Assets()
     board = Board(partial(database.connect, url))
-    exports = Exports(partial(database.connect, url))
+    downloads = Downloads(partial(database.connect, url))
     limit = settings.rate_limit
     limiter = limit and Limiter(add_engine, limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
@@ -131,7 +131,7 @@ def create(settings: Settings) -> Prepared:
             "assets": assets,
             "board": board,
             "engine": engine,
-            "downloads": exports,
+            "downloads": downloads,
             "limiter": limiter,
             "spelling": Spelling(),
         }

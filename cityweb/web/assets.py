@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from cityweb import settings
-from cityweb.web.prepared import Answer
+from cityweb.web.prepared import PreparedResponse
 
 STATIC = settings.TOP / "static"
 KINDS = {
@@ -25,14 +25,14 @@ class Assets:
 
     def __init__(self, folder: Path = STATIC) -> None:
         self.fingerprints: dict[str, str] = {}
-        self._answers: dict[tuple[str, str], Answer] = {}
+        self._answers: dict[tuple[str, str], PreparedResponse] = {}
         for file in folder.iterdir():
             body = file.read_bytes()
             fingerprint = self.fingerprints[file.name] = hashlib.sha256(body).hexdigest()[:12]
             kind = KINDS.get(file.suffix, "application/octet-stream")
-            self._answers[file.name, fingerprint] = Answer(body, kind, {"cache-control": IMMUTABLE})
-            self._answers[file.name, ""] = Answer(body, kind, {"cache-control": "no-cache"})
+            self._answers[file.name, fingerprint] = PreparedResponse(body, kind, {"cache-control": IMMUTABLE})
+            self._answers[file.name, ""] = PreparedResponse(body, kind, {"cache-control": "no-cache"})
 
-    def find(self, name: str, fingerprint: str) -> Answer | None:
+    def find(self, name: str, fingerprint: str) -> PreparedResponse | None:
         """The file; only an address with the right fingerprint may be kept for ever."""
         return self._answers.get((name, fingerprint)) or self._answers.get((name, ""))

@@ -22,7 +22,7 @@ import asyncpg
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
 from cityweb.web import templates
-from cityweb.web.prepared import Answer
+from cityweb.web.prepared import PreparedResponse
 
 PAUSE_SECONDS = 0.25
 """Between two reads, where nobody asks for one."""
@@ -62,27 +62,27 @@ class Snapshot:
         return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
 
     @cached_property
-    def page(self) -> Answer:
+    def page(self) -> PreparedResponse:
         """The page with an empty form."""
         return prepare_page(render_page(self))
 
     @cached_property
-    def paused_page(self) -> Answer:
+    def paused_page(self) -> PreparedResponse:
         """The same for a visitor who paused live updates."""
         return prepare_page(render_page(self, live=False))
 
     @cached_property
-    def fragment(self) -> Answer:
+    def fragment(self) -> PreparedResponse:
         """The part of the page that a poll replaces."""
         return prepare_page(templates.render("_board.html", board=self, live=True))
 
     @cached_property
-    def biggest(self) -> Answer:
+    def biggest(self) -> PreparedResponse:
         """The board as JSON. A stale one says so in a header: an array has no room for a notice."""
         rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
         headers = {"cache-control": CACHE_CONTROL, **last_modified}
-        return Answer(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
+        return PreparedResponse(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,15 @@ class Form:
 NEW_FORM = Form()
 
 
-def prepare_page(document: str) -> Answer:
+def prepare_page(document: str) -> PreparedResponse:
     """A page as a response that may be sent many times."""
-    return Answer(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
+    return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
-def prepare_json(document: object) -> Answer:
+def prepare_json(document: object) -> PreparedResponse:
     """A JSON document as a response that may be sent many times."""
     body = json.dumps(document, ensure_ascii=False)
-    return Answer(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
+    return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
 
 
 def render_page(

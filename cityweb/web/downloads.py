@@ -15,9 +15,9 @@ from cityweb.postgres import database
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 
-EXPORTS_MAX = 2
+DOWNLOADS_MAX = 2
 """At once, in one process: each holds a connection of its own, beside the pool."""
-EXPORT_SECONDS = 600
+DOWNLOAD_SECONDS = 600
 """An old snapshot keeps PostgreSQL from cleaning up, so that no reader may take for ever."""
 ROWS = 500
 EVERY_CITY = """
@@ -62,10 +62,10 @@ CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(C
 JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
 
 
-class Exports:
+class Downloads:
     """The downloads that one process sends at the moment."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = EXPORTS_MAX) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = DOWNLOADS_MAX) -> None:
         self.connect, self.most = connect, most
         self._networks: set[bytes] = set()
 
@@ -73,7 +73,7 @@ class Exports:
     async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
         """A connection until the block is left, one for each client network. Raises Rejection."""
         if network in self._networks or len(self._networks) >= self.most:
-            raise Rejection(503, errors.EXPORTS_FULL)
+            raise Rejection(503, errors.DOWNLOADS_FULL)
         self._networks.add(network)
         try:
             connection = await self.connect()
@@ -88,14 +88,14 @@ class Exports:
             self._networks.remove(network)
 
 
-class Export:
+class Download:
     """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves.
 
     `network` is the client network that downloads, `seconds` how long that may take.
     """
 
-    def __init__(self, exports: Exports, form: Format, network: bytes, seconds: float = EXPORT_SECONDS) -> None:
-        self.exports, self.form, self.network, self.seconds = exports, form, network, seconds
+    def __init__(self, downloads: Downloads, form: Format, network: bytes, seconds: float = DOWNLOAD_SECONDS) -> None:
+        self.downloads, self.form, self.network, self.seconds = downloads, form, network, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the file; a failure in the middle cuts the connection, so that half a file never looks whole."""
@@ -109,7 +109,7 @@ class Export:
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        async with self.exports.connection(self.network) as connection, connection.transaction(readonly=True):
+        async with self.downloads.connection(self.network) as connection, connection.transaction(readonly=True):
             await connection.execute(READING)
             cursor = await connection.cursor(EVERY_CITY)
             first = await cursor.fetch(ROWS)

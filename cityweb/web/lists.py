@@ -18,9 +18,9 @@ from cityweb.postgres.ranking import START, Cursor, Page
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors, templates
 from cityweb.web.board import CACHE_CONTROL, prepare_json, prepare_page
-from cityweb.web.downloads import Export
+from cityweb.web.downloads import Download
 from cityweb.web.errors import Rejection
-from cityweb.web.prepared import Answer
+from cityweb.web.prepared import PreparedResponse
 from cityweb.web.responses import is_partial
 from cityweb.web.state import State, client_ip, site_origin
 
@@ -88,17 +88,17 @@ async def show_feed(request: Request[State]) -> ASGIApp:
     newest = await _ask(request, ranking.newest)
     updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
     document = templates.render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
-    return Answer(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
+    return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
 
 
 async def export_csv(request: Request[State]) -> ASGIApp:
     """All cities as CSV."""
-    return Export(request.state["downloads"], downloads.CSV, network_of(client_ip(request)))
+    return Download(request.state["downloads"], downloads.CSV, network_of(client_ip(request)))
 
 
 async def export_json(request: Request[State]) -> ASGIApp:
     """All cities as JSON."""
-    return Export(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
+    return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
 
 
 async def _ask(request: Request[State], question: Callable[[AsyncConnection], Awaitable[T]]) -> T:

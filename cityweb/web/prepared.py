@@ -19,7 +19,7 @@ class Head(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
-class Answer:
+class PreparedResponse:
     """A ready 200 as an ASGI application: nothing is rendered, compressed or hashed for a second request.
 
     The ETags are strong (RFC 9110, 8.8.1) and made of the bytes, so that all processes agree on them; each encoding has

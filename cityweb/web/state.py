@@ -11,7 +11,7 @@ from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.web.assets import Assets
 from cityweb.web.board import Board
-from cityweb.web.downloads import Exports
+from cityweb.web.downloads import Downloads
 
 log = logging.getLogger("cityweb")
 
@@ -22,7 +22,7 @@ class State(TypedDict):
     assets: Assets
     board: Board
     engine: AsyncEngine
-    downloads: Exports
+    downloads: Downloads
     limiter: Limiter | None
     request_id: str
     peer: NotRequired[tuple[str, int] | None]

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from cityweb.web.assets import STATIC, Assets
-from cityweb.web.prepared import Answer
+from cityweb.web.prepared import PreparedResponse
 from tests.conftest import Site
 from tests.pages import parse
 
@@ -14,7 +14,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 FILES = sorted(path.name for path in STATIC.iterdir())
 
 
-async def fetch(answer: Answer | None) -> tuple[dict[str, str], bytes]:
+async def fetch(answer: PreparedResponse | None) -> tuple[dict[str, str], bytes]:
     """The headers and the bytes of an answer."""
     assert answer
     sent: list[Message] = []

@@ -72,14 +72,14 @@ async def nothing_stored(stored: Stored) -> AsyncIterator[None]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
     closed: bool
 
 
-def exchange(running: Server, request: bytes, method: str = "GET") -> Answer:
+def exchange(running: Server, request: bytes, method: str = "GET") -> Response:
     """The answer to these very bytes, and whether the server then closes the connection."""
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout=10) as connection:
         with suppress(ConnectionError):  # it may be refused before it was sent whole
@@ -95,7 +95,7 @@ def exchange(running: Server, request: bytes, method: str = "GET") -> Answer:
         except ConnectionError:
             closed = True
         headers = [(name.lower(), value) for name, value in answer.getheaders()]
-        return Answer(answer.status, headers, body, closed)
+        return Response(answer.status, headers, body, closed)
 
 
 def assert_sound(status: int, headers: list[tuple[str, str]], body: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cityweb.postgres import transfers
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads
-from cityweb.web.downloads import Export, Exports
+from cityweb.web.downloads import Download, Downloads
 from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
@@ -73,7 +73,7 @@ async def test_many_cities_come_in_the_order_of_the_ranking(site: Site, empty: A
 
 @pytest.mark.parametrize("ending", ["csv", "json"])
 async def test_head_opens_no_connection(site: Site, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    monkeypatch.setattr(Exports, "connection", None)
+    monkeypatch.setattr(Downloads, "connection", None)
     head = await site.client.head(f"/cities.{ending}")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-disposition"] == f'attachment; filename="cities.{ending}"'
@@ -85,7 +85,7 @@ class Reader:
     def __init__(self, site: Site, seconds: float = 5) -> None:
         self.sent: list[bytes] = []
         self.reading, self.gone = asyncio.Event(), asyncio.Event()
-        export = Export(site.exports, downloads.CSV, b"reader", seconds)
+        export = Download(site.exports, downloads.CSV, b"reader", seconds)
         self.task = asyncio.create_task(export({"type": "http", "method": "GET"}, self.receive, self.send))
 
     async def receive(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ async def test_who_has_the_whole_file_may_begin_the_next_download(site: Site) ->
             async with site.exports.connection(b"reader"):
                 sent.append(True)
 
-    await Export(site.exports, downloads.JSON, b"reader")({"type": "http", "method": "GET"}, receive, send)
+    await Download(site.exports, downloads.JSON, b"reader")({"type": "http", "method": "GET"}, receive, send)
     assert sent == [True]
 
 
@@ -168,7 +168,7 @@ async def test_a_client_network_has_one_download_at_a_time(site: Site) -> None:
 async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addresses) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
         proxy.down()
-        for _ in range(2 * downloads.EXPORTS_MAX):
+        for _ in range(2 * downloads.DOWNLOADS_MAX):
             answer = await site.client.get("/cities.csv", headers={"accept": "application/json"})
             assert answer.status_code == 503
             assert "Nothing was lost" in answer.json()["detail"]
@@ -181,7 +181,7 @@ async def test_a_real_server_sends_a_big_file_and_stops_for_whom_leaves(
     server = start_server()
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/cities.csv")).text.count("\n") == 50_001
-        for _ in range(2 * downloads.EXPORTS_MAX):
+        for _ in range(2 * downloads.DOWNLOADS_MAX):
             async with client.stream("GET", "/cities.json") as answer:
                 assert answer.status_code == 200
                 await anext(answer.aiter_bytes())

@@ -19,7 +19,7 @@ from cityweb.log import FLUSH_SECONDS, Requests
 from cityweb.postgres import cities, database
 from cityweb.postgres.database import DatabaseTimeout
 from cityweb.web.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
-from cityweb.web.prepared import Answer, Head
+from cityweb.web.prepared import Head, PreparedResponse
 from tests.conftest import Addresses, Site, open_site, until
 from tests.pages import HSTS, HTMX, OTHERS, SECURITY, one, parse, text
 
@@ -132,7 +132,7 @@ async def test_a_prepared_response_goes_no_further_and_all_else_does() -> None:
     assert [await ask("/"), await ask("/other")] == [200, 204]
 
 
-TOKYO = Answer(b"<p>Tokyo</p>", "text/html", {})
+TOKYO = PreparedResponse(b"<p>Tokyo</p>", "text/html", {})
 
 
 def prepared(scope: Scope) -> tuple[Head, bytes] | None:

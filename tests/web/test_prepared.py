@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import pytest
 from starlette.types import Message
 
-from cityweb.web.prepared import Answer, takes_gzip
+from cityweb.web.prepared import PreparedResponse, takes_gzip
 
 BODY = b"<p>Tokyo</p>" * 100
 
 
-def page(body: bytes = BODY) -> Answer:
+def page(body: bytes = BODY) -> PreparedResponse:
     headers = {"cache-control": "public, max-age=0", "vary": "HX-Request"}
-    return Answer(body, "text/html; charset=utf-8", headers)
+    return PreparedResponse(body, "text/html; charset=utf-8", headers)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Sent:
     body: bytes
 
 
-async def ask(answer: Answer, *headers: tuple[str, str], method: str = "GET") -> Sent:
+async def ask(answer: PreparedResponse, *headers: tuple[str, str], method: str = "GET") -> Sent:
     """What an answer sends to a request with these headers."""
     sent: list[Message] = []
 
@@ -76,7 +76,7 @@ async def test_the_length_is_that_of_what_is_sent(encoding: Encoding) -> None:
 
 
 async def test_an_answer_that_varies_with_nothing_else_varies_with_the_encoding() -> None:
-    assert (await ask(Answer(b"{}", "application/json", {}))).headers["vary"] == "Accept-Encoding"
+    assert (await ask(PreparedResponse(b"{}", "application/json", {}))).headers["vary"] == "Accept-Encoding"
 
 
 async def test_an_answer_can_be_sent_again_and_again() -> None:
