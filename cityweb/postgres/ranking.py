@@ -74,15 +74,20 @@ ORDER BY page.population {order}, -page.id {order}
 RANKS = """
   SELECT population, 1 + above AS rank FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
 """
-# The same of cities that follow each other: who is above the first population is counted, and who above the next.
+# The same of cities that follow each other: who is above the first population is counted, and who above the next. Each
+# once: what is not MATERIALIZED would be counted for each row of the page.
 RANKS_IN_A_ROW = """
-  SELECT DISTINCT population, CASE population
-    WHEN top THEN 1 + bigger.above
-    ELSE at_least.above - cities + rank() OVER (ORDER BY population DESC)
+  WITH first AS MATERIALIZED (
+    SELECT population, count(*) AS cities FROM page GROUP BY population ORDER BY population DESC LIMIT 1
+  ), counted AS MATERIALIZED (
+    SELECT first.*, bigger.above AS bigger, at_least.above AS at_least
+    FROM first, cities_above(population) AS bigger, cities_above(population - 1) AS at_least
+  )
+  SELECT DISTINCT page.population, CASE page.population
+    WHEN counted.population THEN 1 + bigger
+    ELSE at_least - cities + rank() OVER (ORDER BY page.population DESC)
   END AS rank
-  FROM page,
-    (SELECT population AS top, count(*) AS cities FROM page GROUP BY population ORDER BY top DESC LIMIT 1) AS first,
-    cities_above(top) AS bigger, cities_above(top - 1) AS at_least
+  FROM page, counted
 """
 BEYOND = "(population, -id) {side} ((SELECT CAST(:population AS int)), (SELECT -CAST(:id AS int)))"
 
