@@ -1,6 +1,6 @@
-// What htmx leaves to us: the two message regions of the form, and polls that disturb nobody and tell when they fail.
+// What htmx does not do: fill the message regions, keep polls from disturbing the visitor, and report failed polls.
 const region = id => document.getElementById(id);
-const sent = (e, what) => e.detail.ctx?.sourceElement?.matches?.(what);
+const isFrom = (e, selector) => e.detail.ctx?.sourceElement?.matches?.(selector);
 let added = -Infinity, failures = 0, reached = new Date();
 
 const isSelected = element => {
@@ -13,33 +13,33 @@ const clock = time => {
 };
 
 document.addEventListener('htmx:before:request', e => {
-  if (sent(e, '#city-form')) region('status').textContent = '';
-  if (sent(e, '#city-form, #pause')) region('problem').textContent = '';
-  if (!sent(e, '.poll')) return;
+  if (isFrom(e, '#city-form')) region('status').textContent = '';
+  if (isFrom(e, '#city-form, #pause')) region('problem').textContent = '';
+  if (!isFrom(e, '.poll')) return;
   const ctx = e.detail.ctx;
   ctx.begun = e.timeStamp;
-  // A hidden page asks nothing. For a second after an add, another process may still have the board from before it.
+  // A hidden page does not poll. For a second after an add, another process may still have the board without it.
   ctx.dropped = document.hidden || ctx.begun - added < 1000;
   if (ctx.dropped) e.preventDefault();
 });
 document.addEventListener('htmx:before:swap', e => {
   const { ctx } = e.detail, { begun, target, response } = ctx;
-  if (sent(e, '#city-form') && response.status === 200) added = e.timeStamp;
-  if (!sent(e, '.poll')) return;
-  // The next poll brings what this one may not swap.
+  if (isFrom(e, '#city-form') && response.status === 200) added = e.timeStamp;
+  if (!isFrom(e, '.poll')) return;
+  // If a swap is prevented, the next poll brings the change.
   ctx.waits = response.status === 200 && isSelected(target);
   if (ctx.waits || begun < added || target.matches(':active')) e.preventDefault();
 });
 document.addEventListener('htmx:finally:request', e => {
   const { dropped, waits, response } = e.detail.ctx, status = response?.status, failed = !(status < 300);
   if (dropped) return;
-  if (failed && status !== 422 && sent(e, '#city-form, #pause')) {
-    // No response at all, or a proxy's own: neither has a #problem-text.
+  if (failed && status !== 422 && isFrom(e, '#city-form, #pause')) {
+    // There is no response, or a proxy sent one without a #problem-text.
     region('problem').textContent ||= 'Could not reach the server. ' +
-      (sent(e, '#pause') ? '' : 'We could not confirm that the city was saved. ') + 'Check your connection and try again.';
-    // On a small screen the region may be out of sight.
+      (isFrom(e, '#pause') ? '' : 'We could not confirm that the city was saved. ') + 'Check your connection and try again.';
+    // On a small screen, the region may be out of view.
     region('problem').scrollIntoView({ block: 'nearest' });
-  } else if (sent(e, '#live .poll, #pause')) {
+  } else if (isFrom(e, '#live .poll, #pause')) {
     failures = failed ? failures + 1 : 0;
     if (!failed) reached = new Date();
     region('not-live').textContent = failures > 1 ? `Not live since ${clock(reached)}. Trying again.`

@@ -1,1 +1,1 @@
-"""All HTTP: routes, views, responses, middleware."""
+"""The HTTP layer: routes, views, responses, middleware."""

@@ -1,4 +1,4 @@
-"""The application, put together: routes, middleware, error pages, lifespan."""
+"""Assembles the application: routes, middleware, error pages, lifespan."""
 
 import asyncio
 import gc
@@ -45,7 +45,7 @@ View = Callable[[Request[State]], Awaitable[ASGIApp]]
 
 
 def by_method(*, get: View, post: View) -> View:
-    """One view of an address that is read and added to."""
+    """A view that calls `post` for a POST and `get` for every other method."""
 
     async def view(request: Request[State]) -> ASGIApp:
         return await (post if request.method == "POST" else get)(request)
@@ -57,10 +57,10 @@ ID_DIGITS = 10
 
 
 class CityId(IntegerConvertor):
-    """The id of a city in a path; more than ten digits, of which `int` may refuse to read thousands, are no city's."""
+    """A city id in a path, with any number of digits: ids have at most ten, and `int` raises ValueError above 4,300."""
 
     def convert(self, value: str) -> int:
-        """The id, or one that is too big."""
+        """The id, or a number above every id if it has more than ten digits."""
         return int(value) if len(value) <= ID_DIGITS else 10**ID_DIGITS
 
 
@@ -88,29 +88,29 @@ ROUTES = [
 ]
 # fmt: on
 EXPECTED = (Rejection, HTTPException, NoBoard, ClientDisconnect)
-"""Exceptions that are no bugs."""
+"""Expected exceptions, which are not bugs: each has an error response."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
-"""The response to an open page that shows the current board."""
+"""The response to a poll from a page that already shows the current snapshot."""
 SEEN = re.compile(b"seen=[0-9a-f]*")
 
 
 def from_environment() -> ASGIApp:
-    """The application as its environment describes it: what a server calls."""
+    """The application, configured by environment variables; uvicorn calls it. Raises WrongSetting."""
     for name in settings.GONE:
         if name in os.environ:
             log.warning(f"{name} has no effect any more: remove it")
     log.info("starting", extra={"version": __version__})
     app = create(settings.read(os.environ))
-    # What is there now stays: a full collection that walked all of it would stop every answer for some 40 ms.
+    # These objects live as long as the process. A full collection that walks them would block responses for 40 ms.
     gc.collect()
     gc.freeze()
     return app
 
 
 def create(settings: Settings) -> Prepared:
-    """The application. Its `database_url` must be set: only `server` knows the embedded one."""
+    """The application. `database_url` must be set: only `server` knows the URL of the embedded database."""
     url = settings.database_url
-    assert url  # noqa: S101 (said above)
+    assert url  # noqa: S101 (see the docstring)
     engine = database.make_engine(url)
     add_engine = database.make_engine(url, database.ADD_CONNECTIONS)
     sessions = async_sessionmaker(add_engine, expire_on_commit=False)
@@ -125,7 +125,7 @@ def create(settings: Settings) -> Prepared:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
         running = {asyncio.create_task(work) for work in (board.keep(), get_ready(url), follow_parent())}
-        # The first visitor sees a board, if there is a database.
+        # If the database is available, the first response already has a board.
         await board.refresh()
         yield {
             "assets": assets,
@@ -135,7 +135,7 @@ def create(settings: Settings) -> Prepared:
             "limiter": limiter,
             "spelling": Spelling(),
         }
-        while running:  # a cancellation may get lost on its way, in asyncio.wait_for before Python 3.12
+        while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=1)
@@ -145,7 +145,7 @@ def create(settings: Settings) -> Prepared:
         requests.close()
 
     def find_prepared(scope: Scope) -> tuple[Head, bytes] | None:
-        """The prepared response to a request, if there is one: what its view would send. Raises NoBoard."""
+        """The prepared response to a request, identical to that of its view, or None. Raises NoBoard."""
         path, query = scope["path"], scope["query_string"]
         if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
             return None
@@ -168,11 +168,11 @@ def create(settings: Settings) -> Prepared:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    # Starlette's own looks through the routes: a page of the list has dozens of addresses.
-    addresses = {route.name: route.path_format for route in ROUTES}
+    # Starlette's `url_for` searches all routes on every call, and a page of the list has dozens of links.
+    paths = {route.name: route.path_format for route in ROUTES}
 
     def url_for(name: str, /, **parts: object) -> str:
-        return addresses[name].format(**parts)
+        return paths[name].format(**parts)
 
     templates.set_globals(
         url_for=url_for,
@@ -183,28 +183,28 @@ def create(settings: Settings) -> Prepared:
     return Prepared(app, find_prepared, settings.hosts, requests)
 
 
-# --- while it runs ---
+# --- background tasks ---
 
 
 async def get_ready(url: URL) -> None:
-    """Waits for the database, and brings its schema up to date where this role may.
+    """Returns when the database is reachable and its schema is current; migrates the schema if this role may.
 
-    A database that is away at the start is no reason to die: until it comes, /readyz says 503.
+    An unavailable database does not end the process; /readyz returns 503 until it is available.
     """
     while True:
         try:
             await database.prepare(url)
         except (database.Unsafe, database.OldSchema) as error:
-            log.error(str(error))  # noqa: TRY400 (the sentence says all)
+            log.error(str(error))  # noqa: TRY400 (a traceback adds nothing)
         except Exception as error:
             log.warning("no database yet", exc_info=None if database.unavailable(error) else error)
         else:
             return
-        await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (no secret)
+        await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (not a secret)
 
 
 async def follow_parent() -> None:
-    """Stops this process when the supervisor that started it is gone; a single process follows nobody."""
+    """Terminates this process when its supervisor is gone; returns at once if the process has no supervisor."""
     parent = multiprocessing.parent_process()
     while parent:
         if os.getppid() != parent.pid:
@@ -212,11 +212,11 @@ async def follow_parent() -> None:
         await asyncio.sleep(0.5)
 
 
-# --- what is refused ---
+# --- error responses ---
 
 
 async def answer_exception(request: Request, exception: Exception) -> Response:
-    """The answer to an exception that is no bug."""
+    """Maps an expected exception to its error response."""
     match exception:
         case Rejection():
             rejection = exception
@@ -230,6 +230,6 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
 
 
 def refuse(scope: Scope, status: int) -> ASGIApp:
-    """The answer of a middleware that refuses a request."""
-    sentence = errors.WRONG_HOST if status == 400 else ""  # noqa: PLR2004 (the one 400 that middleware gives)
+    """The error response to a request that a middleware rejects."""
+    sentence = errors.WRONG_HOST if status == 400 else ""  # noqa: PLR2004 (the only 400 of the middleware)
     return errors.respond(scope, Rejection(status, sentence))

@@ -1,4 +1,4 @@
-"""The static files: read and compressed once, each at an address that changes with its bytes."""
+"""Static files: read and compressed once, each under a URL that changes with its bytes."""
 
 import hashlib
 from pathlib import Path
@@ -14,25 +14,25 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-"""Our own list: what mimetypes says depends on the machine, and with nosniff a wrong type stops a script."""
+"""Not `mimetypes`, which depends on the machine: with `nosniff`, a wrong type blocks a script."""
 VENDORED = {"htmx-4.0.1.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130"}
-"""The SHA-256 of what others wrote, as it was reviewed."""
+"""The SHA-256 of each third-party file, as reviewed."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 class Assets:
-    """The files of `static/` as ready answers; the whole folder is a few dozen kilobytes."""
+    """The files of `static/` as prepared responses, all in memory: a few dozen kilobytes."""
 
     def __init__(self, folder: Path = STATIC) -> None:
         self.fingerprints: dict[str, str] = {}
-        self._answers: dict[tuple[str, str], PreparedResponse] = {}
+        self._responses: dict[tuple[str, str], PreparedResponse] = {}
         for file in folder.iterdir():
             body = file.read_bytes()
             fingerprint = self.fingerprints[file.name] = hashlib.sha256(body).hexdigest()[:12]
             kind = KINDS.get(file.suffix, "application/octet-stream")
-            self._answers[file.name, fingerprint] = PreparedResponse(body, kind, {"cache-control": IMMUTABLE})
-            self._answers[file.name, ""] = PreparedResponse(body, kind, {"cache-control": "no-cache"})
+            self._responses[file.name, fingerprint] = PreparedResponse(body, kind, {"cache-control": IMMUTABLE})
+            self._responses[file.name, ""] = PreparedResponse(body, kind, {"cache-control": "no-cache"})
 
     def find(self, name: str, fingerprint: str) -> PreparedResponse | None:
-        """The file; only an address with the right fingerprint may be kept for ever."""
-        return self._answers.get((name, fingerprint)) or self._answers.get((name, ""))
+        """The file, or None. With its current fingerprint it is immutable; otherwise caches must revalidate it."""
+        return self._responses.get((name, fingerprint)) or self._responses.get((name, ""))

@@ -1,7 +1,7 @@
 """The board of one process: a timer reads it, and every response that shows it is rendered once per change.
 
-One's own change is on one's next response, since a view calls `refresh` after its commit. A change by anybody else is
-in the snapshot after at most a read, a pause and another read, some 0.3 s; an open page polls every 3 s.
+A view calls `refresh` after its commit, so the next response shows the visitor's own change. Any other change is in the
+snapshot after at most a read, a pause and another read, about 0.3 s; an open page polls every 3 s.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ from cityweb.web import templates
 from cityweb.web.prepared import PreparedResponse
 
 PAUSE_SECONDS = 0.25
-"""Between two reads, where nobody asks for one."""
+"""The pause between two reads, unless `refresh` is called."""
 SPACING_SECONDS = 0.01
-"""Between two reads, however many ask: a flood of adds costs at most a hundred reads a second."""
+"""The shortest pause between two reads: a flood of adds causes at most a hundred reads a second."""
 DEADLINE_SECONDS = 0.5
-"""How long a read may take, a new connection included. It takes a millisecond or two."""
+"""The time limit of a read, including a new connection. A read usually takes a millisecond or two."""
 STALE_SECONDS = 1.0
-"""A snapshot is stale when its last good read began longer ago: one read that runs into its deadline is enough."""
+"""A snapshot is stale when its last good read began longer ago than this: one read that times out is enough."""
 REFRESH_SECONDS = 1.0
-"""How long `refresh` waits at most: for the read under way and the next one, each to its deadline."""
+"""The time limit of `refresh`: the current read and the next one, each up to its deadline."""
 
-# A shared cache may keep a response for a second; a browser always asks whether its copy is still the board.
+# A shared cache may keep a response for a second; a browser always revalidates its copy.
 CACHE_CONTROL = "public, max-age=0, s-maxage=1, must-revalidate"
 PAGE_HEADERS = {"cache-control": CACHE_CONTROL, "vary": templates.VARY}
 
@@ -43,14 +43,14 @@ log = logging.getLogger("cityweb")
 
 
 class NoBoard(Exception):
-    """The board was never read: the database has been away since the start. Its response is 503."""
+    """The board was never read: the database has been unavailable since startup. The response is a 503."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The board at one moment, with every response that shows it; each is rendered when it is first asked for.
+    """The board at one moment, with every response that shows it; each is rendered on first use.
 
-    `as_of` is None while the snapshot is current. A stale one has the time when its last good read began, and says so.
+    `as_of` is None in a current snapshot. In a stale one, it is when the last good read began; the responses show it.
     """
 
     leaders: Leaders
@@ -58,7 +58,7 @@ class Snapshot:
 
     @cached_property
     def id(self) -> str:
-        """A hash of what is shown: while the snapshot is current, equal in all processes."""
+        """A hash of the content; all processes have the same one while their snapshots are current."""
         return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
 
     @cached_property
@@ -68,7 +68,7 @@ class Snapshot:
 
     @cached_property
     def paused_page(self) -> PreparedResponse:
-        """The same for a visitor who paused live updates."""
+        """The page with an empty form and live updates paused."""
         return prepare_page(render_page(self, live=False))
 
     @cached_property
@@ -78,7 +78,7 @@ class Snapshot:
 
     @cached_property
     def biggest(self) -> PreparedResponse:
-        """The board as JSON. A stale one says so in a header: an array has no room for a notice."""
+        """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
         rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
         headers = {"cache-control": CACHE_CONTROL, **last_modified}
@@ -87,9 +87,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Form:
-    """The form as it is shown: what was typed, one sentence for each field that is wrong, the city that has the name.
+    """The form on a page: the entered values, one error for each invalid field, the stored city if the name is taken.
 
-    `focus` puts the cursor into the name field.
+    `focus` puts the cursor in the name field.
     """
 
     values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
@@ -103,12 +103,12 @@ NEW_FORM = Form()
 
 
 def prepare_page(document: str) -> PreparedResponse:
-    """A page as a response that may be sent many times."""
+    """A prepared response with a page."""
     return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
 def prepare_json(document: object) -> PreparedResponse:
-    """A JSON document as a response that may be sent many times."""
+    """A prepared response with a JSON document."""
     body = json.dumps(document, ensure_ascii=False)
     return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
 
@@ -121,15 +121,15 @@ def render_page(
     problem: Sequence[str] = (),
     live: bool = True,
 ) -> str:
-    """The page with this board, this form and what there is to say."""
+    """The HTML of the page: a board, a form, and a message about an added city (`landed`) or an error (`problem`)."""
     return templates.render("page.html", board=board, form=form, landed=landed, problem=problem, live=live)
 
 
 class Board:
     """The board of one process.
 
-    Requests are served from its snapshot, so none waits for the database; only `refresh` does. `keep` reads on a
-    connection of its own, so that adds never delay it.
+    Requests are served from its snapshot and do not wait for the database; only `refresh` does. `keep` reads on its own
+    connection, so adds never delay it.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
@@ -138,18 +138,18 @@ class Board:
         self._failing = False
         self._current: Snapshot | None = None
         self._stale: Snapshot | None = None
-        # When the last good read began: by a clock for its age, and as a time of day.
+        # When the last good read began: on the monotonic clock for its age, and in UTC for `as_of`.
         self._good_read_began = -math.inf
         self._as_of = datetime.now(UTC)
-        # When the last commit was that a failed refresh may have missed.
+        # When the last failed `refresh` was called: the snapshot may lack the commit before it.
         self._missed_at = -math.inf
-        # A caller of `refresh` sets the one, and waits for the other.
+        # `refresh` sets the first event and waits for the second.
         self._is_asked = asyncio.Event()
         self._next_read_ended = asyncio.Event()
 
     @property
     def snapshot(self) -> Snapshot:
-        """The board as it is, or the last one known, which says so. Raises NoBoard."""
+        """The current snapshot, or the last one with `as_of` set if it is stale. Raises NoBoard."""
         if self._current is None:
             raise NoBoard
         if not self.is_stale:
@@ -162,15 +162,15 @@ class Board:
     def is_stale(self) -> bool:
         """Whether the last good read began more than a second ago, or before a commit whose refresh failed.
 
-        Age decides, so a timer that hangs counts too.
+        It follows from the time alone, so a hanging timer makes the board stale too.
         """
         return time.monotonic() - self._good_read_began > STALE_SECONDS or self._good_read_began < self._missed_at
 
     async def keep(self) -> None:
-        """Reads the board again and again, for good, whatever fails; one task per process runs it."""
+        """Reads the board until it is cancelled, even after failed reads; one task per process runs it."""
         try:
             while True:
-                # Both before the read: a caller of `refresh` from here on is for the read after this one.
+                # Both come before the read: a `refresh` that is called from here on waits for the read after this one.
                 ended, self._next_read_ended = self._next_read_ended, asyncio.Event()
                 self._is_asked.clear()
                 has_read = await self._read()
@@ -181,27 +181,27 @@ class Board:
                         async with asyncio.timeout(PAUSE_SECONDS):
                             await self._is_asked.wait()
                 else:
-                    # No caller shortens this: a database that refuses connections would be asked without a pause.
+                    # `refresh` must not shorten this pause: failing connection attempts would become a busy loop.
                     await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._disconnect()
 
     async def refresh(self) -> None:
-        """Waits until a read that begins after this call has ended, but at most a second.
+        """Waits until a read that begins after this call has ended, for at most REFRESH_SECONDS.
 
-        A view calls it after its commit. All callers that wait share one read. If it fails, the board is stale until a
-        read succeeds: it may lack what the caller committed.
+        A view calls it after its commit. All waiting callers share one read. If that fails, the board is stale until a
+        read succeeds, since it may lack the caller's commit.
         """
-        ended, asked_at = self._next_read_ended, time.monotonic()
+        ended, called_at = self._next_read_ended, time.monotonic()
         self._is_asked.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(REFRESH_SECONDS):
                 await ended.wait()
-        if self._good_read_began < asked_at:
-            self._missed_at = asked_at
+        if self._good_read_began < called_at:
+            self._missed_at = called_at
 
     async def _read(self) -> bool:
-        """Reads the board once; whether it could. Of failures in a row, the first is logged."""
+        """Reads the board once and returns whether that succeeded. Logs only the first of several failures in a row."""
         began, as_of = time.monotonic(), datetime.now(UTC)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -218,7 +218,7 @@ class Board:
         if self._failing:
             log.warning("the board is read again")
         self._failing = False
-        # The same leaders keep the snapshot, and with it what is rendered already.
+        # If nothing has changed, the snapshot stays, with the responses that are already rendered.
         if self._current is None or leaders != self._current.leaders:
             self._current = Snapshot(leaders)
         self._good_read_began, self._as_of, self._stale = began, as_of, None

@@ -1,4 +1,4 @@
-"""The body of a request: an entered city in one of three formats."""
+"""Reads the body of a request: the entered values of a city in one of three formats."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from urllib.parse import parse_qsl
@@ -15,13 +15,13 @@ from cityweb.web.middleware import BODY_BYTES
 from cityweb.web.state import State
 
 FIELDS_MAX = 8
-"""Fields in a form. Ours has three."""
+"""The maximum number of fields in a form; ours has three."""
 PART_BYTES = 4_096
-"""The longest field of a multipart form."""
+"""The longest field of a multipart form, in bytes."""
 
 
 async def read_fields(request: Request[State]) -> Mapping[str, object]:
-    """The fields of the body, whichever of the three formats it has. Raises Rejection."""
+    """The fields of a body: JSON, a URL-encoded form or a multipart form. Raises Rejection (400, 413, 415)."""
     if any(coding.lower() not in {"", "identity"} for coding in request.headers.getlist("content-encoding")):
         raise Rejection(415, headers={"accept-encoding": "identity"})  # RFC 9110, 15.5.16
     kind, options = parse_options_header(request.headers.get("content-type", ""))
@@ -30,18 +30,18 @@ async def read_fields(request: Request[State]) -> Mapping[str, object]:
     try:
         match kind:
             case b"application/json":
-                return submissions.from_json(await _body(request))
+                return submissions.from_json(await _read_body(request))
             case b"application/x-www-form-urlencoded":
-                return from_form(await _body(request))
+                return from_form(await _read_body(request))
             case b"multipart/form-data":
-                return from_pairs(await _parts(request))
+                return from_pairs(await _read_parts(request))
     except (Unreadable, UnicodeDecodeError, MultiPartException):
         raise Rejection(400, errors.UNREADABLE_ADD) from None
     raise Rejection(415)
 
 
-async def _body(request: Request[State]) -> bytes:
-    """The body, if it is not too long. Raises Rejection."""
+async def _read_body(request: Request[State]) -> bytes:
+    """The whole body. Raises Rejection (413) if it is longer than BODY_BYTES."""
     announced = request.headers.get("content-length", "0")
     body = b""
     if announced.isdecimal() and int(announced[:20]) <= BODY_BYTES:
@@ -54,9 +54,9 @@ async def _body(request: Request[State]) -> bytes:
     raise Rejection(413)
 
 
-async def _parts(request: Request[State]) -> list[tuple[str, str]]:
-    body = await _body(request)
-    # Starlette reads a part that is not UTF-8 as Latin-1; a whole that is UTF-8 has no such part.
+async def _read_parts(request: Request[State]) -> list[tuple[str, str]]:
+    body = await _read_body(request)
+    # Starlette decodes a part that is not UTF-8 as Latin-1; this raises UnicodeDecodeError instead.
     body.decode()
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -67,7 +67,7 @@ async def _parts(request: Request[State]) -> list[tuple[str, str]]:
 
 
 def from_form(body: bytes) -> dict[str, str]:
-    """The fields of a URL-encoded form in UTF-8. Raises `Unreadable`."""
+    """The fields of a URL-encoded form in UTF-8, at most FIELDS_MAX. Raises Unreadable."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
     except ValueError as error:
@@ -76,7 +76,7 @@ def from_form(body: bytes) -> dict[str, str]:
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a form that is parsed already. Raises `Unreadable` where a city has two names or populations."""
+    """The fields of a parsed form. Raises Unreadable if it has two names or two populations."""
     fields: dict[str, str] = {}
     for name, text in pairs:
         if name in fields and name in {"name", "population"}:

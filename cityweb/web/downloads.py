@@ -1,4 +1,4 @@
-"""Everything as a file: the whole ranking, streamed from a cursor of the database in bounded memory."""
+"""Downloads of the whole ranking, streamed from a database cursor in bounded memory."""
 
 import asyncio
 import csv
@@ -16,16 +16,16 @@ from cityweb.web import errors
 from cityweb.web.errors import Rejection
 
 DOWNLOADS_MAX = 2
-"""At once, in one process: each holds a connection of its own, beside the pool."""
+"""Downloads at once in one process; each holds its own connection outside the pool."""
 DOWNLOAD_SECONDS = 600
-"""An old snapshot keeps PostgreSQL from cleaning up, so that no reader may take for ever."""
+"""The time limit of a download: its transaction keeps PostgreSQL from removing dead rows."""
 ROWS = 500
 EVERY_CITY = """
 SELECT id, name, population, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
 FROM cities ORDER BY population DESC, -id DESC
 """
-# Without a sort, PostgreSQL sends the first row of an ordered table at once. SET LOCAL, since a pooler lends its
-# connections for one transaction.
+# Without a sort, PostgreSQL reads the rows from an index and sends the first one at once. SET LOCAL is needed because a
+# pooler lends a connection for one transaction only.
 READING = """
 SET LOCAL jit = off; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '60s'
@@ -37,7 +37,7 @@ Row = tuple[int, int, str, int, str]
 
 @dataclass(frozen=True)
 class Format:
-    """How rows become a file; `rows` gives the text of some of them, which `between` parts from the next ones."""
+    """The format of a file: `rows` renders a batch of rows, and `between` separates two batches."""
 
     name: str
     media_type: str
@@ -47,23 +47,23 @@ class Format:
     end: str
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
+def _render_csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    # Texts are quoted: some spreadsheets split at a semicolon too, and stored names may have one.
+    # Texts are quoted because some spreadsheets also split at a semicolon, and a stored name may have one.
     csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue()
 
 
-def _json(rows: Sequence[Row]) -> str:
+def _render_json(rows: Sequence[Row]) -> str:
     return ",\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
 
 
-CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(COLUMNS) + "\r\n", _csv, "", "")
-JSON = Format("cities.json", "application/json", "[\n", _json, ",\n", "\n]\n")
+CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(COLUMNS) + "\r\n", _render_csv, "", "")
+JSON = Format("cities.json", "application/json", "[\n", _render_json, ",\n", "\n]\n")
 
 
 class Downloads:
-    """The downloads that one process sends at the moment."""
+    """The running downloads of one process."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = DOWNLOADS_MAX) -> None:
         self.connect, self.most = connect, most
@@ -71,7 +71,7 @@ class Downloads:
 
     @asynccontextmanager
     async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
-        """A connection until the block is left, one for each client network. Raises Rejection."""
+        """A connection for the block, at most one per client network and `most` in all. Raises Rejection (503)."""
         if network in self._networks or len(self._networks) >= self.most:
             raise Rejection(503, errors.DOWNLOADS_FULL)
         self._networks.add(network)
@@ -89,16 +89,16 @@ class Downloads:
 
 
 class Download:
-    """The answer that sends everything in one format (RFC 4180, RFC 8259), until its reader leaves.
+    """The response that streams all cities in one format (RFC 4180, RFC 8259) until the client disconnects.
 
-    `network` is the client network that downloads, `seconds` how long that may take.
+    `network` is the client network, `seconds` the time limit.
     """
 
     def __init__(self, downloads: Downloads, form: Format, network: bytes, seconds: float = DOWNLOAD_SECONDS) -> None:
         self.downloads, self.form, self.network, self.seconds = downloads, form, network, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the file; a failure in the middle cuts the connection, so that half a file never looks whole."""
+        """Sends the file. A failure or the time limit cuts the connection, so a partial file never looks complete."""
         headers = [
             (b"content-type", self.form.media_type.encode()),
             (b"content-disposition", f'attachment; filename="{self.form.name}"'.encode()),
@@ -114,26 +114,26 @@ class Download:
             cursor = await connection.cursor(EVERY_CITY)
             first = await cursor.fetch(ROWS)
             await send(start)
-            leaving = asyncio.create_task(left(receive))
+            disconnect = asyncio.create_task(left(receive))
             writing = asyncio.create_task(self.write(cursor, first, send))
             try:
                 done, _ = await asyncio.wait(
-                    (leaving, writing), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
+                    (disconnect, writing), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     raise TimeoutError
                 if writing in done:
                     await writing
             finally:
-                leaving.cancel()
+                disconnect.cancel()
                 writing.cancel()
-                await asyncio.wait((leaving, writing))
+                await asyncio.wait((disconnect, writing))
         if writing in done:
-            # After the slot is released: a client that has the whole file may begin its next download.
+            # The end comes after the slot is released: a client with the whole file may start its next download.
             await send({"type": "http.response.body", "body": self.form.end.encode()})
 
     async def write(self, cursor: asyncpg.cursor.Cursor, rows: Sequence[asyncpg.Record], send: Send) -> None:
-        """Sends all but the end, with shared ranks, at the pace of the reader: `send` waits for it."""
+        """Sends the file without its end, at the speed of the client. Equal populations share a rank."""
         await send({"type": "http.response.body", "body": self.form.begin.encode(), "more_body": True})
         position, rank, last, between = 0, 0, None, ""
         while rows:
@@ -150,6 +150,6 @@ class Download:
 
 
 async def left(receive: Receive) -> None:
-    """Returns when the client has disconnected; sending to it would not tell."""
+    """Returns when the client has disconnected; `send` does not report that."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""What every rejection says, as a page for people and as a problem document (RFC 9457) for programs."""
+"""Error responses: a page for visitors and a problem document (RFC 9457) for programs."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from starlette.types import Scope
 from cityweb.web import templates
 
 RETRY_SECONDS = 5
-"""What `Retry-After` says of a database that is away; nobody knows better."""
+"""The default `Retry-After`, a guess: the length of an outage is unknown."""
 
 TITLES = {
     400: "The request could not be read",
@@ -51,7 +51,7 @@ ALREADY_STORED = "The city is already stored"
 
 @dataclass(eq=False)
 class Rejection(Exception):
-    """A rejected request: its status, a sentence where the status has more than one, and when to try again."""
+    """A rejected request: its status, its message unless it is the usual one, and when to try again."""
 
     status: int
     sentence: str = ""
@@ -64,20 +64,20 @@ class Rejection(Exception):
 
     @property
     def text(self) -> str:
-        """What happened, whether it was saved, what to do next."""
+        """The message: what happened, whether anything was saved, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
-        # Not format: a sentence may quote a name, and a name may have braces.
+        # Not str.format: a message may quote a name, and a name may have braces.
         return sentence.replace("{seconds}", str(self.retry_seconds))
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers of the response; no cache keeps a rejection."""
+        """The headers of the response, which must not be cached."""
         retry = {} if self.retry_seconds is None else {"retry-after": str(self.retry_seconds)}
         return {"cache-control": "no-store", **retry, **self.headers}
 
 
 def respond(scope: Scope, rejection: Rejection) -> Response:
-    """The one response to every rejection: a problem document for a client that speaks JSON, else a page."""
+    """The response to any rejection: a problem document if the client wants JSON, else a page."""
     request_id = scope["state"]["request_id"] if rejection.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
     if wants_json(scope):
         return problem(rejection, **({"request_id": request_id} if request_id else {}))
@@ -90,7 +90,7 @@ def respond(scope: Scope, rejection: Rejection) -> Response:
 
 
 def problem(rejection: Rejection, **more: object) -> Response:
-    """A problem document; `more` are its members beyond the standard ones."""
+    """A problem document; `more` has the members beyond the standard ones."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(rejection.status).phrase,
@@ -103,17 +103,17 @@ def problem(rejection: Rejection, **more: object) -> Response:
 
 
 def wants_json(scope: Scope) -> bool:
-    """Whether the other side speaks JSON: it sends it, or takes it and no HTML."""
+    """Whether the client wants JSON: it sends JSON, or accepts JSON but not HTML."""
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
     return sends_json(scope) or (b"json" in accept and b"html" not in accept)
 
 
 def sends_json(scope: Scope) -> bool:
-    """Whether the body of a request is JSON, by its own word."""
+    """Whether the Content-Type of a request is JSON."""
     kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return kind.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def no_board() -> Rejection:
-    """What is said where the database is away and no board was ever read."""
+    """The 503 while the database is unavailable and the board was never read."""
     return Rejection(503, NO_BOARD)

@@ -1,4 +1,4 @@
-"""The views behind the board: the list, a search in it, a city, the feed, the downloads."""
+"""The views of all cities: the list, the search, a city, the feed, the downloads."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Listing:
-    """A part of the list as it is shown; `previous` and `next` are the queries of the parts beside it.
+    """A page of the list as the templates show it; `previous` and `next` are the URL queries of the adjacent pages.
 
-    Where a search found nothing, `similar` are the cities it may have meant.
+    If a search finds nothing, `similar` has the cities that the visitor may have meant.
     """
 
     q: str
@@ -44,48 +44,48 @@ class Listing:
 
 
 async def list_cities(request: Request[State]) -> ASGIApp:
-    """A page of the whole list, or of what a search finds in it; to htmx the list alone."""
+    """A page of all cities or of the cities that match a search; htmx gets only the list. Raises Rejection."""
     q = request.query_params.get("q", "").strip()
     if len(q) > NAME_MAX:
         raise Rejection(400, errors.SEARCH_TOO_LONG)
-    cursor = _cursor(request)
-    page = await _ask(request, lambda connection: ranking.page(connection, cursor, q))
+    cursor = _parse_cursor(request)
+    page = await _run_query(request, lambda connection: ranking.page(connection, cursor, q))
     similar: Sequence[Stored] = ()
     if q and page.total == 0:
-        similar = await _ask(request, lambda connection: request.state["spelling"].nearest(connection, q))
+        similar = await _run_query(request, lambda connection: request.state["spelling"].nearest(connection, q))
     listing = Listing(
         q=q,
         title=f"Cities that match “{q}”" if q else "All cities by population",
-        found=_found(q, page),
+        found=_describe_count(q, page),
         similar=similar,
         places=page.places,
-        previous=_query(page.previous, q),
-        next=_query(page.next, q),
+        previous=_build_query(page.previous, q),
+        next=_build_query(page.next, q),
     )
     template = "_cities_found.html" if is_partial(request) else "cities.html"
     return prepare_page(templates.render(template, list=listing))
 
 
 async def show_city(request: Request[State]) -> ASGIApp:
-    """One city: population, rank, neighbours, when it was added."""
-    found = await _city(request)
+    """The page of a city: its population, rank, neighbours and date. Raises Rejection."""
+    found = await _find_city(request)
     before = found.above[-1] if found.above else None
-    here = _query(Cursor(before.population, before.id) if before else None)
+    here = _build_query(Cursor(before.population, before.id) if before else None)
     return prepare_page(templates.render("city.html", above=found.above, city=found.city, below=found.below, here=here))
 
 
 async def show_city_json(request: Request[State]) -> ASGIApp:
-    """One city as JSON."""
+    """A city as JSON, or a problem document."""
     try:
-        city = (await _city(request)).city
-    except Rejection as refusal:
-        return errors.problem(refusal)
+        city = (await _find_city(request)).city
+    except Rejection as rejection:
+        return errors.problem(rejection)
     return prepare_json({**vars(city), "created_at": city.created_at.isoformat()})
 
 
 async def show_feed(request: Request[State]) -> ASGIApp:
-    """The newest cities as a feed (Atom, RFC 4287)."""
-    newest = await _ask(request, ranking.newest)
+    """The newest cities as an Atom feed (RFC 4287). Raises Rejection."""
+    newest = await _run_query(request, ranking.newest)
     updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
     document = templates.render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
     return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
@@ -101,49 +101,49 @@ async def export_json(request: Request[State]) -> ASGIApp:
     return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
 
 
-async def _ask(request: Request[State], question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """What the database says. Raises Rejection where it cannot be asked."""
+async def _run_query(request: Request[State], query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """The result of a query. Raises Rejection (503) if the database is unavailable."""
     try:
-        return await database.read(request.state["engine"], question)
+        return await database.read(request.state["engine"], query)
     except DatabaseUnavailable:
         raise Rejection(503, errors.NOT_SHOWN) from None
 
 
-async def _city(request: Request[State]) -> ranking.Surroundings:
-    """The city that the address names. Raises Rejection."""
+async def _find_city(request: Request[State]) -> ranking.Surroundings:
+    """The city with the id in the path, and its neighbours. Raises Rejection (404, 503)."""
     city_id = request.path_params["id"]
     found = None
     if city_id <= ID_MAX:
-        found = await _ask(request, lambda connection: ranking.surroundings(connection, city_id))
+        found = await _run_query(request, lambda connection: ranking.surroundings(connection, city_id))
     if found is None:
         raise Rejection(404, errors.NO_CITY)
     return found
 
 
-def _cursor(request: Request[State]) -> Cursor:
-    """Where the page begins or ends, `?after=POPULATION-ID` or `?before=POPULATION-ID`. Raises Rejection."""
-    given = [pair for pair in request.query_params.multi_items() if pair[0] in {"after", "before"}]
-    if not given:
+def _parse_cursor(request: Request[State]) -> Cursor:
+    """The cursor in `?after=POPULATION-ID` or `?before=POPULATION-ID`, else START. Raises Rejection (400)."""
+    cursors = [pair for pair in request.query_params.multi_items() if pair[0] in {"after", "before"}]
+    if not cursors:
         return START
-    match = CURSOR.fullmatch(given[0][1])
-    if len(given) > 1 or match is None or int(match[1]) > POPULATION_MAX or int(match[2]) > ID_MAX:
+    match = CURSOR.fullmatch(cursors[0][1])
+    if len(cursors) > 1 or match is None or int(match[1]) > POPULATION_MAX or int(match[2]) > ID_MAX:
         raise Rejection(400, errors.NO_SUCH_PAGE_OF_THE_LIST)
-    return Cursor(int(match[1]), int(match[2]), backwards=given[0][0] == "before")
+    return Cursor(int(match[1]), int(match[2]), backwards=cursors[0][0] == "before")
 
 
 CURSOR = re.compile("([0-9]{1,9})-([0-9]{1,10})")
 
 
-def _query(cursor: Cursor | None, q: str = "") -> str:
-    """The query of an address that begins at a cursor."""
+def _build_query(cursor: Cursor | None, q: str = "") -> str:
+    """The URL query of the page at a cursor; empty for None."""
     if cursor is None:
         return ""
     side = "before" if cursor.backwards else "after"
     return urlencode({**({"q": q} if q else {}), side: f"{cursor.population}-{cursor.id}"})
 
 
-def _found(q: str, page: Page) -> str:
-    """How many cities there are, or how many a search found."""
+def _describe_count(q: str, page: Page) -> str:
+    """A phrase with the number of cities, or of those that match a search."""
     if page.total is None:
         return f"Many cities match “{q}”"
     if not q:

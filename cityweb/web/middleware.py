@@ -1,4 +1,4 @@
-"""What wraps every request, from the outside in: prepared responses, headers, host, same origin, session."""
+"""The middleware, from the outside in: prepared responses, headers, host, same origin, session."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from cityweb.log import Requests
 from cityweb.web.prepared import Head
 
 HEAD_BYTES = 16_384
-"""The longest head of a request: its address and its header lines."""
+"""The longest head of a request: its path, its query and its header lines."""
 BODY_BYTES = 8_192
 """The longest body that is read."""
 LINE_BYTES = len(b": \r\n")
@@ -27,7 +27,7 @@ CONTENT_SECURITY_POLICY = (
 HEADERS = [
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    # Not no-referrer: it would make the Origin of our own form "null" (Fetch Standard), which SameOrigin refuses.
+    # Not no-referrer: it would make the Origin of our own form "null" (Fetch Standard), which SameOrigin rejects.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -35,16 +35,16 @@ HEADERS = [
 HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=63072000; includeSubDomains")]
 
 Refuse = Callable[[Scope, int], ASGIApp]
-"""Makes the answer that refuses a request with this status."""
+"""Makes the error response to a request, with this status."""
 
 log = logging.getLogger("cityweb.requests")
 
 
 class Prepared:
-    """Sends prepared responses before anything else is done: most visitors read, and that costs next to nothing.
+    """Sends prepared responses before all other work: most requests only read, and these cost next to nothing.
 
-    Only a request that the other middleware would let pass is answered here: without a body, for one known host, with a
-    head of the usual length. A 204 has neither security headers nor a line in the log: open pages ask for thousands.
+    It serves only requests that the other middleware would accept: without a body, for one known host, with a head of
+    at most HEAD_BYTES. A 204 has no security headers and no line in the log, because open pages request thousands.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Prepared:
         self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the prepared response to a request, if there is one and the request is plain."""
+        """Sends the prepared response, or calls the other middleware."""
         begun = time.perf_counter()
         found = None
         if scope["type"] == "http" and self._is_plain(scope):
             try:
                 found = self.find(scope)
-            except Exception:  # The other middleware meets it again, logs it and answers.
+            except Exception:  # the view raises it again, for the other middleware to handle
                 found = None
         if found is None:
             await self.app(scope, receive, send)
@@ -93,22 +93,22 @@ BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 def security_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers that every answer has."""
+    """The headers of every response."""
     return HTTPS_HEADERS if scope["scheme"] == "https" else HEADERS
 
 
 class SecurityHeaders:
-    """Gives every answer its security headers, every request an id and a line in the log, and answers what failed.
+    """Adds security headers to every response and logs every request with an id. An unexpected exception becomes a 500.
 
-    A failure after the answer has begun is raised on: the server then cuts the connection, so that half an answer never
-    looks whole.
+    If the response has already begun, the exception is raised again: the server then cuts the connection, so a partial
+    response never looks complete. A head longer than HEAD_BYTES becomes a 431.
     """
 
     def __init__(self, app: ASGIApp, refuse: Refuse, requests: Requests) -> None:
         self.app, self.refuse, self.requests = app, refuse, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Adds the headers, answers what failed, and notes the request."""
+        """Adds the headers and logs the request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -123,7 +123,7 @@ class SecurityHeaders:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # Without it the server would read a refused body to its end.
+                # Without this header, the server would read a rejected body to its end.
                 closing = [(b"connection", b"close")] if unread else []
                 message = {**message, "headers": [*message["headers"], *security_headers(scope), *closing]}
             await send(message)
@@ -150,14 +150,14 @@ class SecurityHeaders:
 
 
 class KnownHost:
-    """Refuses a request unless it names exactly one host (RFC 9112, 3.2), and one that we are."""
+    """Rejects a request unless it has exactly one Host header (RFC 9112, 3.2), with a known host."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], refuse: Refuse) -> None:
         self.app, self.refuse = app, refuse
         self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets a known host pass."""
+        """Rejects a wrong host with 400."""
         app = self.app
         if scope["type"] == "http":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -167,7 +167,7 @@ class KnownHost:
 
 
 def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
-    """Says of the value of a Host header whether it names one of these hosts, `*.` and `*` included."""
+    """A function that says whether a Host header names one of these hosts; `*` matches all, `*.` any subdomain."""
     exact = {host.encode() for host in hosts}
     endings = tuple(host[1:].encode() for host in hosts if host.startswith("*."))
 
@@ -179,18 +179,18 @@ def host_rule(hosts: Sequence[str]) -> Callable[[bytes], bool]:
     return knows
 
 
-# A domain name has at most 253 characters (RFC 1035, 2.3.4); the feed repeats the host a hundred times.
+# A domain name has at most 253 characters (RFC 1035, 2.3.4). A limit is needed: the feed repeats the host 100 times.
 HOST = re.compile(rb"(\[[0-9a-f:.]{1,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
 
 class SameOrigin:
-    """Refuses what another site's page makes a browser send: the algorithm of Go's net/http CrossOriginProtection."""
+    """Rejects unsafe requests from pages of other sites: the algorithm of CrossOriginProtection in Go's net/http."""
 
     def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
         self.app, self.refuse = app, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lets what comes from our own page pass."""
+        """Rejects another origin with 403."""
         app = self.app
         if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD", "OPTIONS"} and not is_same_origin(scope):
             app = self.refuse(scope, 403)
@@ -198,19 +198,19 @@ class SameOrigin:
 
 
 def is_same_origin(scope: Scope) -> bool:
-    """Whether a request that may change something comes from our own page or from no browser at all."""
+    """Whether a request that may change something comes from our own page or from a client that is no browser."""
     headers: dict[bytes, list[bytes]] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name, []).append(value)
     sites, origins = headers.get(b"sec-fetch-site", []), headers.get(b"origin", [])
     if any(sites):
         return sites in ([b"same-origin"], [b"none"])
-    # The scheme is left aside: behind a proxy we may not know it, and HSTS covers the difference.
+    # The scheme is not compared: behind a proxy it may be unknown, and HSTS covers the difference.
     return not any(origins) or [origin.partition(b"://")[2] for origin in origins] == headers.get(b"host")
 
 
 class SessionMiddleware:
-    """Gives each request an AsyncSession at `state["session"]`: made on first use, closed after the answer."""
+    """Gives each request an AsyncSession as `state["session"]`: made on first use, closed after the response."""
 
     def __init__(
         self, app: ASGIApp, sessions: async_sessionmaker[AsyncSession], closing: set[asyncio.Task[None]]
@@ -218,7 +218,7 @@ class SessionMiddleware:
         self.app, self.sessions, self.closing = app, sessions, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands the session on, and closes it."""
+        """Provides the session and closes it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -230,7 +230,7 @@ class SessionMiddleware:
             if session and not session.in_transaction() and has_ended(session):
                 await session.close()
             elif session:
-                # A task of its own: a cancelled request must still give its connection back.
+                # In its own task, because a cancelled request must still release its connection.
                 closing = asyncio.create_task(close(session))
                 self.closing.add(closing)
                 closing.add_done_callback(self.closing.discard)
@@ -238,7 +238,7 @@ class SessionMiddleware:
 
 
 class RequestState(dict[str, Any]):
-    """What a request carries; its session appears when it is first asked for."""
+    """The state of a request; its session is made on first use."""
 
     def __init__(self, state: dict[str, Any], sessions: async_sessionmaker[AsyncSession]) -> None:
         super().__init__(state)
@@ -252,13 +252,13 @@ class RequestState(dict[str, Any]):
 
 
 def has_ended(session: AsyncSession) -> bool:
-    """Whether no unit of work of this session is still under way."""
+    """Whether no unit of work of this session is still running."""
     work = session.info.get("work")
     return work is None or work.done()
 
 
 async def close(session: AsyncSession) -> None:
-    """Closes a session once its unit of work has ended: two tasks never share one."""
+    """Closes a session after its unit of work has ended, since two tasks must not use a session at the same time."""
     if work := session.info.get("work"):
         await asyncio.gather(work, return_exceptions=True)
     await session.close()

@@ -1,4 +1,4 @@
-"""What programs may ask for, as an OpenAPI document made from the models that check it."""
+"""The API as an OpenAPI document, with schemas made from the dataclasses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ PROBLEM = {
 
 
 def document(paths: Mapping[str, str]) -> JSON:
-    """The description (OpenAPI 3.1); `paths` are the addresses of the routes by name."""
+    """The OpenAPI 3.1 document; `paths` maps the name of each route to its path."""
     biggest = _get("list_biggest", "The 20 biggest cities, biggest first.", BIGGEST)
     listing = _get("list_cities", "The whole ranking for people, 50 cities a page.", TEXT, "text/html")
     listing["responses"] |= _problem(400, "There is no such page, or the search is longer than a name.")
@@ -111,7 +111,7 @@ def _get(name: str, summary: str, schema: JSON, kind: str = "application/json") 
 
 
 def _problem(status: int, description: str) -> JSON:
-    # Whoever does not ask for JSON, by Accept or by sending some, gets the page for people.
+    # A client that neither sends JSON nor prefers it in Accept gets the error page.
     problem = {"$ref": "#/components/schemas/Problem"}
     content = _content(problem, "application/problem+json") | _content(TEXT, "text/html")
     wait = {"Retry-After": {"description": "In how many seconds to try again.", "schema": INTEGER}}

@@ -1,4 +1,4 @@
-"""Complete answers, made once and sent many times: plain and gzip, ETag, 304, HEAD."""
+"""Complete responses, made once and sent many times: plain and gzip, ETag, 304, HEAD."""
 
 import gzip
 import hashlib
@@ -9,21 +9,21 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 
 GZIP_LEVEL = 9
-"""An answer is compressed once for a change, never for a request."""
+"""The highest level, since a response is compressed once per change, not once per request."""
 
 
 class Head(NamedTuple):
-    """The head of a response."""
+    """The status and the headers of a response."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
 
 
 class PreparedResponse:
-    """A ready 200 as an ASGI application: nothing is rendered, compressed or hashed for a second request.
+    """A 200 as an ASGI application: its body is compressed and hashed once, not once per request.
 
-    The ETags are strong (RFC 9110, 8.8.1) and made of the bytes, so that all processes agree on them; each encoding has
-    its own.
+    The ETags are strong (RFC 9110, 8.8.1) and made from the bytes, so all processes agree on them. Each encoding has
+    its own ETag.
     """
 
     def __init__(self, body: bytes, media_type: str, headers: Mapping[str, str]) -> None:
@@ -35,36 +35,36 @@ class PreparedResponse:
             *((name.encode(), value.encode()) for name, value in headers.items() if name != "vary"),
             (b"vary", vary.encode()),
         ]
-        self.plain = _Form(body, f'"{self.digest}"'.encode(), self.headers)
+        self.plain = _Encoding(body, f'"{self.digest}"'.encode(), self.headers)
 
     @cached_property
-    def packed(self) -> "_Form":
-        """The gzip form, compressed when it is first asked for: most pages but the board are sent once."""
+    def packed(self) -> "_Encoding":
+        """The gzip encoding, compressed on first use, because most pages except the board are sent only once."""
         packed = gzip.compress(self.body, GZIP_LEVEL, mtime=0)
-        return _Form(packed, f'"{self.digest}-gzip"'.encode(), [*self.headers, (b"content-encoding", b"gzip")])
+        return _Encoding(packed, f'"{self.digest}-gzip"'.encode(), [*self.headers, (b"content-encoding", b"gzip")])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
-        """Sends the answer in the form that the request takes."""
+        """Sends the response that `choose` returns."""
         head, body = self.choose(scope)
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
         await send({"type": "http.response.body", "body": body})
 
     def choose(self, scope: Scope) -> tuple[Head, bytes]:
-        """The head and the body in the form that the request takes."""
-        form, known = self.plain, b""
+        """The head and the body for a request: plain or gzip, 304 if its ETag matches, no body for HEAD."""
+        encoding, known = self.plain, b""
         for name, value in scope["headers"]:
             if name == b"accept-encoding":
                 if takes_gzip(value):
-                    form = self.packed
+                    encoding = self.packed
             elif name == b"if-none-match":
-                known = known + b"," + value if known else value  # several lines are one list (RFC 9110, 5.3)
-        if known and form.is_known(known):
-            return form.not_modified, b""
-        return form.head, b"" if scope["method"] == "HEAD" else form.body
+                known = known + b"," + value if known else value  # several lines form one list (RFC 9110, 5.3)
+        if known and encoding.is_known(known):
+            return encoding.not_modified, b""
+        return encoding.head, b"" if scope["method"] == "HEAD" else encoding.body
 
 
-class _Form:
-    """One encoding of an answer."""
+class _Encoding:
+    """A response in one encoding."""
 
     def __init__(self, body: bytes, etag: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.body, self.etag = body, etag
@@ -77,14 +77,14 @@ class _Form:
         )
 
     def is_known(self, if_none_match: bytes) -> bool:
-        """Whether If-None-Match (RFC 9110, 13.1.2) names these bytes; it compares weakly."""
+        """Whether If-None-Match (RFC 9110, 13.1.2) has this ETag, by weak comparison."""
         tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
         return self.etag in tags or tags == [b"*"]
 
 
 @lru_cache(256)
 def takes_gzip(accept_encoding: bytes) -> bool:
-    """Whether Accept-Encoding (RFC 9110, 12.5.3) takes gzip; a weight of zero refuses it."""
+    """Whether Accept-Encoding (RFC 9110, 12.5.3) accepts gzip; a weight of zero rejects it."""
     for part in accept_encoding.lower().split(b","):
         coding, _, weight = part.partition(b";")
         if coding.strip() in {b"gzip", b"x-gzip"}:

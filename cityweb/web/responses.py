@@ -17,11 +17,11 @@ from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
 Fields = Mapping[str, object]
-"""What was submitted, by the names of the form."""
+"""The submitted values by the name of their field."""
 
 
 async def added(request: Request[State], city: Stored) -> Response:
-    """The city was stored: 201, fragments, or a redirection to the page that says where it landed."""
+    """The response if the city was stored: 201, fragments, or a redirect to the page that shows its rank."""
     board = request.state["board"]
     await board.refresh()
     if errors.sends_json(request.scope):
@@ -35,14 +35,14 @@ async def added(request: Request[State], city: Stored) -> Response:
         if landing := await database.read(request.state["engine"], lambda found: cities.landing(found, city.id)):
             landed = describe_landing(landing, snapshot)
     except DatabaseUnavailable:
-        pass  # The city is stored whatever became of the database since: the response still says so.
+        pass  # The city is stored, even if the database is unavailable now, and the response says so.
     return html(templates.render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
 
 
 def invalid(
     request: Request[State], fields: Fields, invalid_fields: Mapping[str, str], stored: Stored | None = None
 ) -> Response:
-    """The 422 that names each invalid field with its error, and keeps what was entered."""
+    """The 422 with an error for each invalid field; the form keeps the entered values."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if errors.sends_json(request.scope):
         if stored:
@@ -57,13 +57,13 @@ def invalid(
 
 
 def already_stored(request: Request[State], fields: Fields, city: Stored) -> Response:
-    """The 422 of a name that is taken."""
+    """The 422 for a name that is taken; `city` has it."""
     taken = f"{ALREADY_STORED}: {city.name}, population {city.population:,}"
     return invalid(request, fields, {"name": taken}, stored=city)
 
 
 def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Response:
-    """The city could not be stored: what was entered stays in the form, beside the board at hand."""
+    """The response if the city could not be stored; the form keeps the entered values, and the board is shown."""
     if errors.sends_json(request.scope):
         return errors.respond(request.scope, rejection)
     try:
@@ -75,20 +75,20 @@ def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Res
 
 
 def entered_texts(fields: Fields) -> dict[str, str]:
-    """The entered values of the form's fields, as texts."""
+    """The entered name and population as strings, empty if missing."""
     return {field: str(fields.get(field, "")) for field in ("name", "population")}
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What is said of a city that was added: a link by its name, and the words after it."""
+    """The message about an added city: the name, which is a link, and the words after it."""
 
     city: Stored
     words: str
 
 
 def describe_landing(landing: Landing, snapshot: Snapshot) -> Landed:
-    """Where a city landed: its rank on the board, or outside it, and what the last place takes."""
+    """The message about an added city: its rank and, if they apply, the last row of the board and a similar city."""
     words = f"added at rank {landing.rank:,}"
     rows = snapshot.leaders.rows
     if rows and all(row.id != landing.city.id for row in rows):
@@ -100,10 +100,10 @@ def describe_landing(landing: Landing, snapshot: Snapshot) -> Landed:
 
 
 def is_partial(request: Request[State]) -> bool:
-    """Whether htmx asks for fragments; it calls a request "full" whose response it takes a part of."""
+    """Whether htmx requests fragments; a request is "full" if htmx selects a part of the page itself."""
     return request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
 
 
 def html(document: str, status: int = HTTPStatus.OK) -> Response:
-    """A page or fragments for one visitor, which no cache keeps."""
+    """A response with a page or fragments for one visitor; it must not be cached."""
     return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})

@@ -1,4 +1,4 @@
-"""What a request carries beside what the client sent."""
+"""The state of a request, and what is read from its headers."""
 
 import logging
 from functools import cache
@@ -17,7 +17,7 @@ log = logging.getLogger("cityweb")
 
 
 class State(TypedDict):
-    """What a request carries: what the lifespan gave, and what the middleware adds."""
+    """The state of a request, set by the lifespan, the server, the middleware and the views."""
 
     assets: Assets
     board: Board
@@ -32,21 +32,21 @@ class State(TypedDict):
 
 
 def client_ip(request: Request[State]) -> str:
-    """The client IP: that of the connection, or where it is a trusted proxy's, the one that it forwards."""
-    address = request.client.host if request.client else ""
+    """The client IP: that of the connection or, if it belongs to a trusted proxy, the one that the proxy forwards."""
+    ip = request.client.host if request.client else ""
     forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
-    if forwarded and address not in forwarded:
-        _tell_of_unlisted_proxy()
+    if forwarded and ip not in forwarded:
+        _warn_about_unlisted_proxy()
     peer = request.scope["state"].get("peer")
-    # uvicorn 0.54.0 takes any text that is forwarded for a host; a visitor may have chosen it. It counts as the proxy.
-    return peer[0] if peer and not network_of(address) else address
+    # uvicorn 0.54.0 accepts any forwarded text, which a visitor may choose. If it is no IP, the proxy's own IP counts.
+    return peer[0] if peer and not network_of(ip) else ip
 
 
 @cache
-def _tell_of_unlisted_proxy() -> None:
+def _warn_about_unlisted_proxy() -> None:
     log.warning("CITYWEB_TRUSTED_PROXIES lacks a proxy that forwards visitors: all who come through it count as one")
 
 
 def site_origin(request: Request[State]) -> str:
-    """Scheme and host, for the few responses that are read elsewhere; the host is a known one."""
+    """The scheme and the host, which is a known one, for the few responses that need absolute URLs."""
     return f"{request.scope['scheme']}://{request.headers['host']}"

@@ -1,4 +1,4 @@
-"""How templates are rendered."""
+"""Renders the templates."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from cityweb import settings
 TEMPLATES = settings.TOP / "templates"
 
 VARY = "HX-Request, HX-Request-Type"
-"""What an HTML answer depends on beside its address: htmx says with these whether it takes a part or the whole."""
+"""The headers that an HTML response depends on: with these, htmx requests fragments or a whole page."""
 
 environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -25,17 +25,17 @@ environment = Environment(
 
 
 def set_globals(*, url_for: Callable[..., str], asset: Callable[[str], str], board_size: int, origin: str = "") -> None:
-    """Tell every template where things are and how long the board is; said once, when the site starts."""
+    """Sets the globals of every template; called once, when the application is made."""
     environment.globals.update(url_for=url_for, asset=asset, BOARD_SIZE=board_size, ORIGIN=origin)
 
 
 def render(template: str, **context: object) -> str:
-    """The HTML of a template, every value escaped; a name the template uses and nobody gave is an error."""
+    """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""
     return environment.get_template(template).render(context)
 
 
 def number(n: int) -> str:
-    """A whole number as everyone reads it: 13,960,000."""
+    """A whole number with thousands separators: 13,960,000."""
     return f"{n:,}"
 
 
@@ -51,7 +51,7 @@ def clock(moment: datetime) -> str:
 
 
 def xml(text: str) -> str:
-    """A text without what XML 1.0 cannot hold; a name that came by psql may have it."""
+    """The text without characters that XML 1.0 forbids; a name that was inserted with psql may have some."""
     return NOT_IN_XML.sub("\ufffd", text)
 
 

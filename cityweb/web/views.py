@@ -1,4 +1,4 @@
-"""The views of the board and of an add, and those for programs and for monitoring."""
+"""The views: the board, an add, the description of the API, static files, health checks."""
 
 import re
 import time
@@ -21,13 +21,13 @@ from cityweb.web.errors import RETRY_SECONDS, Rejection
 from cityweb.web.state import State, client_ip, site_origin
 
 ADD_SECONDS = 2.3
-"""How long a visitor waits for an add at most: for a connection, the limit and the row together."""
+"""The time limit of an add: a connection, the rate limit and the insert together."""
 NEWLY_ADDED = timedelta(minutes=2)
-"""For how long `/?added=ID` says where a city landed: each such request reads the board from the database."""
+"""How long after an add `/?added=ID` shows the rank; limited, because each such request reads the database."""
 
 
 async def show_board(request: Request[State]) -> ASGIApp:
-    """The page: board and form; `?added=ID` says where a new city landed, `?name=NAME&population=N` fill that in."""
+    """The board and the form; `?added=ID` shows the rank of a new city, `?name=NAME&population=N` fills in the form."""
     board = request.state["board"]
     live = request.query_params.get("live") != "off"
     added = request.query_params.get("added", "")
@@ -49,7 +49,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
 
 
 async def show_fragment(request: Request[State]) -> ASGIApp:
-    """The board for an open page; 204 if the page shows this one already: `?seen=ID`."""
+    """The board for an open page, or a 204 if `?seen=ID` is the current snapshot."""
     snapshot = request.state["board"].snapshot
     if request.query_params.get("seen") == snapshot.id:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"cache-control": CACHE_CONTROL})
@@ -65,7 +65,7 @@ async def list_biggest(request: Request[State]) -> ASGIApp:
 
 
 async def add_city(request: Request[State]) -> ASGIApp:
-    """Stores the city that a form, htmx or a program submits, and says where it landed or why it was rejected."""
+    """Stores a submitted city; the response has its rank or says why it was not stored."""
     fields = await bodies.read_fields(request)
     request.state["entered"] = responses.entered_texts(fields)
     deadline = time.monotonic() + ADD_SECONDS
@@ -91,17 +91,17 @@ async def add_city(request: Request[State]) -> ASGIApp:
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:
-    """What programs may ask for, as an OpenAPI document."""
+    """The API as an OpenAPI document."""
     return prepare_json(openapi.document({route.name: route.path_format for route in request.app.routes}))
 
 
 async def explain_api(request: Request[State]) -> ASGIApp:
-    """What programs may ask for, as a page with lines for a shell."""
+    """The API as a page with curl commands."""
     return prepare_page(templates.render("api.html", site=site_origin(request)))
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:
-    """A static file, to be kept for ever where the URL has its fingerprint."""
+    """A static file, immutable if the URL has its fingerprint. Raises Rejection (404)."""
     asset = request.state["assets"].find(request.path_params["name"], request.query_params.get("v", ""))
     if asset is None:
         raise Rejection(404)
@@ -109,12 +109,12 @@ async def show_asset(request: Request[State]) -> ASGIApp:
 
 
 async def say_alive(request: Request[State]) -> Response:  # noqa: ARG001 (a view)
-    """200 while the process lives."""
+    """The health check: 200 while the process runs."""
     return _text("alive\n", HTTPStatus.OK)
 
 
 async def say_ready(request: Request[State]) -> Response:
-    """200 while the board is read, and so the database answers; 503 while it is stale."""
+    """The readiness check: 200 while the board is current, 503 while it is stale or was never read."""
     if not request.state["board"].is_stale:
         return _text("ready\n", HTTPStatus.OK)
     return _text("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": str(RETRY_SECONDS)})
