@@ -315,3 +315,16 @@ def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert [word for word in words if word not in done.stderr] == []
+
+
+TWINS = """
+INSERT INTO cities (name, name_key, name_bare, population) VALUES
+  ('Xi''an', 'xi''an', 'xi''an', 5), ('Xi’an', 'DUPLICATE:2', 'xi''an', 4)
+"""
+
+
+@pytest.fixture
+async def twins(empty: Addresses) -> Addresses:
+    """Two cities that became one name after both were stored."""
+    await run_sql(empty.owner, TWINS)
+    return empty

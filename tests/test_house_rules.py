@@ -82,6 +82,11 @@ def test_no_modules_import_each_other() -> None:
     TopologicalSorter({name: imports(path) & set(names) for name, path in names.items()}).prepare()
 
 
+@pytest.mark.parametrize("path", sorted((TOP / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
+def test_no_test_file_imports_from_another(path: Path) -> None:
+    assert not re.search(r"^from tests\S*\.test_", path.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_import_hides_in_a_function(path: Path) -> None:
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cityweb import names
 from cityweb.city import NAME_MAX
 from cityweb.names import Flaw
+from tests.names import BANGKOK, GOOD, JOINED, UNREADABLE
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 # Any text at all, with more than its share of what marks, folds, joins, expands and hides.
@@ -29,112 +30,9 @@ any_text = st.text(
 letters = st.text(st.characters(categories=["Lu", "Ll", "Lt", "Lo"]), max_size=20)
 words = st.text("aÉöж東ق", min_size=1, max_size=5)
 
-BANGKOK = (
-    "Krung Thep Maha Nakhon Amon Rattanakosin Mahinthara Ayuthaya Mahadilok Phop Noppharat Ratchathani Burirom "
-    "Udomratchaniwet Mahasathan Amon Piman Awatan Sathit Sakkathattiya Witsanukam Prasit"
-)
 
-GOOD = [
-    "Xi'an",
-    "'s-Hertogenbosch",
-    "St. John's",
-    "東京",
-    "القاهرة",
-    "Å",
-    "Y",
-    "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogoch",
-    "Biel/Bienne",
-    "Washington, D.C.",
-    "Ho Chi Minh City (Saigon)",
-    "6th of October",
-    BANGKOK,
-    "München",
-    "Mu\u0308nchen",
-    "São Paulo",
-    "Sa\u0303o Paulo",
-    "मुंबई",
-    "תל אביב",
-    "می\u200cنی",
-    "မြို့",
-    "ශ්\u200dරී ජයවර්ධනපුර කෝට්ටේ",
-    "葛\U000e0100城市",
-    "٦ أكتوبر",
-    "‘Ewa Beach",
-    "’Aïn Merane",
-    "ʻEwa",
-    "`Eqron",
-    "´Eqron",
-    "\u200fتهران",
-    "\u200eWelcome",
-    "San\u00adta Cruz",
-]
 
 LITERAL = ["Рaris", "O'Brien' OR 1--", "a&lt", "a[[7*7]]", "サン＝ジル", "a＜b；c", "a=\u0338b", "a\nb", 200 * "\ufdfa"]
-
-UNREADABLE = {
-    "NUL": "a\x00b",
-    "escape": "a\x1b[31mb",
-    "a separator that only Python takes for white space": "a\x1cb",
-    "a control character of Latin-1": "a\x8ab",
-    "lone surrogate": "\ud800",
-    "replacement character": "M\ufffdnchen",
-    "bidirectional embedding": "a\u202ab",
-    "bidirectional override": "a\u202eb",
-    "bidirectional isolate": "a\u2066b",
-    "end of isolate": "a\u2069",
-    "Arabic letter mark": "a\u061cb",
-    "zero-width space": "a\u200bb",
-    "byte order mark": "\ufeffParis",
-    "word joiner": "a\u2060b",
-    "tag": "a\U000e0041b",
-    "Hangul filler": "\u3164",
-    "Hangul choseong filler": "a\u115f",
-    "Hangul jungseong filler": "a\u1160",
-    "half-width Hangul filler": "a\uffa0",
-    "blank Braille": "a\u2800",
-    "grapheme joiner": "a\u034fb",
-    "Khmer inherent vowel AQ": "ក\u17b4",
-    "Khmer inherent vowel AA": "ក\u17b5",
-    "variation selector": "a\ufe0f",
-    "variation selector after an ideograph that has no such variant": "葛\ufe00",
-    "ideographic variation selector after a Latin letter": "a\U000e0100",
-    "ideographic variation selector after a stroke": "葛㇀\U000e0100",
-    "Mongolian variation selector after a Latin letter": "a\u180b",
-    "fourth Mongolian variation selector after a Latin letter": "a\u180f",
-    "Mongolian vowel separator": "ᠠ\u180eᠡ",
-    "ZWJ after a Latin letter": "a\u200d",
-    "ZWJ between Arabic letters": "ب\u200dب",
-    "zero-width space after a virama": "ක්\u200bෂ",
-    "ZWNJ at the start": "\u200cمی",
-    "ZWNJ at the end": "می\u200c",
-    "ZWNJ between Latin letters": "a\u200cb",
-    "ZWNJ after an Arabic comma": "می،\u200cنی",
-    "ZWNJ before a space": "می\u200c نی",
-    "two ZWNJ": "می\u200c\u200cنی",
-    "five marks": "x" + 5 * "\u0323",
-    "five marks, a joiner among them": "क्\u200d" + 4 * "\u0323",
-    "thirty marks": "a" + 30 * "\u0323",
-    "private use": "a\ue04db",
-    "non-character": "a\uffffb",
-    "unassigned": "a\u0378b",
-}
-
-JOINED = {
-    "ZWJ after a virama": "ක්\u200dෂ",
-    "ZWNJ after a virama": "ಬೆಂಗಳೂರ್\u200c",
-    "ZWNJ between Arabic letters": "می\u200cنی",
-    "ZWNJ between a pointed Arabic letter and another": "مِ\u200cن",
-    "ZWNJ between a tatweel and a letter": "مـ\u200cن",
-    "ZWNJ between Syriac letters": "ܒ\u200cܒ",
-    "ZWNJ between letters of N'Ko": "ߊ\u200cߋ",
-    "ZWNJ between Mongolian letters": "ᠠ\u200cᠡ",
-    "ZWNJ between Adlam letters": "𞤀\u200c𞤁",
-    "Mongolian variation selector": "ᠠ\u180bᠡ",
-    "fourth Mongolian variation selector": "ᠠ\u180f",
-    "ideographic variation selector": "辻\U000e0101",
-    "four marks": "x" + 4 * "\u0323",
-    "four marks, twice": 2 * ("x" + 4 * "\u0323"),
-}
 
 
 @pytest.mark.parametrize("name", [*GOOD, *LITERAL])

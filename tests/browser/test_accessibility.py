@@ -7,14 +7,17 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import Visitor, poll, visiting
-from tests.browser.test_journeys import (
+from tests.browser.steps import (
+    RULES,
     NOT_LIVE,
     STALE,
     TWENTY,
     UNREACHED,
     Fill,
     StartServer,
+    expect_accessible,
     name,
+    narrow,
     population,
     submit,
 )
@@ -23,7 +26,6 @@ from tests.proxy import Proxy
 
 pytestmark = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 LONGEST = "W" * 200
 
 SUM_SHIFTS = """
@@ -36,35 +38,6 @@ new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done
 """
 
 SENT_WITHOUT_A_SCRIPT = "form => HTMLFormElement.prototype.submit.call(form)"
-
-
-async def light(page: Page) -> None:
-    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
-
-
-async def dark(page: Page) -> None:
-    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-
-
-async def forced_colours(page: Page) -> None:
-    await page.emulate_media(forced_colors="active", reduced_motion="reduce")
-
-
-async def narrow(page: Page) -> None:
-    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    await page.set_viewport_size({"width": 320, "height": 700})
-
-
-async def paper(page: Page) -> None:
-    await page.emulate_media(media="print", reduced_motion="reduce")
-
-
-async def expect_accessible(page: Page) -> None:
-    """No violation in any mode; the page is left narrow and on paper."""
-    for mode in (light, dark, forced_colours, narrow, paper):
-        await mode(page)
-        results = await Axe().run(page, options=RULES)
-        assert results.violations_count == 0, f"{mode.__name__}: {results.generate_report()}"
 
 
 @pytest.fixture

@@ -1,60 +1,32 @@
 """What a visitor does, in each browser, with JavaScript and without, with the mouse and by keyboard alone."""
 
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Playwright, expect
+from playwright.async_api import Browser, Page, Playwright, expect
 
 from tests.browser.conftest import PROGRAMS, Visitor, running, visiting
-from tests.conftest import Addresses, Server, insert, ready, run_sql, until
-from tests.proxy import Proxy
-
-Fill = Callable[..., Awaitable[None]]
-StartServer = Callable[..., Server]
-
-TWENTY = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 21)]
-UNREACHED = (
-    "Could not reach the server. We could not confirm that the city was saved. Check your connection and try again."
+from tests.browser.steps import (
+    NOT_LIVE,
+    STALE,
+    TWENTY,
+    UNREACHED,
+    Fill,
+    StartServer,
+    button,
+    expect_cities,
+    expect_values,
+    live,
+    name,
+    only_plain,
+    only_with_scripts,
+    population,
+    submit,
+    tab_to,
 )
-NOT_LIVE = re.compile(r"^Not live since \d\d:\d\d UTC\. Trying again\.$")
-STALE = re.compile(r"^Showing the board as of \d\d:\d\d UTC\.\s+Cities can't be added right now\.\s*$")
-
-only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
-only_plain = pytest.mark.parametrize("scripts", [False], indirect=True, ids=["plain"])
-
-
-def name(page: Page) -> Locator:
-    return page.get_by_role("textbox", name="City name")
-
-
-def population(page: Page) -> Locator:
-    return page.get_by_role("textbox", name="Population")
-
-
-def button(page: Page) -> Locator:
-    return page.get_by_role("button", name="Add city")
-
-
-def live(page: Page) -> Locator:
-    return page.get_by_text("Live.", exact=True)
-
-
-async def submit(page: Page, city: str, people: str) -> None:
-    await name(page).fill(city)
-    await population(page).fill(people)
-    await button(page).click()
-
-
-async def expect_cities(page: Page, *names: str) -> None:
-    await expect(page.locator("#board tr[id] bdi")).to_have_text(names)
-
-
-async def expect_values(page: Page, city: str, people: str) -> None:
-    await expect(name(page)).to_have_value(city)
-    await expect(population(page)).to_have_value(people)
-
+from tests.conftest import Addresses, insert, ready, run_sql, until
+from tests.proxy import Proxy
 
 # --- adding ---
 
@@ -156,17 +128,6 @@ async def test_a_duplicate_is_shown_what_is_stored_and_the_way_to_it(visitor: Vi
 
 
 # --- by keyboard alone ---
-
-
-async def tab_to(target: Locator, key: str = "Tab") -> None:
-    """Presses Tab until the target has the focus, which must be seen."""
-    for _ in range(80):
-        if await target.evaluate("element => element === document.activeElement"):
-            break
-        await target.page.keyboard.press(key)
-    await expect(target).to_be_focused()
-    await expect(target).to_be_in_viewport()
-    assert await target.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
 
 
 async def type_city(page: Page, city: str, people: str) -> None:

@@ -6,8 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visitor
-from tests.browser.test_accessibility import expect_accessible
-from tests.browser.test_journeys import Fill, name, only_with_scripts, tab_to
+from tests.browser.steps import Fill, expect_accessible, name, only_with_scripts, tab_to
 
 CITIES = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 20)]
 NEW_YORK = ("New York City", 8_000_000)

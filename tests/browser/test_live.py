@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, Playwright, Route, expect
 
 from tests.browser.conftest import PROGRAMS, Visitor, poll, running, visiting
-from tests.browser.test_journeys import (
+from tests.browser.steps import (
     NOT_LIVE,
     TWENTY,
     Fill,

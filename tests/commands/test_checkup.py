@@ -12,8 +12,7 @@ from cityweb.commands import checkup
 from cityweb.commands.checkup import Finding
 from cityweb.postgres import embedded
 from cityweb.web import assets
-from tests.conftest import Addresses, run_sql
-from tests.postgres.test_corrections import TWINS
+from tests.conftest import TWINS, Addresses, run_sql
 
 
 async def wrong(**environment: str) -> dict[str, str]:

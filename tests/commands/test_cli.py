@@ -15,8 +15,7 @@ import pytest
 
 from cityweb.postgres import database
 from cityweb.web import assets
-from tests.conftest import ENVIRONMENT, TOP, Addresses, run_sql
-from tests.postgres.test_corrections import TWINS
+from tests.conftest import ENVIRONMENT, TOP, TWINS, Addresses, run_sql
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -95,19 +95,6 @@ async def test_a_city_that_has_changed_meanwhile_is_left_alone(cities: Addresses
     assert len(await stored(cities)) == 2
 
 
-TWINS = """
-INSERT INTO cities (name, name_key, name_bare, population) VALUES
-  ('Xi''an', 'xi''an', 'xi''an', 5), ('Xi’an', 'DUPLICATE:2', 'xi''an', 4)
-"""
-
-
-@pytest.fixture
-async def twins(empty: Addresses) -> Addresses:
-    """Two cities that became one name after both were stored."""
-    await run_sql(empty.owner, TWINS)
-    return empty
-
-
 async def keys(addresses: Addresses) -> list[str]:
     return [row["name_key"] for row in await run_sql(addresses.owner, "SELECT name_key FROM cities ORDER BY id")]
 

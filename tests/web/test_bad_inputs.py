@@ -21,9 +21,9 @@ import pytest
 from cityweb import names
 from cityweb.postgres import database
 from tests.conftest import Addresses, Server, serving
+from tests.names import GOOD, JOINED
+from tests.names import UNREADABLE as UNREADABLE_NAMES
 from tests.pages import HTMX, OTHERS, SECURITY, WAYS, parse, table, text
-from tests.test_names import GOOD, JOINED
-from tests.test_names import UNREADABLE as UNREADABLE_NAMES
 
 Stored = Callable[[], Awaitable[list[tuple[str, int]]]]
 

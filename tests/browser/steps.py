@@ -1,0 +1,99 @@
+"""What a visitor does and sees, as the tests say it."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Locator, Page, expect
+
+from tests.conftest import Server
+
+Fill = Callable[..., Awaitable[None]]
+StartServer = Callable[..., Server]
+
+TWENTY = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 21)]
+UNREACHED = (
+    "Could not reach the server. We could not confirm that the city was saved. Check your connection and try again."
+)
+NOT_LIVE = re.compile(r"^Not live since \d\d:\d\d UTC\. Trying again\.$")
+STALE = re.compile(r"^Showing the board as of \d\d:\d\d UTC\.\s+Cities can't be added right now\.\s*$")
+
+only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
+only_plain = pytest.mark.parametrize("scripts", [False], indirect=True, ids=["plain"])
+
+
+def name(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="City name")
+
+
+def population(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Population")
+
+
+def button(page: Page) -> Locator:
+    return page.get_by_role("button", name="Add city")
+
+
+def live(page: Page) -> Locator:
+    return page.get_by_text("Live.", exact=True)
+
+
+async def submit(page: Page, city: str, people: str) -> None:
+    await name(page).fill(city)
+    await population(page).fill(people)
+    await button(page).click()
+
+
+async def expect_cities(page: Page, *names: str) -> None:
+    await expect(page.locator("#board tr[id] bdi")).to_have_text(names)
+
+
+async def expect_values(page: Page, city: str, people: str) -> None:
+    await expect(name(page)).to_have_value(city)
+    await expect(population(page)).to_have_value(people)
+
+
+async def tab_to(target: Locator, key: str = "Tab") -> None:
+    """Presses Tab until the target has the focus, which must be seen."""
+    for _ in range(80):
+        if await target.evaluate("element => element === document.activeElement"):
+            break
+        await target.page.keyboard.press(key)
+    await expect(target).to_be_focused()
+    await expect(target).to_be_in_viewport()
+    assert await target.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
+
+
+# --- accessibility ---
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+async def light(page: Page) -> None:
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+
+
+async def dark(page: Page) -> None:
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+
+
+async def forced_colours(page: Page) -> None:
+    await page.emulate_media(forced_colors="active", reduced_motion="reduce")
+
+
+async def narrow(page: Page) -> None:
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    await page.set_viewport_size({"width": 320, "height": 700})
+
+
+async def paper(page: Page) -> None:
+    await page.emulate_media(media="print", reduced_motion="reduce")
+
+
+async def expect_accessible(page: Page) -> None:
+    """No violation in any mode; the page is left narrow and on paper."""
+    for mode in (light, dark, forced_colours, narrow, paper):
+        await mode(page)
+        results = await Axe().run(page, options=RULES)
+        assert results.violations_count == 0, f"{mode.__name__}: {results.generate_report()}"
