@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cityweb import names
 from cityweb.city import NAME_MAX
 from cityweb.names import Flaw
-from tests.names import BANGKOK, GOOD, JOINED, UNREADABLE
+from tests.names import GOOD, JOINED, UNREADABLE
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 # Any text at all, with more than its share of what marks, folds, joins, expands and hides.
@@ -29,7 +29,6 @@ any_text = st.text(
 )
 letters = st.text(st.characters(categories=["Lu", "Ll", "Lt", "Lo"]), max_size=20)
 words = st.text("aÉöж東ق", min_size=1, max_size=5)
-
 
 
 LITERAL = ["Рaris", "O'Brien' OR 1--", "a&lt", "a[[7*7]]", "サン＝ジル", "a＜b；c", "a=\u0338b", "a\nb", 200 * "\ufdfa"]

@@ -91,7 +91,8 @@ def describe_landing(landing: Landing, snapshot: Snapshot) -> Landed:
     """The message about an added city: its rank and, if they apply, the last row of the board and a similar city."""
     words = f"added at rank {landing.rank:,}"
     rows = snapshot.leaders.rows
-    if rows and all(row.id != landing.city.id for row in rows):
+    # A stale board may lack a city that belongs on it.
+    if rows and not snapshot.as_of and all(row.id != landing.city.id for row in rows):
         last = rows[-1].population
         words += f", outside the top {BOARD_SIZE}. The {BOARD_SIZE}th place takes more than {last:,}"
     if near := landing.near_miss:

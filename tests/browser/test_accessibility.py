@@ -8,8 +8,8 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.steps import (
-    RULES,
     NOT_LIVE,
+    RULES,
     STALE,
     TWENTY,
     UNREACHED,
