@@ -1,4 +1,4 @@
-"""`python -m cityweb`: the commands, as `cityweb` and `python manage.py` run them."""
+"""`python -m cityweb` runs the same commands as `cityweb` and `python manage.py`."""
 
 from cityweb.commands.cli import main
 

@@ -1,9 +1,9 @@
-"""What a city is: its limits."""
+"""The limits of a city and of the board."""
 
 BOARD_SIZE = 20
 NAME_MAX = 200
-"""Characters. The longest real name, Bangkok's ceremonial one, has 193."""
+"""In characters. The longest real name, Bangkok's ceremonial name, has 193."""
 ID_MAX = 2**31 - 1
-"""The biggest id that a city can have."""
+"""The maximum of PostgreSQL's `integer`."""
 POPULATION_MAX = 100_000_000
-"""People. More than twice the biggest city there is, so that one absurd row never owns the board."""
+"""In people. More than twice the biggest city; the limit keeps absurd populations off the board."""

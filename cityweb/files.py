@@ -1,4 +1,4 @@
-"""Files of cities: CSV and JSON lines, read line by line, written whole or not at all."""
+"""Files of cities: CSV and JSON Lines, read line by line, written completely or not at all."""
 
 import csv
 import enum
@@ -16,7 +16,7 @@ from cityweb import submissions
 STANDARD = Path("-")
 """Standard input or output."""
 LINE_BYTES_MAX = 1_000_000
-"""What is longer is no line of cities; without a bound a file of another kind would fill the memory."""
+"""The limit of a line and of a CSV row. Without it, a file of another kind could exhaust memory."""
 
 _NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them"
 _TOO_MANY_CELLS = "This line has more cells than the header: put quotes around what contains a comma"
@@ -24,7 +24,7 @@ _NOT_JSON = "This line is not a JSON object that gives each member once"
 
 
 class Format(enum.StrEnum):
-    """How cities stand in a file."""
+    """The format of a file of cities."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -34,19 +34,19 @@ ENDINGS = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
 class CannotUse(Exception):
-    """A file cannot be read or written; the text says why and what to do."""
+    """A file cannot be read or written; the message says why and what to do."""
 
 
 class UnknownFormat(CannotUse):
-    """The name of a file does not say what is in it."""
+    """A file name has no known extension."""
 
 
 class NobodyReads(Exception):
-    """Who read what is written, such as `head`, has enough."""
+    """The reader of the output, such as `head`, has closed the pipe."""
 
 
 class Line(NamedTuple):
-    """What one line says of a city, or the problem that keeps it from saying anything."""
+    """A line or CSV row of a file of cities; `problem` says why it cannot be parsed, and is empty if it can."""
 
     number: int
     text: str
@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
 
 def format_of(path: Path) -> Format:
-    """The format that the ending of a name tells; CSV for standard input and output. Raises UnknownFormat."""
+    """The format for the file extension; CSV for standard input and output. Raises UnknownFormat."""
     if path == STANDARD:
         return Format.CSV
     try:
@@ -67,7 +67,7 @@ def format_of(path: Path) -> Format:
 
 
 def beside(path: Path, format_: Format) -> Path:
-    """Where the refused lines of a file go: `cities.refused.csv` for `cities.csv`."""
+    """The default file for the rejected lines of a file: `cities.refused.csv` for `cities.csv`."""
     return Path(f"refused.{format_}") if path == STANDARD else path.parent / f"{path.stem}.refused{path.suffix}"
 
 
@@ -76,7 +76,7 @@ def beside(path: Path, format_: Format) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file or of standard input. Raises CannotUse."""
+    """Opens a file or standard input. Raises CannotUse if that fails."""
     try:
         source = nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb")
     except OSError as error:
@@ -86,45 +86,45 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def lines(stream: BinaryIO, format_: Format) -> Iterator[Line]:
-    """The lines of a file that are not empty. Raises CannotUse where it is no such file."""
-    return _csv_lines(_texts(stream)) if format_ is Format.CSV else _json_lines(_texts(stream))
+    """The non-blank lines. Raises CannotUse if reading fails, a line is too long or not UTF-8, or CSV has no header."""
+    return _parse_csv(_read_texts(stream)) if format_ is Format.CSV else _parse_json_lines(_read_texts(stream))
 
 
-def _texts(stream: BinaryIO) -> Iterator[str]:
+def _read_texts(stream: BinaryIO) -> Iterator[str]:
     number = 0
-    while line := _next_line(stream):
+    while line := _read_line(stream):
         number += 1
         if len(line) > LINE_BYTES_MAX:
             raise CannotUse(f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON lines file.")
         try:
-            # Spreadsheets begin UTF-8 with a byte order mark.
+            # Spreadsheets start UTF-8 files with a byte order mark.
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise CannotUse(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
 
 
-def _next_line(stream: BinaryIO) -> bytes:
+def _read_line(stream: BinaryIO) -> bytes:
     try:
         return stream.readline(LINE_BYTES_MAX + 1)
     except OSError as error:
         raise CannotUse(f"The file cannot be read ({error.strerror}): name a file that you may read.") from error
 
 
-def _csv_lines(texts: Iterator[str]) -> Iterator[Line]:
-    taken = io.StringIO()
+def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
+    row_text = io.StringIO()
 
-    def taking() -> Iterator[str]:
+    def record_texts() -> Iterator[str]:
         for text in texts:
-            taken.write(text)
-            # Each line of a row is short, and each cell that goes over lines: together they would fill the memory.
-            if taken.tell() > LINE_BYTES_MAX:
+            row_text.write(text)
+            # Lines and cells are limited, but a row may span any number of lines and could exhaust memory.
+            if row_text.tell() > LINE_BYTES_MAX:
                 raise CannotUse(
                     f"The row that ends after line {rows.line_num:,} is too long: name a CSV file of cities."
                 )
             yield text
 
-    # Strict: the alternative to a refused line is a wrong name.
-    rows = csv.reader(taking(), strict=True)
+    # Without `strict`, a line with wrong quotes would become a wrong name.
+    rows = csv.reader(record_texts(), strict=True)
     try:
         header = [cell.strip().lower() for cell in next(rows, [])]
     except csv.Error:
@@ -135,25 +135,25 @@ def _csv_lines(texts: Iterator[str]) -> Iterator[Line]:
         )
     name, population = header.index("name"), header.index("population")
     while True:
-        taken.seek(0)
-        taken.truncate()
+        row_text.seek(0)
+        row_text.truncate()
         number = rows.line_num + 1
         try:
             row = next(rows, None)
         except csv.Error:
-            yield Line(number, taken.getvalue(), {}, _NOT_CSV)
+            yield Line(number, row_text.getvalue(), {}, _NOT_CSV)
             continue
         if row is None:
             return
-        # A spreadsheet leaves lines of commas behind.
+        # Spreadsheets write empty rows as lines of commas.
         if any(row):
-            # `Tokyo,37,400,068` would be a town of 37.
+            # Otherwise `Tokyo,37,400,068` would become a city of 37 people.
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
-            yield Line(number, taken.getvalue(), {"name": cells[name], "population": cells[population]}, problem)
+            yield Line(number, row_text.getvalue(), {"name": cells[name], "population": cells[population]}, problem)
 
 
-def _json_lines(texts: Iterator[str]) -> Iterator[Line]:
+def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
     for number, text in enumerate(texts, 1):
         if text.isspace():
             continue
@@ -170,64 +170,64 @@ def _json_lines(texts: Iterator[str]) -> Iterator[Line]:
 
 @contextmanager
 def refusals(path: Path, format_: Format, *, overwrite: bool) -> Iterator[Callable[[Line, str], None]]:
-    """What writes refused lines down, to be mended and loaded again; without any, no file is made. Raises CannotUse."""
+    """A function that writes rejected lines to a file, which is created only if there are any. Raises CannotUse."""
     with written(path, overwrite=overwrite, even_empty=False) as target:
-        yield lambda line, problem: target.write(_refusal(line, problem, format_, first=target.is_empty))
+        yield lambda line, problem: target.write(_format_rejected(line, problem, format_, first=target.is_empty))
 
 
 class Target:
-    """Where bytes go; what keeps them from it is a sentence."""
+    """An output file or standard output."""
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path, self._stream = path, stream
         self.is_empty = True
 
-    def write(self, written: bytes) -> None:
-        """Writes on. Raises CannotUse."""
+    def write(self, data: bytes) -> None:
+        """Appends bytes. Raises CannotUse, or NobodyReads if the reader has closed the pipe."""
         self.is_empty = False
-        with _explained(self.path):
-            self._stream.write(written)
+        with _explain_errors(self.path):
+            self._stream.write(data)
 
 
 @contextmanager
 def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator[Target]:
-    """A new file of mode 600, under a temporary name until it is whole; or standard output. Raises CannotUse.
+    """A new file of mode 0600, under a temporary name until it is complete; or standard output.
 
-    Nothing is overwritten unasked, and without `even_empty` a file is made only where something was written.
+    Without `even_empty`, an empty file is not kept. Raises CannotUse if the file exists, unless `overwrite` is set.
     """
     if path == STANDARD:
         yield Target(path, sys.stdout.buffer)
-        with _explained(path):
+        with _explain_errors(path):
             sys.stdout.flush()
         return
     path = path.resolve()
     if path.exists() and not overwrite:
         raise CannotUse(f"{path} exists already: name another file, or overwrite it with --yes.")
-    # A pipe or a device has nothing to be replaced by.
+    # A pipe or a device is written directly, because replacing it would remove it.
     partial = path.with_name(f".{path.name}.{os.getpid()}") if path.is_file() or not path.exists() else None
-    with _explained(path):
-        # In a shared folder, another account must neither read the file nor link its name to one of ours.
-        creating = os.O_CREAT | os.O_EXCL if partial else 0
-        stream = os.fdopen(os.open(partial or path, os.O_WRONLY | creating, 0o600), "wb")
+    with _explain_errors(path):
+        # In a shared folder, another account could otherwise read the file or plant a link under its name.
+        flags = os.O_CREAT | os.O_EXCL if partial else 0
+        stream = os.fdopen(os.open(partial or path, os.O_WRONLY | flags, 0o600), "wb")
     try:
         with stream:
             target = Target(path, stream)
             yield target
-            with _explained(path):
+            with _explain_errors(path):
                 stream.flush()
                 if partial:
                     os.fsync(stream.fileno())
         if partial and (even_empty or not target.is_empty):
-            with _explained(path):
+            with _explain_errors(path):
                 partial.replace(path)
     finally:
         if partial:
             partial.unlink(missing_ok=True)
 
 
-def _refusal(line: Line, problem: str, format_: Format, *, first: bool) -> bytes:
-    # A load ignores the other columns. What could not be read as a city keeps its text.
-    refused = {
+def _format_rejected(line: Line, problem: str, format_: Format, *, first: bool) -> bytes:
+    # A load ignores the columns after the population. `text` is set only for lines that could not be parsed.
+    members = {
         "name": line.values.get("name"),
         "population": line.values.get("population"),
         "line": line.number,
@@ -235,17 +235,17 @@ def _refusal(line: Line, problem: str, format_: Format, *, first: bool) -> bytes
         "text": line.text if line.problem else "",
     }
     if format_ is Format.JSONL:
-        return json.dumps(refused).encode() + b"\n"
+        return json.dumps(members).encode() + b"\n"
     row = io.StringIO()
-    writer = csv.DictWriter(row, refused, lineterminator="\n")
+    writer = csv.DictWriter(row, members, lineterminator="\n")
     if first:
         writer.writeheader()
-    writer.writerow(refused)
+    writer.writerow(members)
     return row.getvalue().encode()
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:

@@ -1,4 +1,4 @@
-"""The log: one line of JSON for each thing that happened; what a visitor sent is only ever a value in it."""
+"""The log: one line of JSON per event and per request; data from visitors appears only as JSON values."""
 
 import asyncio
 import itertools
@@ -17,24 +17,24 @@ from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 FLUSH_SECONDS = 0.1
-"""How long the lines of requests may wait to be written together."""
+"""The time for which the lines of requests are collected, to be written together."""
 PATH_MAX = 200
-"""Characters of a path that a line shows."""
+"""In characters; longer paths are logged truncated."""
 QUEUE_MAX = 2_000_000
-"""Characters that wait for standard error: more than a second of requests at full load."""
+"""In characters: more than a second of requests at full load."""
 LAST_SECONDS = 1.0
-"""How long a process that ends waits until its last lines are written."""
+"""The longest time that an exiting process waits for its last lines to be written."""
 
 DETAIL = re.compile("^DETAIL:.*$", re.MULTILINE)
-"""The line in which PostgreSQL shows the row that it rejects, and so the entered values."""
+"""The line in which PostgreSQL quotes a rejected row, and so the entered values."""
 PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
 
 
 class JSONLines(logging.Formatter):
-    """A record as one line of JSON: what was given as `extra` under keys of its own, a traceback whole."""
+    """Formats a record as one line of JSON, with the members of `extra` under their own keys and the full traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the record holds."""
+        """The record as one line, without a newline."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -48,7 +48,7 @@ class JSONLines(logging.Formatter):
 
 
 class Output(QueueListener):
-    """A file that a thread writes to, so that no request waits for the reader of the log.
+    """A file descriptor that a thread writes to, so that requests do not wait for the reader of the log.
 
     If the reader is too slow, lines are dropped and counted.
     """
@@ -58,11 +58,11 @@ class Output(QueueListener):
         super().__init__(self.lines)
         self._descriptor = descriptor
         self._waiting = self._dropped = 0
-        """Characters that wait, and lines that were dropped."""
+        """The number of waiting characters and of dropped lines."""
         self._counting = threading.Lock()
 
     def put(self, lines: str) -> None:
-        """Queues whole lines, or drops them where there is no room."""
+        """Queues complete lines, or drops them if the queue is full."""
         with self._counting:
             if self._waiting >= QUEUE_MAX:
                 self._dropped += lines.count("\n")
@@ -71,17 +71,17 @@ class Output(QueueListener):
         self.lines.put_nowait(lines)
 
     def handle(self, record: Any) -> None:
-        """Writes a block, and how many lines were dropped since the last one.
+        """Writes a block of lines, and the number of lines dropped since the previous block.
 
-        Not through `sys.stderr`: Python aborts at its end where a thread still waits in that buffer.
+        It bypasses `sys.stderr`, because Python aborts at exit if a thread still holds the lock of that buffer.
         """
         with self._counting:
             dropped, self._dropped = self._dropped, 0
-        waiting = f"{record}{_dropped(dropped) if dropped else ''}".encode()
+        unwritten = f"{record}{_format_dropped(dropped) if dropped else ''}".encode()
         lost = 0
         try:
-            while waiting:
-                waiting = waiting[os.write(self._descriptor, waiting) :]
+            while unwritten:
+                unwritten = unwritten[os.write(self._descriptor, unwritten) :]
         except OSError:
             lost = record.count("\n") + dropped
         with self._counting:
@@ -89,48 +89,48 @@ class Output(QueueListener):
             self._dropped += lost
 
     def flush(self) -> None:
-        """Waits until everything is written, for at most LAST_SECONDS: perhaps nobody reads."""
+        """Waits until all lines are written, but at most LAST_SECONDS, in case the log is not read."""
         with self.lines.all_tasks_done:
             self.lines.all_tasks_done.wait_for(lambda: not self.lines.unfinished_tasks, LAST_SECONDS)
 
 
-def _dropped(count: int) -> str:
-    said = {"name": "cityweb", "levelname": "WARNING", "msg": "lines were dropped: the log is read too slowly"}
-    return JSONLines().format(logging.makeLogRecord({**said, "lines": count})) + "\n"
+def _format_dropped(count: int) -> str:
+    attributes = {"name": "cityweb", "levelname": "WARNING", "msg": "lines were dropped: the log is read too slowly"}
+    return JSONLines().format(logging.makeLogRecord({**attributes, "lines": count})) + "\n"
 
 
 @cache
 def output() -> Output:
-    """Standard error. Where it is closed, its number may be that of another file, and nothing is written."""
+    """Standard error, or /dev/null if it is closed, because its descriptor may then be that of another file."""
     written = Output(2 if sys.__stderr__ else os.open(os.devnull, os.O_WRONLY))
     written.start()
     return written
 
 
 class OutputHandler(QueueHandler):
-    """Queues each record as a formatted line; `logging` flushes it when the process ends."""
+    """Queues each record as a formatted line; `logging` flushes it at exit."""
 
     def __init__(self) -> None:
         super().__init__(output().lines)
 
     def prepare(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as a formatted line."""
         return self.format(record) + "\n"
 
     def enqueue(self, record: Any) -> None:
-        """Queues a line."""
+        """Queues a line, or drops it if the queue is full."""
         output().put(record)
 
     def flush(self) -> None:
-        """Waits a moment until everything is written."""
+        """Waits until all lines are written, but at most LAST_SECONDS."""
         output().flush()
 
 
 class Requests:
-    """The requests of one process: an id for each, and a line of JSON.
+    """The request log of one process: an id and a line of JSON per request.
 
-    A line is made by hand and written with others: through `logging` it would cost more than the answer. It has no
-    address of a visitor, and no query, which may hold what was typed.
+    The lines are formatted here and written in blocks, because `logging` would take longer than the response. They
+    contain no client IP and no query string, which may contain entered values.
     """
 
     def __init__(self) -> None:
@@ -140,11 +140,11 @@ class Requests:
         self._now, self._time = 0, ""
 
     def next_id(self) -> str:
-        """An id that no other request has, in no process."""
+        """An id that is unique across processes."""
         return f"{self._process}-{next(self._numbers):x}"
 
     def note(self, request_id: str, method: str, path: str, status: int | None, begun: float) -> None:
-        """Notes what was answered, None where nothing was, to a request that began then by `time.perf_counter`."""
+        """Logs a request that began at `begun` (`time.perf_counter`); `status` is None if no response was sent."""
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         now = int(time.time() * 1000)
@@ -157,25 +157,25 @@ class Requests:
         )
 
     def flush(self) -> None:
-        """Queues the lines that wait, as one block."""
+        """Queues the collected lines as one block."""
         lines, self._lines = self._lines, []
         output().put("".join(lines))
 
     def close(self) -> None:
-        """Waits a moment until all lines are written: uvicorn ends a worker by a signal, without Python's exit."""
+        """Waits until all lines are written: uvicorn ends a worker with a signal, so that no exit handler runs."""
         self.flush()
         output().flush()
 
 
 @lru_cache(256)
 def answered(method: str, path: str, status: int | None) -> str:
-    """The part of a line that many requests share."""
+    """The part of a line that is the same for many requests."""
     members = {"level": "info", "logger": "cityweb.requests", "message": "answered"}
     return json.dumps(members | {"method": method, "path": path, "status": status})[1:-1]
 
 
 def configuration(*, echo: bool) -> dict[str, Any]:
-    """What logging.config makes of it: everything to standard error, the server's own chatter from warnings on."""
+    """The dictionary for `logging.config`: all loggers write to standard error, those of libraries from WARNING on."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

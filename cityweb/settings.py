@@ -1,4 +1,4 @@
-"""What the environment may decide: read once, checked at once, never changed."""
+"""The settings, read from the environment and checked once at startup."""
 
 import ipaddress
 import os
@@ -14,18 +14,18 @@ from sqlalchemy.exc import ArgumentError
 PACKAGE = Path(__file__).parent
 IS_CHECKOUT = not (PACKAGE / "templates").exists()
 TOP = PACKAGE.parent if IS_CHECKOUT else PACKAGE
-"""Where `templates`, `static` and `demo` are: an installed package has them inside it (pyproject.toml)."""
+"""The folder of `templates`, `static` and `demo`; an installed package contains them (pyproject.toml)."""
 COMMAND = "python manage.py" if IS_CHECKOUT else "cityweb"
-"""How an operator begins a command."""
+"""The program name in messages that tell the operator to run a command."""
 
 
 class WrongSetting(Exception):
-    """A setting that cannot be used; its text says which, why, and what to write instead."""
+    """A setting is invalid; the message says which, why, and what to write instead."""
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How many cities one address may add: `burst` at once, then so many in a minute and in an hour."""
+    """The number of adds per client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
 
     burst: int
     per_minute: int
@@ -34,7 +34,7 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one process; docs/settings.md lists them."""
+    """The settings of one process, described in docs/settings.md."""
 
     database_url: URL | None
     folder: Path
@@ -45,28 +45,28 @@ class Settings:
 
     @property
     def origin(self) -> str:
-        """How the site's addresses begin for the public: the first of `hosts` that the public can know, or nothing."""
+        """The scheme and host of public URLs, from the first public name in `hosts`; empty if there is none."""
         return next((f"https://{host}" for host in self.hosts if PUBLIC_NAME.fullmatch(host)), "")
 
 
 GONE = ("CITYWEB_LISTEN_URL", "CITYWEB_STREAMS")
-"""Settings of earlier versions, which are ignored."""
+"""Settings of earlier versions, which no longer have any effect."""
 PUBLIC_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]+")
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """The settings that an environment gives. Raises WrongSetting."""
+    """The settings in an environment. Raises WrongSetting if one is invalid."""
     return Settings(
-        database_url=_database_url(environment, "DATABASE_URL"),
-        folder=_folder(environment),
-        hosts=_hosts(environment),
-        trusted_proxies=_proxies(environment),
-        rate_limit=_rate_limit(environment),
+        database_url=_read_database_url(environment, "DATABASE_URL"),
+        folder=_read_folder(environment),
+        hosts=_read_hosts(environment),
+        trusted_proxies=_read_proxies(environment),
+        rate_limit=_read_rate_limit(environment),
         echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
     )
 
 
-def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
+def _read_database_url(environment: Mapping[str, str], name: str) -> URL | None:
     text = environment.get(name, "").strip()
     if not text:
         return None
@@ -90,7 +90,7 @@ def _database_url(environment: Mapping[str, str], name: str) -> URL | None:
 def _is_readable(path: str) -> bool:
     try:
         return Path(path).is_file() and os.access(path, os.R_OK)
-    except OSError:  # a name that is too long, a folder that this account may not enter
+    except OSError:  # a path that is too long, or a folder that this account may not enter
         return False
 
 
@@ -107,14 +107,14 @@ PARAMETERS = {
     "application_name": ".+",
     "options": ".+",
 }
-"""The parameters of a database URL: the names of libpq that asyncpg reads, and what their values look like.
+"""The allowed parameters of a database URL: the libpq names that asyncpg reads, with patterns for their values.
 
-asyncpg sends every other name to the server as a setting, which refuses the connection.
+asyncpg sends any other parameter to the server as a setting, and the server rejects the connection.
 """
 FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}
 
 
-def _folder(environment: Mapping[str, str]) -> Path:
+def _read_folder(environment: Mapping[str, str]) -> Path:
     folder = environment.get("CITYWEB_DATA", "").strip()
     try:
         return Path(folder or DEFAULT_FOLDER).expanduser().absolute()
@@ -125,8 +125,8 @@ def _folder(environment: Mapping[str, str]) -> Path:
 DEFAULT_FOLDER = TOP / "var" if IS_CHECKOUT else user_data_path("cityweb")
 
 
-def _hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
-    hosts = _list(environment, "CITYWEB_HOSTS")
+def _read_hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
+    hosts = _read_list(environment, "CITYWEB_HOSTS")
     for host in hosts:
         if not HOST.fullmatch(host):
             raise WrongSetting(
@@ -140,21 +140,21 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 HOST = re.compile(r"\*|(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
-def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _read_list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in environment.get(name, "").split(",") if part.strip())
 
 
-def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
-    proxies = _list(environment, "CITYWEB_TRUSTED_PROXIES")
+def _read_proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
+    proxies = _read_list(environment, "CITYWEB_TRUSTED_PROXIES")
     for proxy in proxies:
         try:
-            everybody = ipaddress.ip_network(proxy).prefixlen == 0
+            matches_all = ipaddress.ip_network(proxy).prefixlen == 0
         except ValueError:
             raise WrongSetting(
                 f"CITYWEB_TRUSTED_PROXIES has {proxy}, which is not an address or a network:"
                 " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
             ) from None
-        if everybody:
+        if matches_all:
             raise WrongSetting(
                 f"CITYWEB_TRUSTED_PROXIES has {proxy}, and then every visitor could claim any address:"
                 " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
@@ -162,7 +162,7 @@ def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
     return proxies
 
 
-def _rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
+def _read_rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
     text = environment.get("CITYWEB_RATE_LIMIT", "").strip() or "10,10,60"
     if text.lower() == "off":
         return None

@@ -1,4 +1,4 @@
-"""What a visitor may submit, and what is wrong with it."""
+"""Validates submitted cities."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from cityweb import names
 from cityweb.city import NAME_MAX, POPULATION_MAX
 
 NAME_ENTERED_MAX = 1_000
-"""Characters of a name before it is normalised: to sort combining marks takes time that grows with their square."""
+"""Characters of an entered name: the time to normalise it grows with the square of its combining marks."""
 POPULATION_LENGTH_MAX = 40
-"""Characters of a typed population."""
+"""Characters of an entered population."""
 
 _NAME_MISSING = "Enter a city name"
 _NAME_NOT_TEXT = "City name must be text"
@@ -34,7 +34,7 @@ _WEBSITE_FILLED = "Leave this field empty"
 _MINUS = "-−"
 _SEPARATOR = "[,.'’_ \u00a0\u202f\u2009]"
 _SEPARATORS = re.compile(_SEPARATOR)
-# Groups of three, or as in India a three after twos, with one kind of separator throughout.
+# Groups of three digits, or, as in India, groups of two before the last three, all with the same separator.
 _WHOLE_NUMBER = re.compile(
     rf"""
     [{_MINUS}]?
@@ -48,11 +48,11 @@ _WHOLE_NUMBER = re.compile(
 
 
 class Unreadable(ValueError):
-    """What was sent is no form and no JSON, or gives a field twice."""
+    """A body is neither a form nor JSON, or has a field twice."""
 
 
 class InvalidSubmission(ValueError):
-    """A submission is wrong: `errors` has one sentence for each field that is, in the order of the form."""
+    """A submission is invalid; `errors` has a message for each invalid field, in the order of the form."""
 
     def __init__(self, errors: dict[str, str]) -> None:
         super().__init__(errors)
@@ -60,7 +60,7 @@ class InvalidSubmission(ValueError):
 
 
 def parse_population(text: str) -> int:
-    """The number in a text, grouped as people paste it. Raises `ValueError` with words for the visitor."""
+    """The population in a text, which may have separators. Raises ValueError with a message for the visitor."""
     text = text.strip()
     if not text:
         raise ValueError(_POPULATION_MISSING)
@@ -70,10 +70,10 @@ def parse_population(text: str) -> int:
         raise ValueError(_POPULATION_TOO_LOW)
     if len(text) > POPULATION_LENGTH_MAX:
         raise ValueError(_POPULATION_TOO_HIGH)
-    return _within_range(int(_SEPARATORS.sub("", text)))
+    return _check_range(int(_SEPARATORS.sub("", text)))
 
 
-def _within_range(population: int) -> int:
+def _check_range(population: int) -> int:
     if population < 0:
         raise ValueError(_POPULATION_TOO_LOW)
     if population > POPULATION_MAX:
@@ -81,18 +81,18 @@ def _within_range(population: int) -> int:
     return population
 
 
-def _checked_population(value: object) -> int:
+def _check_population(value: object) -> int:
     if value is None:
         raise ValueError(_POPULATION_MISSING)
     if isinstance(value, str):
         return parse_population(value)
-    # Not isinstance: to Python, true and false are whole numbers.
+    # Not isinstance, because bool is a subclass of int.
     if type(value) is not int:
         raise ValueError(_POPULATION_NOT_WHOLE)
-    return _within_range(value)
+    return _check_range(value)
 
 
-def _checked_name(value: object, *, as_stored: bool = False) -> str:
+def _check_name(value: object, *, as_stored: bool = False) -> str:
     if value is None:
         raise ValueError(_NAME_MISSING)
     if not isinstance(value, str):
@@ -119,28 +119,28 @@ _POPULATION_SCHEMA = {
 
 @dataclass(frozen=True)
 class CitySubmission:
-    """A city that may be stored: its name is normalised, and both are within their limits."""
+    """A valid city: its name is normalised, and both values are within their limits."""
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
     population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
 
 
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
-    """The city that was submitted; a missing field is an empty one. Raises `InvalidSubmission`.
+    """The submitted city; a missing field counts as empty. Raises InvalidSubmission if a field is invalid.
 
-    With `as_stored` its name may have `names.NEWER_FLAWS`, as a stored one may.
+    With `as_stored`, the name may have one of `names.NEWER_FLAWS`, as a stored name may.
     """
     errors = {}
     name, population = "", 0
     try:
-        name = _checked_name(values.get("name"), as_stored=as_stored)
-    except ValueError as refusal:
-        errors["name"] = str(refusal)
+        name = _check_name(values.get("name"), as_stored=as_stored)
+    except ValueError as error:
+        errors["name"] = str(error)
     try:
-        population = _checked_population(values.get("population"))
-    except ValueError as refusal:
-        errors["population"] = str(refusal)
-    # People do not see this field; only what fills in every field does.
+        population = _check_population(values.get("population"))
+    except ValueError as error:
+        errors["population"] = str(error)
+    # Visitors do not see this field, but bots fill in every field.
     if str(values.get("website") or "").strip():
         errors["website"] = _WEBSITE_FILLED
     if errors:
@@ -149,25 +149,25 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
 
 
 def from_json(body: bytes) -> dict[str, object]:
-    """The members of a JSON object in UTF-8; none, where it is other JSON. Raises `Unreadable`."""
+    """The members of a JSON object in UTF-8, or none if it is other JSON. Raises Unreadable."""
     try:
         value = json.loads(
             body.decode(),
-            # Twenty digits are out of range already, and int() refuses thousands of them with words of its own.
+            # Twenty digits are already out of range, and int() raises an error of its own for thousands of them.
             parse_int=lambda digits: int(digits[:20]),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_without_repetition,
+            parse_constant=_reject_constant,
+            object_pairs_hook=_reject_repetition,
         )
     except (ValueError, RecursionError) as error:
         raise Unreadable from error
     return value if isinstance(value, dict) else {}
 
 
-def _refuse_constant(_: str) -> NoReturn:
+def _reject_constant(_: str) -> NoReturn:
     raise Unreadable
 
 
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
         raise Unreadable

@@ -1,1 +1,1 @@
-"""All SQL: the schema, the questions, the changes, and an embedded server."""
+"""All SQL: the schema, the queries and the changes, and the embedded server."""

@@ -1,4 +1,4 @@
-"""What can be done with cities: the board, an add, where a city landed."""
+"""The board, adding a city, and the rank of a new city."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from cityweb.postgres import database
 
 @dataclass(frozen=True)
 class Place:
-    """A city as the board shows it, at its rank: equal populations share one (1, 2, 2, 4)."""
+    """A ranked city; cities with equal populations share a rank (1, 2, 2, 4)."""
 
     id: int
     name: str
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored city, by its name as it was first written."""
+    """A stored city, with the stored spelling of its name."""
 
     id: int
     name: str
@@ -37,7 +37,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a city stands: its age by the database's clock, its rank, and the biggest city that differs in accents."""
+    """A city with its age by the database's clock, its rank, and the biggest city that differs only in accents."""
 
     city: Stored
     age: timedelta
@@ -50,7 +50,7 @@ class Landing:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the board; `new` while the city is younger than a minute by the clock of the database."""
+    """A row of the board; `new` if the city is younger than a minute by the database's clock."""
 
     id: int
     name: str
@@ -61,18 +61,17 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Leaders:
-    """What the board shows: its rows, how many cities there are, and the name of the newest one, if there is any."""
+    """The board: its rows, the number of all cities, and the name of the newest city, empty if there is none."""
 
     rows: tuple[BoardRow, ...]
     total: int
     newest: str
 
 
-# How many cities there are.
+# The number of cities: the tally and the changes that are not yet folded into it.
 TOTAL = """
 (SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20) + (SELECT coalesce(sum(cities), 0) FROM tally_changes)
 """
-# The board: its rows, whether each is new, how many cities there are, and the newest one.
 LEADERS = f"""
 WITH top AS MATERIALIZED (
   SELECT id, name, population, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
@@ -84,7 +83,7 @@ FROM top ORDER BY top.population DESC, -top.id DESC
 
 
 async def leaders(connection: asyncpg.Connection) -> Leaders:
-    """The biggest cities, biggest first; among equals the earliest added first. One statement."""
+    """The board, biggest city first and, among equals, the earliest added first; read in one statement."""
     found = await connection.fetch(LEADERS)
     rows = tuple(BoardRow(*row[:5]) for row in found)
     return Leaders(rows, int(found[0][5]), found[0][6]) if found else Leaders((), 0, "")
@@ -92,7 +91,7 @@ async def leaders(connection: asyncpg.Connection) -> Leaders:
 
 # --- an add ---
 
-# The unique key decides. The look before it only saves the id that a row in conflict would use up.
+# The unique key decides. NOT EXISTS only saves the id that a conflicting row would use up.
 INSERT = text("""
 INSERT INTO cities (name, name_key, name_bare, population)
 SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
@@ -100,20 +99,20 @@ WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
 ON CONFLICT DO NOTHING
 RETURNING id, name, population
 """)
-# The city that has a name, and how many seconds ago it was added.
+# The last column is the age in seconds.
 STORED = text(
     "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
 )
 
 
 async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
-    """The stored city of this name, and whether it was this call that stored it.
+    """Adds a city, unless its name is stored. Returns the stored city, and whether this call stored it.
 
-    One statement, and so its own transaction; the unique key decides. Where its answer was lost, a
-    row just like ours that is younger than our first try is ours: nobody hears that somebody else stored the city they
-    have just added.
+    The insert is one statement and its own transaction; the unique key decides. If its result is lost, a second try
+    follows: a row with the same values that is younger than the first try counts as stored by this call. Otherwise a
+    visitor would be told that the city that they have just added was already stored.
     """
-    begun = time.monotonic()
+    began = time.monotonic()
     city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
 
     def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
@@ -121,22 +120,22 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
             if row := session.execute(INSERT, city).one_or_none():
                 return Stored(*row), True
             id_, *stored, age = session.execute(STORED, city).one()
-        is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - begun
+        is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - began
         return Stored(id_, *stored), is_ours
 
     for is_second_try in (False, True):
         try:
             return await session.run_sync(insert_or_find, is_second_try)
         except (DBAPIError, NoResultFound, ConnectionError) as error:
-            # NoResultFound: whoever stored the name removed it between our two statements.
+            # NoResultFound: the city with this name was removed between the two statements.
             if is_second_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
                 raise
             await database.breathe()
     raise AssertionError  # pragma: no cover (the second try returns or raises)
 
 
-# A city, its age and rank, and the biggest one that differs in accents. All that do are found first: with the LIMIT
-# beside the condition, a plan could walk the whole board.
+# All cities that differ only in accents are found before the LIMIT applies: with the LIMIT in the same query, a plan
+# could walk the whole board.
 LANDING = text("""
 WITH city AS MATERIALIZED (
   SELECT id, name, population, name_bare, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
@@ -151,7 +150,7 @@ LEFT JOIN (SELECT * FROM near ORDER BY population DESC, id LIMIT 1) AS near ON t
 
 
 async def landing(connection: AsyncConnection, city_id: int) -> Landing | None:
-    """Where a city stands, or None where there is none of this number."""
+    """The city with this id and its rank, or None if there is no such city."""
     row = (await connection.execute(LANDING, {"id": city_id})).one_or_none()
     if row is None:
         return None

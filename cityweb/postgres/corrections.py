@@ -1,4 +1,4 @@
-"""What an operator mends: a population, a name, or that a city is there at all."""
+"""An operator's changes: correct a population, rename or remove a city."""
 
 from dataclasses import replace
 
@@ -16,19 +16,19 @@ NEAR_MISSES_MAX = 5
 
 
 class CannotCorrect(Exception):
-    """A correction that is not possible; the text says why and what to do."""
+    """A correction is not possible; the message says why and what to do."""
 
 
 COLUMNS = select(City.id, City.name, City.population)
 
 
 async def find(url: URL, name: str) -> Stored:
-    """The stored city of this name, found as the site finds it. Raises CannotCorrect with the near misses."""
+    """The stored city with the same key as this name. Raises CannotCorrect, with near misses, if there is none."""
     if len(name) > submissions.NAME_ENTERED_MAX:
         raise CannotCorrect(f"No city has so long a name: {COMMAND} dump prints all names.")
     near = COLUMNS.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
     async with database.outside_the_pool(url).connect() as connection:
-        if city := await _one(connection, City.name_key == names.key(name)):
+        if city := await _find_one(connection, City.name_key == names.key(name)):
             return city
         near_misses = [city.name for city in await connection.execute(near.limit(NEAR_MISSES_MAX))]
     if near_misses:
@@ -37,21 +37,21 @@ async def find(url: URL, name: str) -> Stored:
 
 
 async def find_by_id(url: URL, city_id: int) -> Stored:
-    """The stored city with this id. Raises CannotCorrect."""
+    """The stored city with this id. Raises CannotCorrect if there is none."""
     async with database.outside_the_pool(url).connect() as connection:
-        if city := await _one(connection, City.id == city_id):
+        if city := await _find_one(connection, City.id == city_id):
             return city
     raise CannotCorrect(f"No city has the id {city_id}: the URL of a city's page ends in its id.")
 
 
 async def duplicates(connection: AsyncConnection) -> list[Stored]:
-    """The cities whose key begins with `names.DUPLICATE`: an earlier city had their name when keys changed."""
+    """The cities whose key begins with `names.DUPLICATE`: in a migration, an earlier city got their key."""
     rows = await connection.execute(COLUMNS.where(City.name_key.startswith(names.DUPLICATE)).order_by(City.id))
     return [Stored(*row) for row in rows]
 
 
 def corrected(city: Stored, population: str) -> Stored:
-    """The city with this population, written as a visitor may write it. Raises CannotCorrect."""
+    """The city with this population, in any form that a visitor may enter. Raises CannotCorrect if it is invalid."""
     try:
         return replace(city, population=submissions.parse_population(population))
     except ValueError as error:
@@ -59,20 +59,20 @@ def corrected(city: Stored, population: str) -> Stored:
 
 
 def renamed(city: Stored, name: str) -> Stored:
-    """The city with this name, under the rules for names. Raises CannotCorrect."""
+    """The city with this name. Raises CannotCorrect if the name is invalid."""
     try:
         return replace(city, name=submissions.check({"name": name, "population": city.population}).name)
-    except submissions.InvalidSubmission as refusal:
-        raise CannotCorrect(f"{refusal.errors['name']}: run the command again with another name.") from refusal
+    except submissions.InvalidSubmission as error:
+        raise CannotCorrect(f"{error.errors['name']}: run the command again with another name.") from error
 
 
 async def store(url: URL, before: Stored, after: Stored) -> None:
-    """Replaces a city by what is right. Raises CannotCorrect where the name is taken or the city has changed."""
+    """Stores a changed city. Raises CannotCorrect if the name is taken, or if `before` is not what is stored."""
     values: dict[str, object] = {"population": after.population}
     if after.population == before.population:
-        # Not always: one of the `duplicates` cannot have the key of its name as long as another city has that.
+        # Only for a rename: one of the `duplicates` cannot get the key of its name while another city has that key.
         values = {"name": after.name, "name_key": names.key(after.name), "name_bare": names.bare(after.name)}
-    statement = update(City).where(*_is(before)).values(values)
+    statement = update(City).where(*_match_unchanged(before)).values(values)
     try:
         async with database.outside_the_pool(url).begin() as connection:
             _expect_one((await connection.execute(statement)).rowcount)
@@ -83,18 +83,18 @@ async def store(url: URL, before: Stored, after: Stored) -> None:
 
 
 async def remove(url: URL, city: Stored) -> None:
-    """Takes a city out. Raises CannotCorrect where it has changed."""
+    """Removes a city. Raises CannotCorrect if it has changed."""
     async with database.outside_the_pool(url).begin() as connection:
-        _expect_one((await connection.execute(delete(City).where(*_is(city)))).rowcount)
+        _expect_one((await connection.execute(delete(City).where(*_match_unchanged(city)))).rowcount)
 
 
-async def _one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Stored | None:
+async def _find_one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Stored | None:
     row = (await connection.execute(COLUMNS.where(condition))).one_or_none()
     return Stored(*row) if row else None
 
 
-def _is(city: Stored) -> tuple[ColumnElement[bool], ...]:
-    """The city as it was shown before somebody agreed."""
+def _match_unchanged(city: Stored) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that the city is still as it was shown to the operator."""
     return City.id == city.id, City.name == city.name, City.population == city.population
 
 

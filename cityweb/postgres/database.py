@@ -1,4 +1,4 @@
-"""The database: its engine, its schema, and which of its errors mean "not now"."""
+"""The database: engines, the schema, and which errors mean that the database is unavailable."""
 
 import asyncio
 import random
@@ -22,48 +22,48 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from cityweb.settings import COMMAND
 
 READ_CONNECTIONS = 3
-ADD_CONNECTIONS = 5  # not two: commits that come together share a flush to the disk
-"""Connections of one process in a pool of their own, the limiter's included: slow reads never keep an add waiting."""
+ADD_CONNECTIONS = 5  # rather than two, because concurrent commits share a flush to disk
+"""Connections of one process for adds and the limiter. They have their own pool, so slow reads do not delay an add."""
 PATIENCE_SECONDS = 2
-"""How long one connection attempt, one statement or one wait for the pool may take."""
+"""The time limit of a connection attempt, of a statement and of a wait for the pool."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x63697479
-"""The advisory lock, "city", that lets one process at a time change the schema."""
+"""The advisory lock ("city" in ASCII) that a process holds while it changes the schema."""
 UNSAFE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
 DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a connection outside the pools raises where the database cannot do its work."""
+"""The errors that a connection outside the pools raises if the database fails."""
 INSUFFICIENT_PRIVILEGE = "42501"
 RESET = (
     "DROP FUNCTION IF EXISTS cities_above, cities_changed, cities_counted, cities_worded, fold_tally CASCADE",
     "DROP FUNCTION IF EXISTS search_words, spaced, suffixes CASCADE",
     "DROP TABLE IF EXISTS cities, words, tally, tally_changes, adds, salts, alembic_version",
 )
-"""Drops what any of the migrations made."""
+"""Drops everything that any of the migrations created."""
 
 T = TypeVar("T")
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot do its work now; the cause is what it, the driver or the network raised."""
+    """The database is unavailable; the cause is the error of the database, the driver or the network."""
 
 
 class DatabaseTimeout(DatabaseUnavailable):
-    """The database did not say in time what became of the work: it may be done."""
+    """The database did not respond in time; the work may have been done."""
 
 
 class OldSchema(Exception):
-    """The schema is not the one this code was written for, and this role may not change it."""
+    """The schema is not at the newest revision, and this role may not migrate it."""
 
 
 class Unsafe(Exception):
-    """The server would lose what it said it stored; the text names the setting and the way out."""
+    """The server could lose stored cities; the message names the setting and says what to do."""
 
 
 def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
-    """A pool of at most `connections` connections for requests; every wait in it is bounded.
+    """A pool of at most `connections` connections for requests; every wait has a time limit.
 
-    A statement is its own transaction: nothing that a request does needs two, and BEGIN and COMMIT are round trips too.
+    Each statement is its own transaction: no request needs two in one, and BEGIN and COMMIT would cost round trips.
     """
     return create_async_engine(
         url,
@@ -78,19 +78,19 @@ def make_engine(url: URL, connections: int = READ_CONNECTIONS) -> AsyncEngine:
 
 
 async def connect(url: URL, *, command_timeout: float | None = None) -> asyncpg.Connection:
-    """A connection, for every purpose: the parameters of the URL have libpq's names and meanings (docs/settings.md).
+    """A connection; the parameters of the URL have libpq's names and meanings (docs/settings.md).
 
-    SQLAlchemy would pass them as arguments, which have other names; asyncpg itself reads a URL as libpq does.
+    SQLAlchemy would pass them to asyncpg as arguments, which have other names; asyncpg parses a URL like libpq.
     Raises OSError (ssl.SSLError is one), TimeoutError, asyncpg.PostgresError or asyncpg.InterfaceError.
     """
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    # No other settings: a pooler rejects most.
+    # No other settings, because a pooler rejects most of them.
     settings = {"application_name": str(url.query.get("application_name", "cityweb"))}
     try:
         return await asyncpg.connect(
             plain, timeout=PATIENCE_SECONDS, command_timeout=command_timeout, server_settings=settings
         )
-    except (UnicodeError, OverflowError) as error:  # a host that no name can be, a port above 65535
+    except (UnicodeError, OverflowError) as error:  # an impossible host name, or a port above 65535
         raise asyncpg.ClientConfigurationError(str(error)) from error
 
 
@@ -98,9 +98,9 @@ async def connect(url: URL, *, command_timeout: float | None = None) -> asyncpg.
 
 
 async def prepare(url: URL) -> None:
-    """Makes sure of a safe server and the newest schema. Raises Unsafe; OldSchema where this role may not migrate."""
+    """Checks the server and migrates the schema if needed. Raises Unsafe, or OldSchema if this role may not migrate."""
     async with outside_the_pool(url, command_timeout=PATIENCE_SECONDS).connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")  # nothing to roll back where it falls silent
+        await connection.execution_options(isolation_level="AUTOCOMMIT")  # no ROLLBACK waits for a hanging server
         await refuse_unsafe(connection)
         if await is_current(connection):
             return
@@ -116,7 +116,7 @@ async def prepare(url: URL) -> None:
 
 
 async def migrate(url: URL) -> None:
-    """Brings the schema to its newest revision, one process at a time. Raises Unsafe."""
+    """Migrates the schema to the newest revision, one process at a time. Raises Unsafe."""
     async with outside_the_pool(url).begin() as connection:
         await refuse_unsafe(connection)
         await lock_schema(connection)
@@ -127,7 +127,7 @@ async def migrate(url: URL) -> None:
 
 
 async def reset(url: URL) -> None:
-    """Drops everything that the migrations made, and makes it anew, empty."""
+    """Drops everything that the migrations created, and creates it again, empty."""
     async with outside_the_pool(url).begin() as connection:
         await lock_schema(connection)
         for statement in RESET:
@@ -136,17 +136,17 @@ async def reset(url: URL) -> None:
 
 
 async def lock_schema(connection: AsyncConnection) -> None:
-    """Waits until nobody else changes the schema. From here on, nothing in this transaction has a time limit."""
-    # A role that owns the tables and serves has timeouts for the site.
+    """Waits until no other process changes the schema, and removes the time limits of this transaction."""
+    # A role that owns the tables and serves has timeouts that are meant for requests.
     await connection.execute(text("SET LOCAL statement_timeout = 0"))
     await connection.execute(text("SET LOCAL lock_timeout = 0"))
     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
 
 
 async def vacuum(url: URL) -> None:
-    """Has PostgreSQL look at all cities: until then an index cannot answer alone, and plans are guessed.
+    """Vacuums and analyses the cities: before that, there are no index-only scans, and no statistics for plans.
 
-    Raises what `connect` does.
+    Raises the same errors as `connect`.
     """
     connection = await connect(url)
     try:
@@ -157,7 +157,7 @@ async def vacuum(url: URL) -> None:
 
 
 async def is_current(connection: AsyncConnection) -> bool:
-    """Whether the schema is the one this code was written for."""
+    """Whether the schema is at the newest revision."""
 
     def revisions(synchronous: Connection) -> set[str]:
         return set(MigrationContext.configure(synchronous).get_current_heads())
@@ -166,7 +166,7 @@ async def is_current(connection: AsyncConnection) -> bool:
 
 
 async def refuse_unsafe(connection: AsyncConnection) -> None:
-    """Raises Unsafe where the server may forget what it acknowledged."""
+    """Raises Unsafe if the server could lose committed changes."""
     for setting in UNSAFE_SETTINGS:
         if await connection.scalar(text("SELECT current_setting(:setting)"), {"setting": setting}) == "off":
             raise Unsafe(
@@ -176,13 +176,13 @@ async def refuse_unsafe(connection: AsyncConnection) -> None:
 
 
 def outside_the_pool(url: URL, *, command_timeout: float | None = None) -> AsyncEngine:
-    """Single connections, for work that takes as long as it takes."""
+    """An engine without a pool, for work without a time limit; `command_timeout`, in seconds, sets one."""
     creator = partial(connect, url, command_timeout=command_timeout)
     return create_async_engine(url, async_creator=creator, hide_parameters=True, poolclass=NullPool)
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Runs the migrations up to a revision that have not run yet."""
+    """Runs the pending migrations up to a revision."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -193,9 +193,9 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
 
 def wrong_url(error: BaseException) -> str:
-    """Why the database cannot be reached as its URL demands, its TLS above all; nothing where the URL is not to blame.
+    """Why the database cannot be reached with this URL, especially its TLS; empty if the URL is not the cause.
 
-    The reason has no password.
+    The reason contains no password.
     """
     cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
     match cause:
@@ -211,14 +211,14 @@ def wrong_url(error: BaseException) -> str:
 
 
 def disconnected(error: BaseException) -> bool:
-    """Whether the connection broke, so that harmless work may be tried once more at once."""
+    """Whether the connection broke, so that work that is safe to repeat may be retried at once."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error).startswith(("08", "57P0"))
     return isinstance(error, ConnectionError)
 
 
 def unavailable(error: BaseException) -> bool:
-    """Whether the database cannot do its work now: an answer of 503, where any other error is our bug."""
+    """Whether the error means that the database is unavailable (a 503 response); any other error is our bug."""
     if isinstance(error, DBAPIError):
         return (
             disconnected(error)
@@ -230,7 +230,7 @@ def unavailable(error: BaseException) -> bool:
 
 @contextmanager
 def availability() -> Iterator[None]:
-    """Raises DatabaseTimeout or DatabaseUnavailable for what means that; any other error is our bug."""
+    """Maps errors of an unavailable database to DatabaseTimeout or DatabaseUnavailable; any other error is our bug."""
     try:
         yield
     except Exception as error:
@@ -240,20 +240,20 @@ def availability() -> Iterator[None]:
 
 
 def sqlstate(error: DBAPIError) -> str:
-    """The five characters of PostgreSQL's error code (its appendix A), or none."""
+    """The five characters of the error code (appendix A of PostgreSQL's manual), or an empty string."""
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 # --- a unit of work ---
 
 
-async def read(engine: AsyncEngine, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """What a question gives: on a connection of its own, and again where that breaks. Raises DatabaseUnavailable."""
+async def read(engine: AsyncEngine, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Runs a query on its own connection, and once more if that breaks. Raises DatabaseUnavailable."""
     with availability():
         for last_try in (False, True):
             try:
                 async with engine.connect() as connection:
-                    return await question(connection)
+                    return await query(connection)
             except (DBAPIError, ConnectionError) as error:
                 if last_try or not disconnected(error):
                     raise
@@ -261,12 +261,12 @@ async def read(engine: AsyncEngine, question: Callable[[AsyncConnection], Awaita
 
 
 async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
-    """Runs a unit of work to its end, even where its request is cancelled.
+    """Runs a unit of work to its end, even if its request is cancelled.
 
-    Raises DatabaseTimeout when that takes long, or DatabaseUnavailable.
+    Raises DatabaseTimeout after `seconds`, while the work continues, or DatabaseUnavailable.
     """
     task = session.info["work"] = asyncio.create_task(work)
-    # Where nobody waits any more, nobody is left to be told of its error.
+    # Without this, asyncio would log an error that no request waits for any more.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     with availability():
         async with asyncio.timeout(seconds):
@@ -274,5 +274,5 @@ async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds:
 
 
 async def breathe() -> None:
-    """The short, uneven pause before a second try."""
+    """Pauses for 20 to 80 ms before a second try, at random so that retries do not coincide."""
     await asyncio.sleep(random.uniform(0.02, 0.08))  # noqa: S311 (no secret)

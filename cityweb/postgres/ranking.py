@@ -1,4 +1,4 @@
-"""The whole ranking: a page of it, a search in it, one city between its neighbours, the newest. It only reads."""
+"""Reads the whole ranking: a page of it, a search in it, one city between its neighbours, the newest cities."""
 
 import math
 import time
@@ -18,12 +18,12 @@ from cityweb.postgres.cities import TOTAL, Place, Stored
 PAGE_SIZE = 50
 SPELLING_SECONDS = 60
 SIMILARITY = 0.7
-"""Of 1: three letters in ten may be wrong."""
+"""From 0 to 1: three letters in ten may differ."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place between two rows of the ranking: after this city, or before it."""
+    """A position between two rows of the ranking: after this city, or before it if `backwards`."""
 
     population: int
     id: int
@@ -35,7 +35,7 @@ START = Cursor(POPULATION_MAX + 1, 0)
 
 @dataclass(frozen=True)
 class Page:
-    """A part of the ranking and the cursors of the parts beside it; a `total` of None is too many to be counted."""
+    """A page of the ranking and the cursors of the pages beside it; `total` is None if the search did not count."""
 
     places: tuple[Place, ...]
     total: int | None
@@ -45,7 +45,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A city between the next bigger and the next smaller ones, all in the order of the ranking."""
+    """A city and up to three cities on either side of it, in the order of the ranking."""
 
     above: tuple[Place, ...]
     city: Place
@@ -53,9 +53,9 @@ class Surroundings:
 
 
 # --- the statements ---
-# What is given stands in them as `(SELECT ...)`: from a value, the planner would guess how many rows it is to find.
+# Parameters are written as `(SELECT ...)`, because the planner would estimate row counts from plain values.
 
-# How many cities a source has, and the 51 next to a cursor with their ranks; if there are none, one row has the total.
+# The number of cities of a source, and the 51 next to a cursor with ranks; if there are none, one row has the total.
 PAGE = """
 WITH {found} page AS MATERIALIZED (
   SELECT id, population FROM {rows} AND {beyond}
@@ -70,12 +70,12 @@ FROM (SELECT ({total}) AS total) AS counted LEFT JOIN (
 ) ON true
 ORDER BY page.population {order}, -page.id {order}
 """
-# The ranks of the populations on a page, of any cities.
+# The ranks of the populations on a page, for any cities.
 RANKS = """
   SELECT population, 1 + above AS rank FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
 """
-# The same of cities that follow each other: who is above the first population is counted, and who above the next. Each
-# once: what is not MATERIALIZED would be counted for each row of the page.
+# The same for consecutive cities: it counts only the cities above the top population, and those at or above it. Without
+# MATERIALIZED, PostgreSQL would count them for each row of the page.
 RANKS_IN_A_ROW = """
   WITH first AS MATERIALIZED (
     SELECT population, count(*) AS cities FROM page GROUP BY population ORDER BY population DESC LIMIT 1
@@ -93,22 +93,22 @@ BEYOND = "(population, -id) {side} ((SELECT CAST(:population AS int)), (SELECT -
 
 
 class Source:
-    """Some of the cities: the statements that read a page of them after a cursor, and before it."""
+    """A set of cities: the statements that read a page of them after a cursor, and before it."""
 
     def __init__(self, rows: str, total: str, ranks: str, found: str = "", **numbers: int) -> None:
-        def beside(side: str, order: str) -> TextClause:
-            way = {"beyond": BEYOND.format(side=side), "order": order}
-            found_here = found.format(**way, **numbers, stored=TOTAL)
-            return text(PAGE.format(rows=rows, total=total, ranks=ranks, found=found_here, **way))
+        def make_statement(side: str, order: str) -> TextClause:
+            direction = {"beyond": BEYOND.format(side=side), "order": order}
+            found_here = found.format(**direction, **numbers, stored=TOTAL)
+            return text(PAGE.format(rows=rows, total=total, ranks=ranks, found=found_here, **direction))
 
-        self.after, self.before = beside("<", "DESC"), beside(">", "ASC")
+        self.after, self.before = make_statement("<", "DESC"), make_statement(">", "ASC")
 
 
 CITIES = Source("cities WHERE true", TOTAL, RANKS_IN_A_ROW)
-# The cities with all words of a search. In a big table a walk along the board meets what matches often: the next `near`
-# cities, and where at least `least` of them match, the next `far`. Otherwise `others` are all that match.
-# The index reads all words that begin with one that is asked, 10 ms for "santa" in a million cities: so it is asked for
-# the longest, with another only where both are short, and a city's words are compared with all.
+# The cities that match all words of a search. In a big table, a walk along the board finds frequent words: it reads the
+# next `near` cities and, if at least `least` of them match, the next `far`. Otherwise `others` are all matches.
+# The index reads all words that begin with a word of the search, 10 ms for "santa" in a million cities. So it looks up
+# only the longest word, with a second one if both are short, and each city found is compared with all words.
 MATCHES = """
 asked AS MATERIALIZED (
   SELECT array_agg('% ' || word || '%') AS patterns,
@@ -145,7 +145,7 @@ asked AS MATERIALIZED (
 
 
 def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int = 5_000) -> Source:
-    """The cities with all words of a search; of no more than `counted` cities in all, those that match are counted."""
+    """The cities that match all words of a search. In a table of at most `counted` cities, they are counted."""
     return Source(
         "(SELECT id, population FROM walked, outcome WHERE is_complete UNION ALL TABLE others) AS found WHERE true",
         "SELECT CASE WHEN is_complete THEN NULL ELSE (SELECT count(*) FROM others) END FROM outcome",
@@ -159,7 +159,6 @@ def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int =
 
 
 SEARCH = matches()
-# A city between its neighbours, each with its rank.
 SURROUNDINGS = text(f"""
 WITH city AS MATERIALIZED (
   SELECT id, name, population, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
@@ -178,28 +177,27 @@ WITH city AS MATERIALIZED (
 )
 SELECT page.*, rank FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
 """)  # noqa: S608 (no value is put in)
-# The cities that were added last.
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
-# What a misspelled name is compared with.
+# The candidates for a misspelled name.
 BIGGEST = text("SELECT id, name, population, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
 
-# --- what they answer ---
+# --- the queries ---
 
 
 async def page(connection: AsyncConnection, cursor: Cursor = START, words: str = "") -> Page:
-    """A page of all cities, or of those with all these words, in any order and each from its beginning on."""
-    # PostgreSQL has no NUL in a text.
-    source, given = (SEARCH, {"bare": names.bare(words.replace("\0", " "))}) if words else (CITIES, {})
-    # One city more is read than a page has, which says whether there is another page.
-    places, total = await _beside(connection, source, cursor, given)
+    """A page of all cities, or of those whose names have words that begin with all of `words`, in any order."""
+    # PostgreSQL rejects NUL in a text.
+    source, parameters = (SEARCH, {"bare": names.bare(words.replace("\0", " "))}) if words else (CITIES, {})
+    # The statement reads one city more than a page has, to find out whether there is another page.
+    places, total = await _read_nearest(connection, source, cursor, parameters)
     if cursor.backwards and len(places) <= PAGE_SIZE:
-        # The first page is always a full one, whoever was added or removed since the last look.
+        # The first page is always full, even if cities before the cursor were removed since the last request.
         cursor = START
-        places, total = await _beside(connection, source, cursor, given)
+        places, total = await _read_nearest(connection, source, cursor, parameters)
     more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
     if cursor.backwards:
         places.reverse()
-    # After the last city there is nothing to begin from but the cursor, whose own city comes before.
+    # An empty page is after the last city: the page before it ends with the city of the cursor.
     first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, min(cursor.id + 1, ID_MAX)), cursor)
     return Page(
         tuple(places),
@@ -210,7 +208,7 @@ async def page(connection: AsyncConnection, cursor: Cursor = START, words: str =
 
 
 class Spelling:
-    """What a misspelled name may mean: one of the 10,000 biggest cities, which are read at most once a minute."""
+    """Suggestions for a misspelled name from the 10,000 biggest cities, which are read at most once a minute."""
 
     def __init__(self) -> None:
         self._bare_names: list[str] = []
@@ -218,7 +216,7 @@ class Spelling:
         self._read_at = -math.inf
 
     async def nearest(self, connection: AsyncConnection, words: str) -> list[Stored]:
-        """At most three cities, the most similar first, and of those the bigger one."""
+        """At most three cities, the most similar first and, among equals, the biggest first."""
         if time.monotonic() - self._read_at > SPELLING_SECONDS:
             rows = (await connection.execute(BIGGEST)).all()
             self._bare_names = [row.name_bare for row in rows]
@@ -231,7 +229,7 @@ class Spelling:
 
 
 async def surroundings(connection: AsyncConnection, city_id: int) -> Surroundings | None:
-    """A city and its neighbours, or None where there is none of this number."""
+    """The city with this id and its neighbours, or None if there is no such city."""
     places = [Place(*row) for row in await connection.execute(SURROUNDINGS, {"id": city_id})]
     position = next((position for position, place in enumerate(places) if place.id == city_id), None)
     if position is None:
@@ -240,15 +238,15 @@ async def surroundings(connection: AsyncConnection, city_id: int) -> Surrounding
 
 
 async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, datetime]]:
-    """The 50 cities that were added last, the last first."""
+    """The 50 newest cities, the newest first."""
     return (await connection.execute(NEWEST)).all()
 
 
-async def _beside(
-    connection: AsyncConnection, source: Source, cursor: Cursor, given: Mapping[str, str]
+async def _read_nearest(
+    connection: AsyncConnection, source: Source, cursor: Cursor, parameters: Mapping[str, str]
 ) -> tuple[list[Place], int | None]:
-    """The cities nearest to a cursor, the nearest first, and how many there are in all."""
+    """The cities nearest to a cursor, the nearest first, and the total of the source."""
     statement = source.before if cursor.backwards else source.after
-    values = {"population": cursor.population, "id": cursor.id, **given}
+    values = {"population": cursor.population, "id": cursor.id, **parameters}
     rows = (await connection.execute(statement, values)).all()
     return [Place(*city) for _, *city in rows if city[0] is not None], rows[0].total

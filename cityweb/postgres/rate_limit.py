@@ -1,4 +1,4 @@
-"""How often one address may add: one statement, exact across processes and machines."""
+"""The rate limit of adds per client network: one statement, exact across processes and machines."""
 
 import hashlib
 import hmac
@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from cityweb.postgres import database
 
 REMEMBERED_MAX = 10_000
-"""Rejected client networks that a process remembers, so that a flood of theirs never reaches the pool."""
+"""Rejected client networks that a process remembers, so that a flood from them does not reach the pool."""
 REMEMBERED_SECONDS = 60
-"""How long a process remembers a rejection at most."""
+"""The longest time that a process remembers a rejection."""
 SWEEP_SECONDS = 60
-"""How often a process deletes the addresses whose time has passed."""
+"""The interval at which a process deletes expired rows."""
 
-# The generic cell rate algorithm (ITU-T I.371, annex A) with two clocks, which run ahead of now by what was used. A row
-# that may not go on is not written, so that asking again costs nothing.
+# The generic cell rate algorithm (ITU-T I.371, annex A) with two theoretical arrival times, `minute` and `hour`. A
+# rejected add does not change its row, so that a retry does not extend the wait.
 CHARGE = text("""
 WITH charged AS (
   INSERT INTO adds AS a (address, minute, hour)
@@ -52,19 +52,19 @@ SALT = text("SELECT salt FROM salts")
 
 
 class Limiter:
-    """Says who may add: `burst` cities at once, then so many in a minute and in an hour."""
+    """Limits the adds of a client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
 
     def __init__(self, engine: AsyncEngine, burst: int, per_minute: int, per_hour: int) -> None:
         self._engine = engine
         self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
         self._salt = b""
         self._refused: dict[bytes, tuple[float, float]] = {}
-        """Until when a client network may not add, and until when that is remembered."""
+        """The end of the rejection of a client network, and the time until which it is remembered."""
         self._next_sweep = 0.0
 
-    async def seconds_to_wait(self, address: str) -> int:
-        """0 where this address may add now, which is thereby counted; else in how many seconds it may."""
-        network = network_of(address)
+    async def seconds_to_wait(self, client_ip: str) -> int:
+        """0 if this client IP may add now, which counts as an add; otherwise the number of seconds until it may."""
+        network = network_of(client_ip)
         now = time.monotonic()
         until, remembered_until = self._refused.get(network, (0.0, 0.0))
         if remembered_until > now:
@@ -72,7 +72,7 @@ class Limiter:
         try:
             seconds = await self._charge(network, now)
         except (DBAPIError, ConnectionError) as error:
-            # Once more, as an add itself; at worst it counts twice.
+            # Retried once, like the add itself; at worst, it counts twice.
             if not database.disconnected(error):
                 raise
             await database.breathe()
@@ -87,7 +87,7 @@ class Limiter:
         async with self._engine.connect() as connection:
             if not self._salt:
                 self._salt = bytes(await connection.scalar(SALT))
-            # Nobody who reads the table learns who added a city.
+            # Hashed with a salt, so that the table does not reveal client IPs.
             key = hmac.digest(self._salt, network, hashlib.sha256)
             seconds = int(await connection.scalar(CHARGE, {**self._limits, "address": key}))
             if now > self._next_sweep:
@@ -96,14 +96,14 @@ class Limiter:
         return seconds
 
 
-def network_of(address: str) -> bytes:
-    """The client network of a client IP: an IPv4 address, also in IPv6 form, or the /48 of an IPv6 address.
+def network_of(client_ip: str) -> bytes:
+    """The client network of a client IP: an IPv4 address, even if mapped to IPv6, or the /48 of an IPv6 address.
 
     A provider may give one customer a whole /48 (RFC 6177). The /48 of a 6to4 address is one IPv4 address (RFC 3056).
-    Empty where it is no IP address.
+    The result is empty if `client_ip` is not an IP address.
     """
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(client_ip.partition("%")[0])
     except ValueError:
         return b""
     if isinstance(parsed, ipaddress.IPv6Address):

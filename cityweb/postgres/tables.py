@@ -1,4 +1,4 @@
-"""The tables: columns and constraints, which the tests compare with what the migrations make."""
+"""The tables: columns and constraints, which the tests compare with the result of the migrations."""
 
 from datetime import datetime
 
@@ -13,10 +13,10 @@ class Base(DeclarativeBase):
 
 
 class City(Base):
-    """A city as a visitor added it.
+    """A stored city.
 
-    `names.key` makes `name_key`, which says which names are one; `names.bare` makes `name_bare`, the same without
-    accents, which finds the near misses; PostgreSQL makes `words` of that, which are what a search finds.
+    `name_key` is the `names.key` of its name, the same for equal names; `name_bare` is its `names.bare`, without
+    accents, for near misses; PostgreSQL generates `words` from `name_bare` for searches.
     """
 
     __tablename__ = "cities"
@@ -27,7 +27,7 @@ class City(Base):
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
-    # "C": an update of the system's locales must never change which names are equal.
+    # "C", because an update of the system's locales must not change which names are equal.
     name_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     name_bare: Mapped[str] = mapped_column(Text(collation="C"))
     population: Mapped[int]
@@ -46,7 +46,7 @@ Index(
 
 
 class Tally(Base):
-    """How many cities there are in a bucket of populations (`population >> shift`); triggers count them."""
+    """The number of cities in a bucket of populations (`population >> shift`), maintained by triggers."""
 
     __tablename__ = "tally"
 
@@ -56,7 +56,7 @@ class Tally(Base):
 
 
 class TallyChange(Base):
-    """What is not yet folded into the tally: so many cities of this population more, or fewer."""
+    """A change that is not yet folded into the tally: the number of cities to add for a population, or to subtract."""
 
     __tablename__ = "tally_changes"
 
@@ -66,7 +66,7 @@ class TallyChange(Base):
 
 
 class Salt(Base):
-    """The one secret that addresses are hashed with."""
+    """The secret with which client networks are hashed; the table has one row."""
 
     __tablename__ = "salts"
 
@@ -74,7 +74,7 @@ class Salt(Base):
 
 
 class Adds(Base):
-    """How far one address has used up what it may add: two clocks, which run ahead of now (see `rate_limit.py`)."""
+    """The rate limit of a client network, by its hash: two theoretical arrival times (see `rate_limit.py`)."""
 
     __tablename__ = "adds"
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 (SQLAlchemy's form)

@@ -1,4 +1,4 @@
-"""Many cities at once: loaded from a file under the rules of the form, and dumped to one."""
+"""Many cities at once: loaded from a file under the rules of the form, and dumped to a file."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -16,12 +16,12 @@ from cityweb.files import Format, Line
 from cityweb.postgres import database
 
 BATCH = 1_000
-"""Lines that are checked at a stretch, while PostgreSQL stores those before."""
+"""Lines that are checked without a pause, while PostgreSQL stores the previous lines."""
 PROBLEMS_SHOWN = 20
 LOAD_LOCK = 0x6C6F6164
-"""The advisory lock, "load", that lets one load at a time store: two could wait for each other's names."""
+"""The advisory lock ("load" in ASCII) that a load holds while it stores: two loads could deadlock on their names."""
 
-# A role may have timeouts for the site, and standard input may take its time.
+# The role may have timeouts that are meant for requests, and standard input may be slow.
 PATIENT = """
 SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0
 """
@@ -31,23 +31,22 @@ CREATE TEMPORARY TABLE arrivals (
 ) ON COMMIT DROP
 """
 COLUMNS = ("line", "name", "name_key", "name_bare", "population", "problem")
-# The lines whose name breaks a rule newer than the list: they stay where it is stored, and where no city is.
+# Lines with one of `names.NEWER_FLAWS` are rejected, unless the name is stored or there are no cities.
 REJECT = """
 DELETE FROM arrivals
 WHERE problem <> '' AND EXISTS (SELECT FROM cities)
   AND NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrivals.name_key)
 RETURNING line, name, population, problem
 """
-# Of one name the first line counts.
+# If lines have the same name, the first one counts.
 FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived"
-# Gives stored cities the name and the population of the file.
 UPDATE = f"""
 UPDATE cities SET name = arrived.name, name_bare = arrived.name_bare, population = arrived.population
 FROM {FIRST_LINES}
 WHERE cities.name_key = arrived.name_key
   AND (cities.name, cities.population) IS DISTINCT FROM (arrived.name, arrived.population)
 """  # noqa: S608 (no value is put in)
-# The unique key decides, if it is there. The look before it saves the ids that rows in conflict would use up.
+# The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up.
 INSERT = f"""
 INSERT INTO cities (name, name_key, name_bare, population)
 SELECT name, name_key, name_bare, population FROM {FIRST_LINES}
@@ -55,7 +54,7 @@ WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrived.name_key)
 ORDER BY line
 ON CONFLICT DO NOTHING
 """  # noqa: S608 (no value is put in)
-# How each index of the cities is dropped and made again: for whoever may, while the table is empty.
+# Statements that drop and recreate each index of the cities, if the role may and the table is empty.
 INDEXES = text("""
 SELECT
   CASE WHEN conname IS NULL THEN format('DROP INDEX %s', indexrelid::regclass)
@@ -67,13 +66,12 @@ WHERE indrelid = 'cities'::regclass AND pg_has_role(relowner, 'USAGE') AND NOT E
 """)
 
 
-# All cities, in the order of the board.
 BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, -id DESC"
-# How PostgreSQL writes a format by itself.
+# The COPY arguments with which PostgreSQL writes each format.
 COPIES: dict[Format, dict[str, Any]] = {
-    # Some spreadsheets split at a semicolon too, and stored names may have one.
+    # Names are quoted because some spreadsheets also split at semicolons, which stored names may contain.
     Format.CSV: {"query": BOARD_ORDER, "header": True, "force_quote": ("name",)},
-    # JSON has no control characters, so with these PostgreSQL quotes nothing.
+    # JSON contains no control characters, so with these PostgreSQL quotes nothing.
     Format.JSONL: {
         "query": f"SELECT row_to_json(city) FROM ({BOARD_ORDER}) AS city",  # noqa: S608 (no value is put in)
         "delimiter": "\x02",
@@ -85,7 +83,7 @@ Refuse = Callable[[Line, str], None]
 
 @dataclass
 class Outcome:
-    """What became of the lines of a file."""
+    """The result of a load: the number of lines by outcome, and the first problems."""
 
     read: int = 0
     added: int = 0
@@ -104,11 +102,11 @@ class Outcome:
 
 
 class Refused(Exception):
-    """Lines of a file are wrong, and so nothing of it was stored; the text names the lines."""
+    """Lines of a file were rejected, so nothing was stored; the message names the lines."""
 
 
 class Stopped(Exception):
-    """The database gave up in the middle; the text says why and what to do."""
+    """The database failed during a transfer; the message says why and what to do."""
 
 
 async def load(
@@ -119,33 +117,33 @@ async def load(
     update: bool = False,
     read: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Stores the cities of a file, all or, where it is interrupted at any moment, none.
+    """Stores the cities of a file: all of them, or none if it is interrupted. Raises Refused or Stopped.
 
-    Where a line is wrong, `skipping` is told and the others are stored; without it none is, and Refused is raised. Of
-    one name the first line counts. With `update` a stored city becomes as the file has it. `read` is called after each
-    batch. A name that breaks only a rule newer than the list is kept where it is stored, or no city was. While the
-    first cities of an empty table are stored, whoever reads or adds one waits, for longer than pages do.
+    `skipping` yields a function that receives rejected lines; without it, one rejected line raises Refused. If lines
+    have the same name, the first one counts. `update` overwrites stored cities. `read` is called after each batch. A
+    name with one of `names.NEWER_FLAWS` is accepted if it is stored, or if there were no cities. A load into an empty
+    table blocks reads and adds until it commits, for longer than requests wait.
     """
     outcome = Outcome(updated=0 if update else None)
-    # What is skipped is written down before the commit.
+    # The file of rejected lines is written before the commit.
     async with database.outside_the_pool(url).begin() as connection:
-        with skipping or nullcontext() as refuse:
+        with skipping or nullcontext() as report:
             await connection.execute(text(STAGE))
             driver = await _driver(connection)
             await driver.execute(f"{PATIENT}; SET LOCAL maintenance_work_mem = '128MB'")
-            arriving = _arrivals(lines, driver, outcome, refuse, read)
-            with _explained():
-                await driver.copy_records_to_table("arrivals", records=arriving, columns=COLUMNS)
+            records = _check_lines(lines, driver, outcome, report, read)
+            with _explain_errors():
+                await driver.copy_records_to_table("arrivals", records=records, columns=COLUMNS)
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
-            with _explained():
+            with _explain_errors():
                 async for number, name, population, problem in driver.cursor(REJECT):
-                    _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, refuse)
+                    _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, report)
                 if outcome.refused and not skipping:
-                    raise Refused(_sentences(outcome))
+                    raise Refused(_format_problems(outcome))
                 if update:
                     outcome.updated = (await connection.execute(text(UPDATE))).rowcount
-                # An index over rows that are there is made in a fraction of the time that row for row takes.
+                # Creating an index over existing rows takes a fraction of the time of updating it row by row.
                 indexes = (await connection.execute(INDEXES)).all()
                 for drop, _ in indexes:
                     await driver.execute(drop)
@@ -160,67 +158,67 @@ async def load(
 
 
 async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> None:
-    """Writes all cities in the order of the board, as one moment has them, bit by bit. Raises Stopped."""
+    """Writes all cities as of one moment, in the order of the board and in chunks. Raises Stopped."""
 
-    async def write_on(some: bytes) -> None:
-        write(some)
+    async def write_chunk(chunk: bytes) -> None:
+        write(chunk)
 
     async with database.outside_the_pool(url).connect() as connection:
         driver = await _driver(connection)
         try:
-            with _explained():
+            with _explain_errors():
                 await driver.execute(f"BEGIN; {PATIENT}")
-                await driver.copy_from_query(**COPIES[format_], output=write_on, format="csv")
+                await driver.copy_from_query(**COPIES[format_], output=write_chunk, format="csv")
         finally:
-            # Where `write` fails, asyncpg cancels a query that may have ended, and would wait for that for ever.
+            # If `write` fails, asyncpg cancels the query, and would wait forever for one that has already ended.
             driver.terminate()
 
 
-async def _arrivals(
+async def _check_lines(
     lines: Iterable[Line],
     driver: asyncpg.Connection,
     outcome: Outcome,
-    refuse: Refuse | None,
+    report: Refuse | None,
     read: Callable[[], None],
 ) -> AsyncIterator[tuple[object, ...]]:
-    """The rows to be staged, as `COLUMNS` say; what is refused is counted and told."""
+    """The rows to stage, in the order of `COLUMNS`; rejected lines are counted and reported."""
     for line in lines:
         outcome.read += 1
         if outcome.read % BATCH == 0:
             read()
-            await asyncio.sleep(0)  # for the connection to send what waits, and to notice that it broke
+            await asyncio.sleep(0)  # so that the connection sends its buffer, and notices if it broke
             if driver.is_closed():
                 raise ConnectionError("the connection broke")
-        city, problem = _checked(line)
+        city, problem = _check_line(line)
         if city:
             yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
         else:
-            _reject(line, problem, outcome, refuse)
+            _reject(line, problem, outcome, report)
     read()
 
 
-def _checked(line: Line) -> tuple[submissions.CitySubmission | None, str]:
-    """The city of a line, if it has one, and what is wrong with it: with a city, what a stored one may have."""
+def _check_line(line: Line) -> tuple[submissions.CitySubmission | None, str]:
+    """The city of a line, or None, and its problem, which with a city can only be one of `names.NEWER_FLAWS`."""
     if line.problem:
         return None, line.problem
     problem = ""
     for as_stored in (False, True):
         try:
             return submissions.check(line.values, as_stored=as_stored), problem
-        except submissions.InvalidSubmission as refusal:
-            problem = ". ".join(refusal.errors.values())
+        except submissions.InvalidSubmission as error:
+            problem = ". ".join(error.errors.values())
     return None, problem
 
 
-def _reject(line: Line, problem: str, outcome: Outcome, refuse: Refuse | None) -> None:
+def _reject(line: Line, problem: str, outcome: Outcome, report: Refuse | None) -> None:
     outcome.refused += 1
     if len(outcome.problems) < PROBLEMS_SHOWN:
         outcome.problems.append(f"Line {line.number:,}: {problem}.")
-    if refuse:
-        refuse(line, problem)
+    if report:
+        report(line, problem)
 
 
-def _sentences(outcome: Outcome) -> str:
+def _format_problems(outcome: Outcome) -> str:
     sentences = outcome.problems.copy()
     if more := outcome.refused - len(outcome.problems):
         sentences.append(f"And {more:,} more.")
@@ -232,18 +230,18 @@ def _sentences(outcome: Outcome) -> str:
 
 
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
-    """The connection under SQLAlchemy's, for COPY, which SQLAlchemy does not know."""
+    """The asyncpg connection of a SQLAlchemy connection, for COPY, which SQLAlchemy does not support."""
     driver = (await connection.get_raw_connection()).driver_connection
     assert isinstance(driver, asyncpg.Connection)  # noqa: S101 (for the types)
     return driver
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explain_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        cause = error.orig.__cause__ if error.orig else None  # asyncpg's, which names the city
+        cause = error.orig.__cause__ if error.orig else None  # the error of asyncpg, which names the city
         if not isinstance(cause, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError):
             raise
         reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
