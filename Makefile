@@ -1,4 +1,4 @@
-# The words a person and CI both use. Everything is set up on first use, in .venv and var.
+# The commands for developers and CI. Each sets up what it needs on first use, in .venv and var.
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -38,8 +38,8 @@ audit: .venv/dev ## Check the locked packages for known vulnerabilities in OSV
 	elif test -f .venv/audit; then cat .venv/audit; exit 1; \
 	else echo "Not audited, nobody could be asked: $$(tail -n 1 .venv/audit.log)"; fi
 
-# pip-audit fails when it cannot ask as well, but writes its table only when it finds something. OSV, because its default
-# service takes a mirror of the package index that lists no vulnerability for one that knows of none.
+# pip-audit also fails if its service is unreachable, but writes its table only if it finds something. The service is
+# OSV, because the default one finds nothing if a mirror of the package index has no vulnerability data.
 AUDIT = -r requirements/embedded.txt --require-hashes --disable-pip --strict --desc off --timeout 5 \
 	--progress-spinner off -s osv
 
@@ -58,7 +58,7 @@ lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -c requirements/embedded.txt --extra embedded --extra dev -o requirements/dev.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements/dev.txt --extra embedded --extra bench -o requirements/bench.txt
 
-# Extras are kept: an older pip takes `coverage[toml]` for another package than the pinned `coverage`.
+# Extras are kept because an older pip treats `coverage[toml]` and the pinned `coverage` as different packages.
 LOCK = pyproject.toml --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --no-strip-extras --python-version 3.11
 

@@ -1,4 +1,4 @@
-"""A peer: Starlette and plain asyncpg, the same INSERT and nothing else."""
+"""A peer: the same INSERT with Starlette and plain asyncpg, and nothing else."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ON CONFLICT DO NOTHING RETURNING id, name, population
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
-    """The pool, as big as ours for adds."""
+    """A pool of the size of ours for adds."""
     async with asyncpg.create_pool(URL.render_as_string(hide_password=False), min_size=5, max_size=5) as pool:
         yield {"pool": pool}
 

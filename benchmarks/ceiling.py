@@ -1,4 +1,4 @@
-"""The ceiling of P9: Starlette and plain asyncpg, one SELECT by primary key, and the template of the page around it."""
+"""The ceiling of P9: one SELECT by primary key and the template of the page, with Starlette and plain asyncpg."""
 
 import os
 import random
@@ -24,13 +24,13 @@ URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
 OTHERS = tuple(Place(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
 
-# For what templates call: addresses and fingerprints.
+# The templates need the URLs and fingerprints that this sets.
 site.create(settings.read(os.environ))
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
-    """The pool, as big as ours, and the highest id."""
+    """A pool of the size of ours, and the highest id."""
     size = database.READ_CONNECTIONS
     async with asyncpg.create_pool(URL.render_as_string(hide_password=False), min_size=size, max_size=size) as pool:
         yield {"pool": pool, "last": await pool.fetchval("SELECT max(id) FROM cities")}

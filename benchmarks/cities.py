@@ -1,6 +1,6 @@
-"""The whole list with very many cities: how long 8 readers at once wait for a page of it, and what a download costs.
+"""The list of very many cities: the response time of its pages for 8 clients, and the cost of a download.
 
-`run.py` calls `measure`; alone: `make bench BENCH="--only L"`.
+`run.py` calls `measure`; `make bench BENCH="--only L"` runs only this.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from cityweb.postgres import database, embedded
 MILLISECONDS_MAX = 50
 EXPORTED = 1_000_000
 
-# Most places are small: half have fewer than a thousand people. Three words in most names, and some begin very many.
+# Most cities are small: half have fewer than 1,000 people. Most names have three words, and some words begin many.
 FILL = """
 INSERT INTO cities (name, name_key, name_bare, population, created_at)
 SELECT name, lower(name), lower(name), population, now() - interval '1 h' FROM (
@@ -67,7 +67,7 @@ def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seco
 
 
 async def stored(owner_url: str) -> int:
-    """How many cities there are."""
+    """The number of stored cities, after a migration."""
     await database.migrate(make_url(owner_url))
     connection = await asyncpg.connect(dsn(owner_url))
     count = await connection.fetchval("SELECT count(*) FROM cities")
@@ -76,7 +76,7 @@ async def stored(owner_url: str) -> int:
 
 
 async def fill(owner_url: str, cities: int) -> float:
-    """Stores the cities before there are triggers, and gives how long it then takes to make ranks and indexes."""
+    """Stores the cities before there are triggers. Returns the seconds that ranks and indexes take afterwards."""
     url = make_url(owner_url)
     async with database.outside_the_pool(url).begin() as owner:
         for statement in database.RESET:
@@ -94,13 +94,13 @@ async def fill(owner_url: str, cities: int) -> float:
 
 
 def download(ours: str, pid: int, served: embedded.Server) -> tuple[float, float, float, float]:
-    """Seconds to the first byte, growth in bytes, rows a second, and seconds until the connection is free again."""
+    """Seconds to the first byte, growth in bytes, rows per second, and seconds until the connection is released."""
     before, most, rows = memory(pid), 0, 0
     with httpx.Client() as client:
         begun = time.perf_counter()
-        with client.stream("GET", f"{ours}/cities.csv", timeout=60) as answer:
+        with client.stream("GET", f"{ours}/cities.csv", timeout=60) as response:
             first = 0.0
-            for part in answer.iter_raw():
+            for part in response.iter_raw():
                 first = first or time.perf_counter() - begun
                 rows += part.count(b"\n")
                 most = max(most, memory(pid))
@@ -114,7 +114,7 @@ def download(ours: str, pid: int, served: embedded.Server) -> tuple[float, float
 
 
 async def exporting(url: str) -> int:
-    """How many connections read everything."""
+    """The number of connections that run a download."""
     connection = await asyncpg.connect(dsn(url))
     try:
         count = (
@@ -126,5 +126,5 @@ async def exporting(url: str) -> int:
 
 
 def dsn(url: str) -> str:
-    """The address as asyncpg reads it."""
+    """The URL in the form that asyncpg accepts."""
     return url.replace("postgresql+asyncpg", "postgresql")

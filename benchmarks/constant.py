@@ -1,4 +1,4 @@
-"""The ceiling: Starlette answering with the same bytes for ever, as many as BENCH_BYTES says."""
+"""The ceiling: Starlette with a constant response of BENCH_BYTES bytes."""
 
 import os
 
@@ -11,7 +11,7 @@ ANSWER = Response(b"x" * int(os.environ["BENCH_BYTES"]), media_type="text/html")
 
 
 async def answer(request: Request) -> Response:  # noqa: ARG001 (a view)
-    """Gives the answer that was made once."""
+    """The constant response."""
     return ANSWER
 
 

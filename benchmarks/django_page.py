@@ -1,4 +1,4 @@
-"""A peer: Django, its ORM and its template for each request, with a pool of connections."""
+"""A peer: Django with an ORM query and a template for each request, and a pool of connections."""
 
 import os
 
@@ -43,7 +43,7 @@ class City(models.Model):
     population = models.IntegerField()
 
     class Meta:
-        """Where it is."""
+        """The table of the model."""
 
         app_label = "benchmark"
         db_table = "cities"

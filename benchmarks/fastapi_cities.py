@@ -1,4 +1,4 @@
-"""A peer: FastAPI and the async ORM, a session and a query for each request, as the service this grew from."""
+"""A peer: FastAPI and the async ORM, a session and a query per request, like the service that cityweb grew from."""
 
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """The tables."""
+    """The base class of the models."""
 
 
 class City(Base):
@@ -26,7 +26,7 @@ class City(Base):
 
 
 class CityOut(BaseModel):
-    """A city as it is answered."""
+    """A city in a response."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -47,6 +47,6 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 @app.get("/cities/biggest")
 async def biggest(opened: Annotated[AsyncSession, Depends(session)]) -> list[CityOut]:
-    """The 20 biggest."""
+    """The 20 biggest cities."""
     rows = await opened.scalars(select(City).order_by(City.population.desc(), City.id).limit(20))
     return [CityOut.model_validate(city) for city in rows]

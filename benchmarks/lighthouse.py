@@ -1,4 +1,4 @@
-"""Prints what Lighthouse says of the page, as seen from a telephone and from a desk, and what html-validate finds."""
+"""Prints the Lighthouse scores of the page on mobile and on desktop, and the findings of html-validate."""
 
 import json
 import os
@@ -21,7 +21,7 @@ RULES = {
 
 
 def main() -> int:
-    """Starts a server with 20 cities and measures it; gives 0 where all is as it should be."""
+    """Starts a server with 20 cities and measures it. Returns 0 if all scores are 100 and the HTML is valid."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not chromium:
         print("No Chromium is installed: install one and try again.")
@@ -37,11 +37,11 @@ def main() -> int:
         )
         try:
             assert server.stdout  # noqa: S101 (it is a pipe)
-            address = re.search(r"http://\S+", server.stdout.readline())
-            assert address  # noqa: S101 (the server prints it)
-            fill(address[0])
-            scores = [measure(address[0], preset, chromium, Path(folder)) for preset in ("mobile", "desktop")]
-            valid = is_valid(address[0], folder)
+            printed = re.search(r"http://\S+", server.stdout.readline())
+            assert printed  # noqa: S101 (the server prints it)
+            fill(printed[0])
+            scores = [measure(printed[0], preset, chromium, Path(folder)) for preset in ("mobile", "desktop")]
+            valid = is_valid(printed[0], folder)
             return 0 if valid and all(score == 100 for row in scores for score in row) else 1
         finally:
             server.terminate()
@@ -57,11 +57,11 @@ def fill(url: str) -> None:
 
 
 def measure(url: str, preset: str, chromium: str, folder: Path) -> list[int]:
-    """Prints and gives the four scores."""
+    """Prints and returns the four scores."""
     report = folder / f"{preset}.json"
     flags = ["--quiet", "--output=json", f"--output-path={report}", "--chrome-flags=--headless=new --no-sandbox"]
     flags += ["--preset=desktop"] if preset == "desktop" else []
-    # Live updates are off: a page that polls never comes to rest.
+    # Live updates are off: a page that polls never becomes idle.
     subprocess.run(
         ["npx", "--no-install", "lighthouse", f"{url}?live=off", *flags],
         cwd=HERE,
@@ -78,7 +78,7 @@ def measure(url: str, preset: str, chromium: str, folder: Path) -> list[int]:
 
 
 def is_valid(url: str, folder: str) -> bool:
-    """Prints what html-validate finds in the pages."""
+    """Whether html-validate accepts the pages; prints its findings."""
     (Path(folder) / ".htmlvalidate.json").write_text(json.dumps(RULES))
     for name, path, form in [
         ("page", "?live=off", None),
@@ -90,8 +90,8 @@ def is_valid(url: str, folder: str) -> bool:
         ("city", "cities/1", None),
         ("programs", "api", None),
     ]:
-        answer = httpx.post(url + path, data=form) if form else httpx.get(url + path)
-        (Path(folder) / f"{name}.html").write_text(answer.text)
+        response = httpx.post(url + path, data=form) if form else httpx.get(url + path)
+        (Path(folder) / f"{name}.html").write_text(response.text)
     config = f"{folder}/.htmlvalidate.json"
     done = subprocess.run(
         ["npx", "--no-install", "html-validate", "--config", config, *map(str, sorted(Path(folder).glob("*.html")))],

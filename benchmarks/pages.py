@@ -1,4 +1,4 @@
-"""P9: the pages behind the board, their addresses here, at the ceiling and at Datasette, and how fast they are."""
+"""P9: the pages behind the board, their paths here, at the ceiling and at Datasette, and their speed."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ STATISTICS = {
         f"UPDATE pg_class SET relpages = 0, reltuples = 0, relallvisible = 0 WHERE oid IN {OF_OURS}",
     ),
 }
-"""What the planner knows, and how it comes to that. Whether pages are all-visible remains as `load` leaves it."""
+"""The states of the planner's statistics, and the statements for each. The visibility map is as `load` leaves it."""
 
 SQLITE = """
 CREATE TABLE cities (id INTEGER PRIMARY KEY, name TEXT, population INTEGER);
@@ -47,7 +47,7 @@ DATASETTE_LIST = "/cities/cities?_size=50&_sort_desc=population"
 
 
 class Work(NamedTuple):
-    """One kind of page: the addresses that are asked for in turn, here and at the peers."""
+    """One kind of page: the paths that are requested in turn, here and at the peers."""
 
     name: str
     ours: list[str]
@@ -56,14 +56,14 @@ class Work(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Requests a second, and the milliseconds that 99 of 100 responses take at most."""
+    """Requests per second, and the 99th percentile of the response times in milliseconds."""
 
     rate: float
     p99: float
 
 
 async def works(owner_url: str) -> list[Work]:
-    """What is asked for, with cities and words of this database; the same for the same cities."""
+    """The kinds of pages, with cities and words of this database; the same for the same cities."""
     connection = await asyncpg.connect(owner_url)
     last = await connection.fetchval("SELECT max(id) FROM cities")
     chosen = random.Random(9)
@@ -72,7 +72,7 @@ async def works(owner_url: str) -> list[Work]:
     )
     frequent = [row["word"] for row in await connection.fetch(FREQUENT)]
     await connection.close()
-    # Of other characters, the query language of SQLite's full-text search has some for itself.
+    # Some other characters are operators in the query language of SQLite's full-text search.
     names = [row["name"] for row in rows if re.fullmatch("[A-Za-z0-9]+( [A-Za-z0-9]+)*", row["name"])]
     pairs = [words for name in names if len(words := name.split()) == 2]
     return [
@@ -99,43 +99,43 @@ async def works(owner_url: str) -> list[Work]:
     ]
 
 
-def search(name: str, searches: list[str], places: int) -> Work:
-    """A kind of search; `places` is how many cities its first page mostly has.
+def search(name: str, searches: list[str], cities: int) -> Work:
+    """A kind of search; `cities` is the usual number of cities on its first page.
 
-    Datasette gets each word with a `*`, for it to find the words that begin with it as well.
+    Datasette gets each word with a `*`, so that it also finds the words that begin with it.
     """
     words = [" ".join(f"{word}*" for word in words.lower().split()) for words in searches]
     return Work(
         name,
         [f"/cities?q={quote(words)}" for words in searches],
-        f"/list/{places}?q=a",
+        f"/list/{cities}?q=a",
         [f"{DATASETTE_LIST}&_searchmode=raw&_search={quote(each)}" for each in words],
     )
 
 
-def ask(server: str, addresses: list[str], seconds: int) -> Speed:
-    """The speed of these addresses, asked for in turn; stops where one is not answered well."""
+def ask(server: str, paths: list[str], seconds: int) -> Speed:
+    """The speed of these paths, requested in turn. Raises SystemExit if a response is an error."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(addresses) + "\n")
+        file.write("\n".join(paths) + "\n")
         file.flush()
         script = ["-s", str(HERE / "addresses.lua"), server, "--", file.name]
         printed = wrk.run(CLIENTS, seconds, "--latency", *script)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", printed)
     if not rate or not p99 or "Non-2xx" in printed:
-        raise SystemExit(f"{server}{addresses[0]}: {printed}")
+        raise SystemExit(f"{server}{paths[0]}: {printed}")
     if not float(rate[1]):
         return Speed(0, math.inf)
     return Speed(float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]])
 
 
 def p99(measured: list[Speed]) -> float:
-    """The median of what 99 of 100 responses took at most, in milliseconds."""
+    """The median of the 99th percentiles, in milliseconds."""
     return statistics.median(speed.p99 for speed in measured)
 
 
 def write_sqlite(cities: Path, path: Path) -> None:
-    """The cities of a CSV file as Datasette serves them: a table, an index of populations, full-text search."""
+    """Writes the cities of a CSV file for Datasette: a table, an index of populations, and a full-text index."""
     with sqlite3.connect(path) as connection, cities.open(encoding="utf-8", newline="") as file:
         connection.executescript(SQLITE)
         rows = csv.reader(file)

@@ -1,4 +1,4 @@
-"""P5: pages that are open and poll as htmx does, each every three seconds on its kept connection."""
+"""P5: open pages that poll like htmx, each every three seconds on its own connection."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ SEEN = re.compile(rb'name="seen" value="([0-9a-f]+)"')
 
 
 class Page:
-    """One open page: its connection, and the board that it shows."""
+    """An open page: its connection, and the board that it shows."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self.seen, self.board = b"", b""
 
     async def poll(self) -> None:
-        """Asks once. Raises OSError or EOFError where the connection ends."""
+        """Polls once. Raises OSError or EOFError if the connection ends."""
         self.writer.write(b"GET /board?seen=" + self.seen + b" HTTP/1.1\r\nhost: localhost\r\n\r\n")
         head = await self.reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 204"):
@@ -31,7 +31,7 @@ class Page:
             self.seen = SEEN.search(self.board)[1]  # type: ignore[index]
 
     async def live(self, over: asyncio.Event) -> None:
-        """Polls until the end; the first time at a moment of its own, as visitors come."""
+        """Polls until `over` is set, from a random moment on, because visitors arrive at different times."""
         await asyncio.sleep(random.uniform(0, PERIOD_SECONDS))
         while not over.is_set():
             begun = time.monotonic()
@@ -41,10 +41,10 @@ class Page:
 
 
 async def measure(url: str, pid: int, seconds: float) -> tuple[float, float, float, float]:
-    """What many open pages cost a process.
+    """Measures what many open pages cost a process.
 
-    Its share of a core when nothing changes and with an add a second, how many seconds pass until the last page shows a
-    change, and the bytes that a page takes.
+    Returns its share of a core without changes and with an add per second, the seconds until the last page shows a
+    change, and the bytes per page.
     """
     port, over = int(url.rpartition(":")[2]), asyncio.Event()
     before = memory(pid)
@@ -55,8 +55,8 @@ async def measure(url: str, pid: int, seconds: float) -> tuple[float, float, flo
     async with httpx.AsyncClient(base_url=url) as client:
 
         async def add(name: str, population: int) -> None:
-            answer = await client.post("/cities/", json={"name": name, "population": population})
-            answer.raise_for_status()
+            response = await client.post("/cities/", json={"name": name, "population": population})
+            response.raise_for_status()
 
         quiet = await share(pid, seconds)
         adding = asyncio.create_task(share(pid, seconds))
@@ -76,19 +76,19 @@ async def measure(url: str, pid: int, seconds: float) -> tuple[float, float, flo
 
 
 async def share(pid: int, seconds: float) -> float:
-    """The part of one core that a process uses for so long."""
+    """The share of one core that a process uses during this time."""
     before, begun = cpu_seconds(pid), time.monotonic()
     await asyncio.sleep(seconds)
     return (cpu_seconds(pid) - before) / (time.monotonic() - begun)
 
 
 def cpu_seconds(pid: int) -> float:
-    """The time that a process has computed, as Linux counts it."""
+    """The CPU time of a process in seconds, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> int:
-    """The bytes that a process holds in memory."""
+    """The resident memory of a process in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

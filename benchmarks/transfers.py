@@ -1,4 +1,4 @@
-"""P11: how long a load takes, beside the build of before, and how much memory. T: the same of dumps."""
+"""P11: the time and the memory of a load, beside an earlier build. T: the same for dumps."""
 
 import os
 import re
@@ -18,17 +18,17 @@ TABLES = ("an empty table", "one with as many")
 LOAD_SECONDS_MAX = 60
 DUMP_SECONDS_MAX = 20
 MEMORY_MAX = 200
-"""MB of the command; what the database uses is its own."""
+"""MB of the command, without the database."""
 SAMPLED_SECONDS = 0.1
 
 Figures = tuple[str, str, str, str, bool, str, str]
-"""The target's name, the work, what was measured, the target, whether it holds, what stands beside, and the ratio."""
+"""The target's name, the work, the result, the target, whether it is met, other results beside it, and the ratio."""
 Spent = tuple[float, float]
 """Seconds and MB."""
 
 
 def measure(cities: int, kinds: Sequence[str], builds: Mapping[str, Path]) -> Iterator[Figures]:
-    """Loads two files of each set of rows with each build in turn; dumps one both ways, and loads the dump again."""
+    """Loads two files of each set of rows with each build in turn, dumps one in both formats, and reloads a dump."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in kinds:
@@ -39,8 +39,8 @@ def measure(cities: int, kinds: Sequence[str], builds: Mapping[str, Path]) -> It
                     var = folder / f"{kind}-{build}-{number}"
                     run(["manage.py", "initdb"], var, top)
                     loads[build].append([load(file, var, top) for file in files])
-            for place, table in enumerate(TABLES):
-                runs = {build: [spent[place] for spent in of_build] for build, of_build in loads.items()}
+            for index, table in enumerate(TABLES):
+                runs = {build: [spent[index] for spent in of_build] for build, of_build in loads.items()}
                 yield compared(f"`load`, {cities:,} cities, {kind}, into {table}", cities, runs)
         var = folder / "dumped"
         run(["manage.py", "initdb"], var)
@@ -53,7 +53,7 @@ def measure(cities: int, kinds: Sequence[str], builds: Mapping[str, Path]) -> It
 
 
 def compared(work: str, cities: int, runs: dict[str, list[Spent]]) -> Figures:
-    """One line of the table: our loads, beside those of the build of before where there is one."""
+    """One line of the table: our loads, beside those of the earlier build if there is one."""
     ours = runs.pop("cityweb")
     rate = cities / statistics.median(seconds for seconds, _ in ours)
     holds, target, beside, ratio = most(ours) <= MEMORY_MAX, f"at most {MEMORY_MAX} MB", "", ""
@@ -65,13 +65,13 @@ def compared(work: str, cities: int, runs: dict[str, list[Spent]]) -> Figures:
 
 
 def write(kind: str, cities: int, path: Path) -> Path:
-    """The file of a set of rows; a process writes it whose memory is free again afterwards."""
+    """Writes the file of a set of rows in a process of its own, whose memory is free again afterwards."""
     subprocess.run([sys.executable, str(HERE / "rows.py"), kind, str(cities), str(path)], check=True)
     return path
 
 
 def halves(written: Path) -> list[Path]:
-    """Two files with the header and one half each of the lines of a file."""
+    """Two files, each with the header and half of the lines of a file."""
     header, *lines = written.read_text(encoding="utf-8").splitlines(keepends=True)
     middle = len(lines) // 2
     files = [written.with_suffix(f".{number}.csv") for number in (1, 2)]
@@ -81,12 +81,12 @@ def halves(written: Path) -> list[Path]:
 
 
 def load(written: Path, var: Path, top: Path) -> Spent:
-    """What a build spends to load a file into its data folder."""
+    """The seconds and MB that a build takes to load a file into its data folder."""
     return run(["manage.py", "load", str(written), "--skip-bad", "--yes"], var, top)
 
 
 def run(arguments: list[str], var: Path, top: Path = TOP) -> Spent:
-    """The seconds that a command took, and the most memory in MB that it and what it started had at a time."""
+    """The seconds and the peak MB of a command with its child processes. Raises SystemExit if it fails."""
     environment = {**os.environ, "DATABASE_URL": "", "CITYWEB_DATA": str(var)}
     begun, held = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, *arguments], cwd=top, env=environment, stdout=subprocess.DEVNULL)
@@ -100,7 +100,7 @@ def run(arguments: list[str], var: Path, top: Path = TOP) -> Spent:
 
 
 def memory(pid: int) -> int:
-    """The bytes of a process and of those that it started; what they share is counted once."""
+    """The memory of a process and its children in bytes; memory that they share is counted once."""
     try:
         own = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
         begun = [
@@ -112,18 +112,18 @@ def memory(pid: int) -> int:
 
 
 def most(runs: list[Spent]) -> float:
-    """The most memory of all, in MB."""
+    """The peak memory of all runs, in MB."""
     return max(held for _, held in runs)
 
 
 def spent(runs: list[Spent]) -> str:
-    """A median of seconds with the least and the most, and the most memory."""
+    """The median, the minimum and the maximum of the seconds, and the peak memory."""
     seconds = [each for each, _ in runs]
     return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f}), {most(runs):.0f} MB"
 
 
 def figures(work: str, run: Spent, most_seconds: int) -> Figures:
-    """One line of the table, of work that stands by itself."""
+    """One line of the table, for work that is not compared."""
     seconds, held = run
     holds = seconds <= most_seconds and held <= MEMORY_MAX
     return "T", work, f"{seconds:.1f} s, {held:.0f} MB", f"at most {most_seconds} s, {MEMORY_MAX} MB", holds, "", ""

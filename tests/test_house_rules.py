@@ -1,4 +1,4 @@
-"""The rules that no tool knows: who may import whom, locked versions, templates, vendored files, words."""
+"""Rules that no linter checks: imports between layers, locked versions, templates, vendored files, vague names."""
 
 import ast
 import hashlib
@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 # --- imports ---
 
 LAYERS = ("cityweb", "postgres", "web", "server", "commands")
-"""Each imports from itself and from those before it."""
+"""Each layer imports from itself and from the layers before it."""
 LIBRARIES = {
     "alembic": "postgres",
     "asyncpg": "postgres",
@@ -29,7 +29,7 @@ LIBRARIES = {
     "uvicorn": "server",
     "typer": "commands",
 }
-"""The one layer that imports each of these."""
+"""The one layer that imports each library."""
 OTHERS = {
     "cli": {"sqlalchemy"},
     "checkup": {"sqlalchemy"},
@@ -42,16 +42,16 @@ OTHERS = {
     "lists": {"sqlalchemy"},
     "state": {"sqlalchemy"},
 }
-"""Modules of other layers that import one, for a type or for its errors. This list may only get shorter."""
+"""Modules of other layers that import a library, for a type or for its errors. This list may only get shorter."""
 
-# Alembic runs the migrations, and `__main__` hands over to the commands.
+# Alembic runs the migrations, and `__main__` only calls the commands.
 MODULES = sorted(
     {*(TOP / "cityweb").rglob("*.py")} - {TOP / "cityweb/__main__.py"} - {*TOP.glob("**/migrations/**/*.py")}
 )
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports, at its top and inside its functions: ours whole, of a library its name."""
+    """The modules that a file imports, also in functions: ours by their full names, libraries by their top packages."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cityweb"):
@@ -136,7 +136,7 @@ def test_a_lock_file_has_what_the_project_asks_for_and_all_that_needs(name: str)
             continue
         assert key in pins, f"run `make lock`: {name} lacks {requirement}"
         assert requirement.specifier.contains(pins[key], prereleases=True), f"run `make lock`: {requirement}"
-        # An older pip takes `coverage[toml]` for another package than a pinned `coverage`, and fetches the newest.
+        # An older pip treats `coverage[toml]` and a pinned `coverage` as different packages, and fetches the newest.
         assert requirement.extras <= extras[key], f"run `make lock`: {name} lacks the extras of {requirement}"
         if (key, *sorted(requirement.extras)) not in seen:
             seen.add((key, *sorted(requirement.extras)))

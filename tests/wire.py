@@ -1,4 +1,4 @@
-"""Random requests as bytes, repeatable by a seed, and a strict reader of what a server sends back for them."""
+"""Random requests as bytes, repeatable by a seed, and a strict reader of the responses."""
 
 import json
 import random
@@ -13,7 +13,7 @@ READ_ONLY: dict[str, set[int]] = {
     "/cities.csv": {200, 503}, "/cities.json": {200, 503}, "/feed.atom": {200}, "/api": {200}, "/openapi.json": {200},
     "/livez": {200}, "/readyz": {200, 503}, "/static/site.css": {200}, "/static/none": {404},
 }  # fmt: skip
-"""The statuses of GET at each path. Two downloads at a time are served, the others are rejected with 503."""
+"""The possible statuses of GET at each path. Two downloads at a time are served, others are rejected with 503."""
 NO_ROUTE = {path: {404} for path in ("/nowhere", "/%00", "/%ff%2e%2e/", "//", "/static/..%2fmanage.py")}
 LISTS = {
     "/cities": {200},
@@ -22,10 +22,10 @@ LISTS = {
     "/cities?after=5-1": {200},
     "/cities?after=x": {400},
 }
-"""Paths that take POST too."""
+"""Paths that accept POST too."""
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
-"""In a body it is text; a parser that loses count would take it for a request."""
+"""Text in a body; a parser that miscounts the body would read it as a request."""
 GARBAGE = [b"\0\1\2\r\n\r\n", b"\r\n\r\nzz", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00",
            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
            b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 150, b"GET /" + b"a" * 20_000]  # fmt: skip
@@ -33,7 +33,7 @@ GARBAGE = [b"\0\1\2\r\n\r\n", b"\r\n\r\nzz", b"GET\r\n\r\n", b"\x16\x03\x01\x02\
 
 @dataclass(frozen=True)
 class Request:
-    """A valid request, and the statuses that it may have."""
+    """A valid request, and the statuses that its response may have."""
 
     method: str
     text: bytes
@@ -42,9 +42,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What one connection sends, in these parts: valid requests, then perhaps something else.
+    """The bytes that one connection sends, in parts: valid requests, then perhaps something else.
 
-    `is_broken` says that the rest is no HTTP, or may be none; `ends_first` that the client ends its sending half.
+    With `is_broken`, the rest is or may be invalid HTTP; with `ends_first`, the client closes its sending half.
     """
 
     valid: list[Request]
@@ -55,20 +55,19 @@ class Conversation:
 
     @property
     def most(self) -> int:
-        """Responses that may come: what is broken may be a request and something to be rejected."""
+        """The maximum number of responses: broken input may be a request and something to be rejected."""
         return len(self.methods) + self.is_broken
 
 
 @dataclass(frozen=True)
 class Response:
-    """A whole response."""
+    """A complete response; with `closes`, it is the last one of its connection."""
 
     status: int
     closes: bool
 
 
 def converse(chance: random.Random) -> Conversation:
-    """A random conversation."""
     valid = [request(chance, last=False) for _ in range(chance.choice([0, 0, 1, 1, 2, 5]))]
     kind = chance.choice(["whole", "whole", "cut", "mutated", "garbage"])
     last, rest = request(chance, last=kind == "whole"), b""
@@ -90,7 +89,7 @@ def converse(chance: random.Random) -> Conversation:
 
 
 def request(chance: random.Random, last: bool) -> Request:
-    """A valid request; the last one closes the connection."""
+    """A random valid request; the last one asks to close the connection."""
     headers = [("host", chance.choice(["localhost", "localhost:8000", "127.0.0.1"]))]
     body, method = b"", chance.choice(["GET", "GET", "HEAD", "POST", "POST", *METHODS])
     path, statuses = chance.choice([*READ_ONLY.items(), *NO_ROUTE.items(), *LISTS.items()])
@@ -124,7 +123,7 @@ def request(chance: random.Random, last: bool) -> Request:
 
 
 def submission(chance: random.Random) -> tuple[str, bytes, set[int]]:
-    """A body for the form: its media type, and the statuses that it may have."""
+    """The media type and the body of a random submission, and the statuses that its response may have."""
     name, population = f"City {chance.randrange(3000)}", chance.randrange(10**6)
     city = json.dumps({"name": name, "population": population, "note": SMUGGLED})
     return chance.choice(
@@ -151,7 +150,7 @@ def chunks(chance: random.Random, body: bytes) -> Iterator[bytes]:
 
 
 def mutate(chance: random.Random, text: bytes) -> bytes:
-    """Changes, drops, repeats or inserts some bytes, mostly of the head."""
+    """Changes, drops, repeats or inserts some bytes, mostly in the head."""
     mutated = bytearray(text)
     for _ in range(chance.choice([1, 1, 2, 5])):
         at = chance.randrange(min(len(mutated), chance.choice([20, 200, 5000])))
@@ -167,11 +166,11 @@ HEADER = re.compile(rb"([a-z0-9-]+): ([ -~\x80-\xff]*)")
 
 
 class Malformed(AssertionError):
-    """A server sent what is no sequence of responses."""
+    """The server sent something other than a sequence of responses."""
 
 
 def read_responses(stream: bytes, methods: list[str]) -> list[Response]:
-    """The final responses in what a server sent until it closed. Raises Malformed."""
+    """The final responses in all bytes that a server sent until it closed the connection. Raises Malformed."""
     responses: list[Response] = []
     while stream:
         head, end, stream = stream.partition(b"\r\n\r\n")
@@ -187,7 +186,7 @@ def read_responses(stream: bytes, methods: list[str]) -> list[Response]:
             continue
         closes = headers.get(b"connection") == b"close"
         method = methods[len(responses)] if len(responses) < len(methods) else ""
-        # What is no HTTP has no method: its rejection has a body, and is the last response.
+        # Invalid HTTP has no method: its rejection has a body and is the last response.
         empty = code in {204, 304} or (method == "HEAD" and (not stream or stream.startswith(b"HTTP/1.1 ")))
         if not empty and headers.get(b"transfer-encoding") == b"chunked":
             stream = skip_chunks(stream)
@@ -201,7 +200,7 @@ def read_responses(stream: bytes, methods: list[str]) -> list[Response]:
 
 
 def skip_chunks(stream: bytes) -> bytes:
-    """What follows a body in chunks. Raises Malformed."""
+    """The bytes after a body in chunks. Raises Malformed."""
     size = -1
     while size:
         line, end, stream = stream.partition(b"\r\n")

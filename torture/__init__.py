@@ -1,1 +1,1 @@
-"""What `make torture` runs: minutes of killing, breaking and loading the real server, as it is shipped."""
+"""Long tests of the real server, as it is shipped, under kills, faults and load; run by `make torture`."""

@@ -1,4 +1,4 @@
-"""`make torture`: every check with its threshold, by a seed; status 1 where one was missed."""
+"""`make torture`: runs each check against its threshold, repeatable by a seed; exits with status 1 if one fails."""
 
 import argparse
 import asyncio
@@ -50,12 +50,12 @@ ROWS: dict[str, Row] = {
     "fuzz": inputs.fuzz,
 }
 LONGEST_SECONDS = 600
-"""More than any other row takes: nothing hangs, this neither."""
+"""The time limit of a row, which none reaches unless it hangs; H5 has its minutes in addition."""
 FUZZ_SECONDS = 3600
 
 
 def main() -> int:
-    """Runs what was asked for; gives the exit status."""
+    """Runs the selected rows. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="repeats what a run did")
     parser.add_argument("--only", default="", help="some of " + ",".join([*ROWS, "H5"]))
@@ -67,8 +67,8 @@ def main() -> int:
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(rows)}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A stop must unwind: only then is all that was started ended too. A shell that starts us in the background has
-    # SIGINT ignored.
+    # A signal must unwind the stack, so that all started processes are ended too. SIGINT needs a handler because a
+    # shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     longest = {"fuzz": FUZZ_SECONDS, "H5": LONGEST_SECONDS + 60 * options.minutes}
@@ -77,7 +77,7 @@ def main() -> int:
     report.begin()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cityweb-torture-") as folder:
-        # As root PostgreSQL is another account, which must get here.
+        # Under root, PostgreSQL runs as another account, which must be able to enter this folder.
         Path(folder).chmod(0o755)
         tempfile.tempdir = folder
         os.environ["CITYWEB_TORTURE"] = folder
@@ -98,10 +98,10 @@ def main() -> int:
 
 
 def run(row: Row, report: Report, seed: int, seconds: float) -> None:
-    """One row; where it breaks, it is missed."""
+    """Runs one row; an exception counts as a miss."""
 
     async def within() -> None:
-        # What an application in this process logs is not for who reads the table.
+        # The log of an application in this process would interrupt the table.
         with redirect_stderr(io.StringIO()):
             async with asyncio.timeout(seconds):
                 await row(report, seed)
@@ -115,7 +115,7 @@ def run(row: Row, report: Report, seed: int, seconds: float) -> None:
 
 
 def leftovers(folder: Path) -> list[int]:
-    """Processes that were started here: they carry our mark, or work in our folder."""
+    """The processes that this run started: they have our mark in their environment, or work in our folder."""
     mark = f"CITYWEB_TORTURE={folder}".encode()
     marked = []
     for pid in processes():

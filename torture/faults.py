@@ -1,4 +1,4 @@
-"""Faults survived: F1 to F6 and F9 (F10 and F11 are exact in `make test`)."""
+"""The server survives faults: F1 to F6 and F9 (`make test` checks F10 and F11 exactly)."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ async def timed_add(server: Running, name: str) -> tuple[Response, float]:
 
 
 async def be_down(report: Report, seed: int) -> None:
-    """F1: the database is down for long, and at the start."""
+    """F1: the database is down for `AWAY_SECONDS`, once while the server runs and once from its start."""
     for at_start in (False, True):
         async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
             if at_start:
@@ -73,14 +73,14 @@ async def be_down(report: Report, seed: int) -> None:
 
 
 async def be_swallowed(report: Report, seed: int) -> None:
-    """F2: the database accepts everything and answers nothing."""
+    """F2: the database accepts everything and never responds."""
     async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
         server = await here.start(DATABASE_URL=proxy.url.render_as_string())
         await timed_add(server, "Tokyo")
         await timed(server, "/")
         proxy.swallow()
         await asyncio.sleep(5)
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(timed_add(server, f"Swallowed {seed} {number}") for number in range(12)),
             *(timed(server, path) for path in ("/?added=1", "/cities/biggest", "/", "/livez", "/readyz")),
         )
@@ -88,15 +88,15 @@ async def be_swallowed(report: Report, seed: int) -> None:
         proxy.up()
         proxy.reset()
         back = await server.wait_for("/readyz", 200, 15)
-    statuses = Counter(answer.status for answer, _ in answers)
-    report.at_most("black hole: the slowest answer", max(seconds for _, seconds in answers), 5, "s")
+    statuses = Counter(response.status for response, _ in responses)
+    report.at_most("black hole: the slowest answer", max(seconds for _, seconds in responses), 5, "s")
     report.row("… answers", "200 or 503", dict(statuses), set(statuses) <= {200, 503})
     report.at_most("… page from memory, the median of 40", 1000 * sorted(seconds for _, seconds in pages)[20], 50, "ms")
     report.at_most("… whole again after its return", back, 5, "s")
 
 
 async def be_terminated(report: Report, seed: int) -> None:
-    """F3: every backend is terminated, again and again, under load."""
+    """F3: all backends are terminated repeatedly, under load."""
     async with ground() as here:
         server = await here.start()
         ledger, over = Ledger(), asyncio.Event()
@@ -118,7 +118,7 @@ async def be_terminated(report: Report, seed: int) -> None:
 
 
 async def be_reset(report: Report, seed: int) -> None:
-    """F4: the connections are reset and terminated, the board's among them; a change in SQL shows all the same."""
+    """F4: all connections, also that of the board, are reset and terminated; a change in SQL still appears."""
     slowest = 0.0
     async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
         server = await here.start(DATABASE_URL=proxy.url.render_as_string())
@@ -138,25 +138,25 @@ async def be_reset(report: Report, seed: int) -> None:
 
 
 async def be_left(report: Report, seed: int) -> None:
-    """F5: 500 visitors leave in the middle of a query, under load."""
+    """F5: 500 visitors disconnect during a query, under load."""
     async with ground() as here:
         server = await here.start()
         ledger, over = Ledger(), asyncio.Event()
-        # Twice as many writers as connections, so that the whole pool is open before the visitors come.
+        # Twice as many writers as connections, so that the whole pool is open before the visitors arrive.
         writers = range(2 * database.ADD_CONNECTIONS)
         writing = [asyncio.create_task(write(ledger, server.port, f"Stay {seed} {n}", over)) for n in writers]
         await asyncio.sleep(1)
         before = await _backends(here)
         for burst in range(50):
             leaving = [Visitor(server.port) for _ in range(10)]
-            asking = [
+            adding = [
                 asyncio.create_task(visitor.add(f"Left {seed} {burst} {n}", n)) for n, visitor in enumerate(leaving)
             ]
             await asyncio.sleep(0.01)
-            for task, visitor in zip(asking, leaving, strict=True):
+            for task, visitor in zip(adding, leaving, strict=True):
                 task.cancel()
                 visitor.close()
-            await asyncio.gather(*asking, return_exceptions=True)
+            await asyncio.gather(*adding, return_exceptions=True)
             await asyncio.sleep(0.05)
         over.set()
         await asyncio.gather(*writing)
@@ -167,11 +167,11 @@ async def be_left(report: Report, seed: int) -> None:
             " WHERE application_name = 'cityweb' AND state <> 'idle' AND pid <> pg_backend_pid()"
         )
         next_one = (await timed_add(server, f"Next {seed}"))[0].status
-        said = server.log.read_text()
+        logged = server.log.read_text()
     others = {status for status in ledger.statuses if status != 201}
     report.exactly("500 left in mid-query: connections of the pool still in use", busy["count"], 0)
     report.exactly("… backends that are not the same as before", len(after - before), 0)
-    report.exactly("… 'never retrieved' in the log", said.count("never retrieved"), 0)
+    report.exactly("… 'never retrieved' in the log", logged.count("never retrieved"), 0)
     report.row(
         "… others' adds refused, and the next",
         "none, 201",
@@ -187,7 +187,7 @@ async def _backends(here: Ground) -> set[int]:
 
 
 async def be_exhausted(report: Report, seed: int) -> None:
-    """F6: ten times as many adds as the pool has connections, and none comes back."""
+    """F6: ten times as many adds as the pool has connections, while none is released."""
     async with ground() as here:
         server = await here.start()
         await timed_add(server, "Tokyo")
@@ -196,13 +196,13 @@ async def be_exhausted(report: Report, seed: int) -> None:
             here.sql("BEGIN", "LOCK TABLE cities IN SHARE MODE", "SELECT pg_sleep(6)", "COMMIT")
         )
         await asyncio.sleep(0.5)
-        answers = await asyncio.gather(*(timed_add(server, f"Pool {seed} {number}") for number in range(50)))
+        responses = await asyncio.gather(*(timed_add(server, f"Pool {seed} {number}") for number in range(50)))
         page, seconds = await timed(server, "/")
         await locked
         next_one = (await timed_add(server, f"Next {seed}"))[0].status
-    report.exactly("pool exhausted tenfold: answers", {answer.status for answer, _ in answers}, {503})
-    report.exactly("… all with Retry-After", all("retry-after" in answer.headers for answer, _ in answers), True)
-    report.at_most("… the slowest", max(seconds for _, seconds in answers), 2.5, "s")
+    report.exactly("pool exhausted tenfold: answers", {response.status for response, _ in responses}, {503})
+    report.exactly("… all with Retry-After", all("retry-after" in response.headers for response, _ in responses), True)
+    report.at_most("… the slowest", max(seconds for _, seconds in responses), 2.5, "s")
     report.row(
         "… the page meanwhile, and the next add",
         "200, 201",
@@ -213,7 +213,7 @@ async def be_exhausted(report: Report, seed: int) -> None:
 
 
 async def start_together(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """F9: four processes start on one empty database, 20 times."""
+    """F9: four processes start at once on an empty database, 20 times."""
     ready = made = 0
     async with ground() as here:
         for number in range(20):

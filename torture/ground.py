@@ -1,4 +1,4 @@
-"""What a row stands on: a PostgreSQL of its own, servers as they are shipped, and the sight of their processes."""
+"""The ground of a row: a PostgreSQL of its own, servers as they are shipped, and the state of their processes."""
 
 import asyncio
 import os
@@ -21,19 +21,19 @@ from torture.visitor import Visitor
 
 TOP = Path(__file__).parent.parent
 GENEROUS = {"CITYWEB_RATE_LIMIT": "100000000,100000000,100000000"}
-"""The limiter on, and never in the way."""
+"""The rate limiter is on, but its limits are never reached."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 COUNTS_TASKS = """
 import asyncio, os, pathlib, signal
 counts = pathlib.Path(__file__).with_name(f"tasks-{os.getpid()}")
 signal.signal(signal.SIGUSR2, lambda *_: counts.write_text(str(len(asyncio.all_tasks()))))
 """
-"""Python reads it at its start, in the workers too: a signal writes down how many tasks a process has."""
+"""Runs when Python starts, in the workers too: a process writes down its number of tasks on SIGUSR2."""
 
 
 @dataclass
 class Ground:
-    """A folder with a cluster, and the servers that were started on it."""
+    """A folder with a PostgreSQL cluster, and the servers that were started on it."""
 
     folder: Path
     servers: list["Running"] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Ground:
         return make_url(f"postgresql+asyncpg://{role}@/{name}?host={self.folder / 'postgres'}&port=5432")
 
     async def sql(self, *statements: str, role: str = "cityweb_owner") -> list[asyncpg.Record]:
-        """Runs statements as psql would. Gives the rows of the last."""
+        """Runs statements like psql. Returns the rows of the last one."""
         connection = await database.connect(self.url(role))
         try:
             rows: list[asyncpg.Record] = []
@@ -57,7 +57,7 @@ class Ground:
         return [(row["name"], row["population"]) for row in await self.sql("SELECT name, population FROM cities")]
 
     async def start(self, *arguments: str, before: str = "", ready: bool = True, **environment: str) -> "Running":
-        """`manage.py runserver` on the application's role, limits generous; `before` is code that changes it first."""
+        """Starts `runserver` as the application's role with generous rate limits; the code in `before` runs first."""
         (self.folder / "sitecustomize.py").write_text(COUNTS_TASKS)
         given = {**GENEROUS, "DATABASE_URL": self.url("cityweb_app").render_as_string(), **environment}
         given["PYTHONPATH"] = str(self.folder)
@@ -75,17 +75,17 @@ class Ground:
             )
         assert process.stdout
         line = await asyncio.to_thread(process.stdout.readline)
-        address = re.search(r"http://[^/]+:(\d+)", line)
-        if not address:
+        printed = re.search(r"http://[^/]+:(\d+)", line)
+        if not printed:
             raise RuntimeError(f"the server did not start: {log.read_text()[-500:]}")
-        running = Running(process, int(address[1]), log)
+        running = Running(process, int(printed[1]), log)
         self.servers.append(running)
         if ready:
             await running.wait_for("/readyz", 200, 30)
         return running
 
     def start_pooler(self) -> URL | None:
-        """The database through PgBouncer in transaction mode; None where 1.21 or newer is not on the PATH."""
+        """The database through PgBouncer in transaction mode; None if PgBouncer 1.21 or newer is not on the PATH."""
         pgbouncer = shutil.which("pgbouncer")
         version = subprocess.check_output([pgbouncer, "--version"], text=True) if pgbouncer else ""
         if not pgbouncer or [int(part) for part in re.findall(r"\d+", version)[:2]] < [1, 21]:
@@ -102,7 +102,7 @@ class Ground:
         return self.url("cityweb_app").update_query_dict({"port": "6432"})
 
     def postmaster(self) -> int:
-        """The process of PostgreSQL. Raises ConnectionError where it is gone: a stranger may have its number by now."""
+        """The pid of PostgreSQL. Raises ConnectionError if it is gone: another process may have its pid by now."""
         pid = int((self.folder / "postgres" / "postmaster.pid").read_text().split("\n")[0])
         if not works_in(pid, self.folder):
             raise ConnectionError("PostgreSQL is gone")
@@ -118,14 +118,14 @@ class Ground:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that was started here."""
+    """A server that a row started."""
 
     process: "subprocess.Popen[str]"
     port: int
     log: Path
 
     async def wait_for(self, path: str, status: int, seconds: float) -> float:
-        """In how many seconds an address answers so. Raises TimeoutError."""
+        """Waits until a path has this status. Returns the seconds that it took. Raises TimeoutError."""
         clock = asyncio.get_running_loop().time
         begun = clock()
         async with asyncio.timeout(seconds):
@@ -139,12 +139,12 @@ class Running:
                 await asyncio.sleep(0.02)
 
     def workers(self) -> list[int]:
-        """The processes that serve: the children that are workers, or the one process itself."""
+        """The pids of the workers, or of the only process."""
         spawned = [pid for pid in children(self.process.pid) if b"spawn_main" in command(pid)]
         return spawned or [self.process.pid]
 
     async def tasks(self, pid: int) -> int:
-        """How many tasks a process has at this moment."""
+        """The current number of tasks in a process."""
         counted = self.log.parent / f"tasks-{pid}"
         counted.unlink(missing_ok=True)
         kill(pid, signal.SIGUSR2)
@@ -158,7 +158,7 @@ class Running:
         return await asyncio.to_thread(self.process.wait, seconds)
 
     def end(self) -> None:
-        """Ends it, whatever state it is in, with all that it started but PostgreSQL."""
+        """Ends the server in any state, with all processes that it started except PostgreSQL."""
         workers = self.workers()
         if self.process.poll() is None:
             self.process.terminate()
@@ -175,7 +175,7 @@ class Running:
 
 @asynccontextmanager
 async def ground(kept_by_us: bool = True) -> AsyncIterator[Ground]:
-    """A new cluster with the newest schema, served by us; or an empty folder, where the server makes its own."""
+    """A new cluster with the current schema, run by us, or an empty folder in which the server creates its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         here = Ground(Path(name))
         try:
@@ -191,7 +191,7 @@ async def ground(kept_by_us: bool = True) -> AsyncIterator[Ground]:
         finally:
             await asyncio.to_thread(here.end)
             if not kept_by_us and (here.folder / "postgres" / "PG_VERSION").exists():
-                with embedded.serving(here.folder):  # whoever leaves last stops it
+                with embedded.serving(here.folder):  # the last process to leave stops it
                     pass
 
 
@@ -204,14 +204,14 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def kill_all(postmaster: int) -> None:
-    """Kills the postmaster and all that it started, in one moment."""
+    """Kills the postmaster and all its children at once."""
     for pid in (postmaster, *children(postmaster)):
         kill(pid)
 
 
 @contextmanager
 def frozen(postmaster: int) -> Iterator[None]:
-    """PostgreSQL accepts nothing and answers nothing until the block is left."""
+    """Suspends PostgreSQL until the block ends: it neither accepts connections nor responds."""
     pids = (postmaster, *children(postmaster))
     for pid in pids:
         kill(pid, signal.SIGSTOP)
@@ -251,7 +251,7 @@ def lives(pid: int) -> bool:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process occupies."""
+    """The resident memory of a process in bytes."""
     return int((_read(pid, "statm") or b"0 0").split()[1]) * PAGE
 
 
@@ -260,7 +260,7 @@ def descriptors(pid: int) -> int:
 
 
 def inside(folder: Path) -> list[int]:
-    """The processes that work in a folder: a PostgreSQL does so in its own."""
+    """The processes that work in a folder, like PostgreSQL in that of its cluster."""
     return [pid for pid in processes() if works_in(pid, folder)]
 
 

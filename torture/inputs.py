@@ -1,4 +1,4 @@
-"""Bad inputs: the property tests of `make test` with many times their examples, by the seed."""
+"""Bad inputs: the property tests of `make test` with many more examples, repeatable by a seed."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ EXAMPLES = 10_000
 
 
 async def fuzz(report: Report, seed: int) -> None:
-    """Whatever bytes come, at every address: no 5xx, nothing stored; and what a name and a number are."""
+    """Any bytes to any path cause no 5xx and store nothing; names and numbers are read as specified."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         given = {"HYPOTHESIS_PROFILE": "torture", "HYPOTHESIS_STORAGE_DIRECTORY": folder, "TMPDIR": folder}
         process = await asyncio.create_subprocess_exec(
@@ -25,12 +25,12 @@ async def fuzz(report: Report, seed: int) -> None:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            said, _ = await process.communicate()
+            output, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
     if process.returncode:
-        print(said.decode(), file=sys.__stderr__)
-    last = said.decode().strip().rpartition("\n")[2].strip("= ")
+        print(output.decode(), file=sys.__stderr__)
+    last = output.decode().strip().rpartition("\n")[2].strip("= ")
     report.row(f"{EXAMPLES:,} examples of each property", "none fails", last, process.returncode == 0)

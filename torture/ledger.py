@@ -1,4 +1,4 @@
-"""Who was told what: after Jepsen's set-full, over pairs of name and population."""
+"""Which adds were acknowledged: modelled on Jepsen's set-full, over pairs of name and population."""
 
 import asyncio
 import json
@@ -14,29 +14,29 @@ Pair = tuple[str, int]
 
 @dataclass
 class Ledger:
-    """Every pair that was attempted, and every one that was acknowledged, with the time."""
+    """Every pair that was attempted, and every pair that was acknowledged, with the time."""
 
     attempted: set[Pair] = field(default_factory=set)
     acknowledged: dict[Pair, float] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def note(self, pair: Pair, answer: Response) -> bool:
-        """Whether an answer acknowledges this pair: that it was stored now, or that just it is stored already."""
-        self.statuses[answer.status] += 1
-        told = answer.status in {201, 303} or (
-            answer.status == 422 and json.loads(answer.body).get("stored", {}).get("population") == pair[1]
+    def note(self, pair: Pair, response: Response) -> bool:
+        """Records a response. Returns whether it acknowledges exactly this pair as stored, now or before."""
+        self.statuses[response.status] += 1
+        is_stored = response.status in {201, 303} or (
+            response.status == 422 and json.loads(response.body).get("stored", {}).get("population") == pair[1]
         )
-        if told:
+        if is_stored:
             self.acknowledged.setdefault(pair, time.monotonic())
-        return told
+        return is_stored
 
     def longest_gap(self) -> float:
-        """The longest time in which nobody was told anything."""
+        """The longest time between two acknowledgements, in seconds."""
         times = sorted(self.acknowledged.values())
         return max((later - sooner for sooner, later in pairwise(times)), default=0.0)
 
     def compare(self, stored: list[Pair]) -> tuple[int, int, int]:
-        """How many pairs were lost, are there more than once, and were never attempted."""
+        """The number of pairs that are lost, of duplicates, and of stored pairs that were never attempted."""
         rows = set(stored)
         lost = self.acknowledged.keys() - rows
         duplicate = len(stored) - len({name.casefold() for name, _ in stored})
@@ -44,7 +44,7 @@ class Ledger:
 
 
 async def write(ledger: Ledger, port: int, prefix: str, over: asyncio.Event) -> None:
-    """One writer of unique names, each tried until it is acknowledged."""
+    """Adds cities with unique names, each until it is acknowledged or `over` is set."""
     visitor = Visitor(port)
     number = 0
     while not over.is_set():

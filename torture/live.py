@@ -1,4 +1,4 @@
-"""The board: never more than a second old without saying so (B1), and read as ever while the database is away (B2)."""
+"""The page says so when its board is stale (B1), and is still served while the database is away (B2)."""
 
 import asyncio
 import fcntl
@@ -27,9 +27,9 @@ from torture.visitor import Response, Visitor
 
 CHECKS = 10_000
 LEAST = 1_000_000
-"""The first population; each city that is added has one more than the one before, so that it is on the board."""
+"""The first population; each added city has one more than the one before, so that it is on the board."""
 LOOKED_BACK = 60
-"""How many acknowledged adds a check looks for: the board shows 20."""
+"""The number of acknowledged adds that a check looks for; the board shows 20."""
 POPULATION = re.compile(rb'<data value="(\d+)"|"population": (\d+)')
 AS_OF = re.compile(rb'Showing the board as of <time datetime="([^"]+)"')
 SEEN = re.compile(rb'name="seen" value="([0-9a-f]+)"')
@@ -56,12 +56,12 @@ async def slow(connection):
 
 Board._next_read_ended, Board.refresh, cities.leaders = property(lambda self: self.turn, begin), refresh, slow
 """
-"""Makes a refresh count for commits after its query began: it waits for the read that is under way."""
+"""Makes a refresh count for commits after its query began, because it waits for the read in progress."""
 
 
 @dataclass
 class Acknowledged:
-    """The populations that one server acknowledged, in order of time, with the time by both clocks."""
+    """The populations that one server acknowledged, in order of time, with the time on both clocks."""
 
     monotonic: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
@@ -73,47 +73,47 @@ class Acknowledged:
         self.populations.append(population)
 
     def before(self, times: list[float], moment: float) -> list[int]:
-        """The last that were acknowledged before a moment."""
+        """The last populations that were acknowledged before a moment."""
         end = bisect_left(times, moment)
         return self.populations[max(0, end - LOOKED_BACK) : end]
 
 
 @dataclass
 class Checks:
-    """What was acknowledged by each server, what was checked, and what was missing or went back in time."""
+    """The acknowledged adds of each server, the number of checks, and each missing add or step back in time."""
 
     acknowledged: tuple[Acknowledged, Acknowledged] = field(default_factory=lambda: (Acknowledged(), Acknowledged()))
     made: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     polls: int = 0
 
-    def check(self, server: int, begun: float, answer: Response) -> int:
-        """Checks one board that a server was asked for then. Gives its highest population; 0 where it is stale."""
-        shown = {int(page or rows) for page, rows in POPULATION.findall(answer.body)}
+    def check(self, server: int, begun: float, response: Response) -> int:
+        """Checks a board that was requested at `begun`. Returns its highest population; 0 if it is stale."""
+        shown = {int(page or rows) for page, rows in POPULATION.findall(response.body)}
         own, other = self.acknowledged[server], self.acknowledged[1 - server]
-        moment = as_of(answer)
-        stale = moment is not None
+        moment = as_of(response)
+        is_stale = moment is not None
         if moment is not None:
             due = own.before(own.wall, moment) + other.before(other.wall, moment)
         else:
             due = own.before(own.monotonic, begun) + other.before(other.monotonic, begun - 1)
-        self.made["as of" if stale else "current"] += 1
+        self.made["as of" if is_stale else "current"] += 1
         missing = {population for population in due if population >= min(shown, default=0)} - shown
         if missing:
-            self.wrong.append(f"{len(missing)} missing{', as of' * stale}")
-        return 0 if stale else max(shown, default=0)
+            self.wrong.append(f"{len(missing)} missing{', as of' * is_stale}")
+        return 0 if is_stale else max(shown, default=0)
 
 
-def as_of(answer: Response) -> float | None:
-    """The moment whose board a stale answer shows, page or JSON; None where it is current."""
-    if said := AS_OF.search(answer.body):
-        return datetime.fromisoformat(said[1].decode()).timestamp()
-    since = answer.headers.get("last-modified")
+def as_of(response: Response) -> float | None:
+    """The time of the board in a stale response, HTML or JSON; None if it is current."""
+    if shown := AS_OF.search(response.body):
+        return datetime.fromisoformat(shown[1].decode()).timestamp()
+    since = response.headers.get("last-modified")
     return parsedate_to_datetime(since).timestamp() if since else None
 
 
 async def read_what_was_added(report: Report, seed: int) -> None:
-    """B1: two servers on one database; whoever reads sees what was acknowledged, while writers run."""
+    """B1: each reader of two servers on one database sees the acknowledged adds, while writers run."""
     checks = await _check(seed, CHECKS, before="")
     report.at_least(f"two servers, writers, readers, pauses of the database: {dict(checks.made)}",
                     checks.made.total(), CHECKS, "checks")  # fmt: skip
@@ -145,23 +145,23 @@ async def _check(seed: int, wanted: int, before: str) -> Checks:
             async with Visitor(ports[server]) as visitor:
                 while not over.is_set():
                     begun = time.monotonic()
-                    answer = await visitor.get(path)
-                    checks.check(server, begun, answer)
+                    response = await visitor.get(path)
+                    checks.check(server, begun, response)
                     await asyncio.sleep(0.005)
 
         async def poll() -> None:
-            """As a page does whose polls a proxy sends now here, now there."""
+            """Polls like a page behind a proxy that alternates between the servers."""
             visitors, seen, highest = [Visitor(port) for port in ports], "", 0
             for server in cycle((0, 1)):
                 if over.is_set():
                     break
                 begun = time.monotonic()
-                answer = await visitors[server].get(f"/board?seen={seen}")
-                if answer.status == 200:
-                    now = checks.check(server, begun, answer)
+                response = await visitors[server].get(f"/board?seen={seen}")
+                if response.status == 200:
+                    now = checks.check(server, begun, response)
                     if 0 < now < highest:
                         checks.wrong.append("back in time")
-                    seen, highest = SEEN.search(answer.body)[1].decode(), max(now, highest)  # type: ignore[index]
+                    seen, highest = SEEN.search(response.body)[1].decode(), max(now, highest)  # type: ignore[index]
                 checks.polls += 1
                 await asyncio.sleep(1)
             for visitor in visitors:
@@ -192,11 +192,11 @@ async def _check(seed: int, wanted: int, before: str) -> Checks:
 FAULT_SECONDS = 60
 """How long each fault of B2 lasts."""
 CALM_SECONDS = 5
-"""How long readers are measured before each fault, and again after it."""
+"""How long readers are measured before each fault and after it."""
 
 
 async def be_away(report: Report, seed: int) -> None:
-    """B2: the database is stopped, killed, paused and cut off, under 500 readers a second."""
+    """B2: the database is stopped, killed, paused and cut off, under 500 reads a second."""
     async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
         url = here.url("cityweb_app")
         cases = [("stopped", url), ("killed", url), ("paused", url), ("cut off", proxy.url)]
@@ -206,10 +206,10 @@ async def be_away(report: Report, seed: int) -> None:
             server = await here.start(DATABASE_URL=url.render_as_string())
             async with readers(server.port) as reads, Visitor(server.port) as visitor:
                 await asyncio.sleep(CALM_SECONDS)
-                await visitor.add(f"Before {seed} {number}", 5)  # so that a pooled connection meets the fault
+                await visitor.add(f"Before {seed} {number}", 5)  # opens a pooled connection for the fault to hit
                 begun = time.monotonic()
                 async with away(here, proxy, fault):
-                    said = asyncio.create_task(_until_stale(server))
+                    noticing = asyncio.create_task(_until_stale(server))
                     await asyncio.sleep(0.3)
                     adds, slowest = Counter[int](), 0.0
                     while time.monotonic() < begun + FAULT_SECONDS:
@@ -217,7 +217,7 @@ async def be_away(report: Report, seed: int) -> None:
                         adds[(await visitor.add(f"Away {seed} {number}", 5)).status] += 1
                         slowest = max(slowest, time.monotonic() - asked)
                         await asyncio.sleep(0.2)
-                    noticed = (await said) - begun
+                    noticed = (await noticing) - begun
                     ended = time.monotonic()
                 back = time.monotonic()
                 while (await visitor.add(f"Back {seed} {number}", 5)).status not in {201, 422} or as_of(
@@ -228,14 +228,14 @@ async def be_away(report: Report, seed: int) -> None:
                 await asyncio.sleep(CALM_SECONDS)
             await server.stop()
             behind = ", behind PgBouncer," if url == pooler else ""
-            _tell(report, fault + behind, reads, (begun, ended, back + normal))
+            _report_reads(report, fault + behind, reads, (begun, ended, back + normal))
             report.at_most("… the page says 'as of'", noticed, 2, "s")
             report.row("… adds", "{503}", set(adds), set(adds) == {503})
             report.at_most("… the slowest", slowest, 3, "s")
             report.at_most("… everything is normal after its return", normal, 2, "s")
 
 
-def _tell(report: Report, fault: str, reads: list[Read], moments: tuple[float, float, float]) -> None:
+def _report_reads(report: Report, fault: str, reads: list[Read], moments: tuple[float, float, float]) -> None:
     begun, ended, normal = moments
     during = [read.seconds for read in reads if begun <= read.begun < ended]
     calm = [read.seconds for read in reads if read.begun < begun - 1 or read.begun > normal]
@@ -250,7 +250,7 @@ def _tell(report: Report, fault: str, reads: list[Read], moments: tuple[float, f
 
 @asynccontextmanager
 async def away(here: Ground, proxy: Proxy, fault: str) -> AsyncIterator[None]:
-    """Takes the database away until the block is left; it answers again then."""
+    """Makes the database unavailable until the block ends, and waits until it responds again."""
     if fault == "cut off":
         with dropping(proxy.url.port or 0) as is_dropping:
             if not is_dropping:
@@ -261,7 +261,7 @@ async def away(here: Ground, proxy: Proxy, fault: str) -> AsyncIterator[None]:
         with frozen(here.postmaster()):
             yield
     else:
-        # Who holds this lock keeps the embedded server from being started again.
+        # This lock keeps the embedded server from being started again.
         with (here.folder / "postgres.start.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             postmaster = here.postmaster()
@@ -279,7 +279,7 @@ async def away(here: Ground, proxy: Proxy, fault: str) -> AsyncIterator[None]:
 
 @contextmanager
 def dropping(port: int) -> Iterator[bool]:
-    """Lets the firewall drop each packet to this port; false where none is installed or this account may not."""
+    """Makes the firewall drop each packet to this port; False if iptables is missing or not permitted."""
 
     def iptables(action: str) -> bool:
         rule = ("INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP")
@@ -294,7 +294,7 @@ def dropping(port: int) -> Iterator[bool]:
 
 
 async def _until_stale(server: Running) -> float:
-    """When the page says first that it shows an older board."""
+    """Waits until the page says that it is stale. Returns the monotonic time."""
     async with Visitor(server.port) as visitor:
         while as_of(await visitor.get("/")) is None:
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Load held: H1, H2, H5 and H6, beside the targets of `make bench`."""
+"""The server holds its load: H1, H2, H5 and H6, in addition to the targets of `make bench`."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from torture.visitor import Visitor, address
 
 
 async def add_for(port: int, seconds: float, prefix: str, writers: int = 24) -> tuple[list[float], Counter[int], float]:
-    """How long each add took, what was answered, and adds a second."""
+    """The seconds that each add took, the statuses, and the adds per second."""
     times: list[float] = []
     statuses = Counter[int]()
     begun = time.monotonic()
@@ -40,7 +40,7 @@ def percentile_99(times: list[float]) -> float:
 
 
 async def add_durably(report: Report, seed: int) -> None:
-    """H1: writers, the limiter on."""
+    """H1: 24 clients add cities for 30 s, with the rate limiter on."""
     async with ground() as here:
         server = await here.start()
         times, statuses, rate = await add_for(server.port, 30, f"Load {seed}")
@@ -50,7 +50,7 @@ async def add_durably(report: Report, seed: int) -> None:
 
 
 async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """H2: 1,000 ask for the page in one moment, while the database is in a black hole, and when it answers again."""
+    """H2: 1,000 simultaneous requests for the page, while the database never responds, and after it is back."""
     async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
         server = await here.start(DATABASE_URL=proxy.url.render_as_string())
         visitors = [Visitor(server.port) for _ in range(1000)]
@@ -64,9 +64,9 @@ async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a ro
                 proxy.up()
                 await server.wait_for("/readyz", 200, 10)
             begun = time.monotonic()
-            answers = await asyncio.gather(*(visitor.get("/") for visitor in visitors))
+            responses = await asyncio.gather(*(visitor.get("/") for visitor in visitors))
             seconds = time.monotonic() - begun
-            measured.append((Counter((a.status, b"Showing the board as of" in a.body) for a in answers), seconds))
+            measured.append((Counter((r.status, b"Showing the board as of" in r.body) for r in responses), seconds))
         for visitor in visitors:
             visitor.close()
     for (counted, seconds), away in zip(measured, (True, False), strict=True):
@@ -76,7 +76,7 @@ async def read_at_once(report: Report, seed: int) -> None:  # noqa: ARG001 (a ro
 
 
 class Moment(NamedTuple):
-    """What both processes had at a moment of H5."""
+    """The resources of both processes at a moment of H5."""
 
     minute: float
     sizes: list[int]
@@ -86,16 +86,16 @@ class Moment(NamedTuple):
 
 
 async def mix(report: Report, seed: int, minutes: float) -> None:
-    """H5: everything mixed, for long: nothing grows."""
+    """H5: mixed requests for a long time, under which nothing grows."""
     chance = random.Random(seed)
     async with ground() as here:
         server = await here.start("--workers", "2")
         await asyncio.sleep(3)
-        over, answers = asyncio.Event(), Counter[int]()
-        tasks = [asyncio.create_task(_visit(server, chance, f"Mixed {seed} {n}", over, answers)) for n in range(12)]
+        over, codes = asyncio.Event(), Counter[int]()
+        tasks = [asyncio.create_task(_visit(server, chance, f"Mixed {seed} {n}", over, codes)) for n in range(12)]
         tasks += [asyncio.create_task(_come_and_go(server, chance, over)) for _ in range(12)]
         workers = server.workers()
-        await asyncio.sleep(min(60, 15 * minutes))  # what is warm grows no more
+        await asyncio.sleep(min(60, 15 * minutes))  # until caches and pools are full
         begun = time.monotonic()
         seen: list[Moment] = []
         while (now := time.monotonic() - begun) < 60 * minutes:
@@ -110,7 +110,7 @@ async def mix(report: Report, seed: int, minutes: float) -> None:
     minute = [moment.minute for moment in seen]
     slopes = [statistics.linear_regression(minute, [m.sizes[w] / 2**20 for m in seen]).slope for w in (0, 1)]
     report.at_most(
-        f"everything mixed, {minutes:g} min, {sum(answers.values()):,} answers: memory of a process",
+        f"everything mixed, {minutes:g} min, {sum(codes.values()):,} answers: memory of a process",
         max(slopes),
         1,
         "MB/min",
@@ -121,18 +121,16 @@ async def mix(report: Report, seed: int, minutes: float) -> None:
         report.row(
             f"… {what} of both, first and last third", "+ 3 at most", f"{first:.1f}, {last:.1f}", last <= first + 3
         )
-    # Both pools and the board's connection of each process, and ours that counts them.
+    # Both pools and the board's connection of each process, and our connection that counts them.
     most = 2 * (database.READ_CONNECTIONS + database.ADD_CONNECTIONS + 1) + 1
     report.at_most("… connections to the database", max(m.connections for m in seen), most, "connections")
     report.row(
-        "… answers", "200, 201, 303, 404, 422", dict(sorted(answers.items())), set(answers) <= {200, 201, 303, 404, 422}
+        "… answers", "200, 201, 303, 404, 422", dict(sorted(codes.items())), set(codes) <= {200, 201, 303, 404, 422}
     )
     report.exactly("… the same processes as at the start", same, True)
 
 
-async def _visit(
-    server: Running, chance: random.Random, prefix: str, over: asyncio.Event, answers: Counter[int]
-) -> None:
+async def _visit(server: Running, chance: random.Random, prefix: str, over: asyncio.Event, codes: Counter[int]) -> None:
     visitor, count = Visitor(server.port), 0
     while not over.is_set():
         count += 1
@@ -150,9 +148,9 @@ async def _visit(
             case _:
                 asking = visitor.get("/")
         try:
-            answers[(await asking).status] += 1
+            codes[(await asking).status] += 1
         except (OSError, EOFError, TimeoutError):
-            answers[0] += 1
+            codes[0] += 1
         if chance.randrange(20) == 0:
             visitor.close()
         await asyncio.sleep(chance.uniform(0, 0.05))
@@ -160,20 +158,20 @@ async def _visit(
 
 
 async def _come_and_go(server: Running, chance: random.Random, over: asyncio.Event) -> None:
-    """An open page that polls, for a while, and the next one."""
+    """Opens one page after another, each of which polls for a while."""
     while not over.is_set():
         async with Visitor(server.port) as visitor:
             end, seen = time.monotonic() + chance.uniform(0.5, 8), ""
             while time.monotonic() < end and not over.is_set():
                 with suppress(OSError, EOFError, TimeoutError):
-                    answer = await visitor.get(f"/board?seen={seen}")
-                    if shown := SEEN.search(answer.body):
+                    response = await visitor.get(f"/board?seen={seen}")
+                    if shown := SEEN.search(response.body):
                         seen = shown[1].decode()
                 await asyncio.sleep(0.5)
 
 
 async def flood(report: Report, seed: int) -> None:
-    """H6: 8,000 adds from one address over 4 workers, as the limits are shipped; others add meanwhile."""
+    """H6: 8,000 adds from one client IP over 4 workers with the default rate limits, while other visitors add."""
     async with ground() as here:
         server = await here.start("--workers", "4", CITYWEB_RATE_LIMIT="")
         await asyncio.sleep(4)
@@ -193,9 +191,9 @@ async def flood(report: Report, seed: int) -> None:
                 async with Visitor(server.port, address(number)) as visitor:
                     for count in range(5):
                         asked = time.monotonic()
-                        answer = await visitor.add(f"Other {seed} {number} {count}", count)
+                        response = await visitor.add(f"Other {seed} {number} {count}", count)
                         times.append(time.monotonic() - asked)
-                        wrong[answer.status] += answer.status != 201
+                        wrong[response.status] += response.status != 201
                         await asyncio.sleep(0.02)
             return times
 
@@ -208,15 +206,15 @@ async def flood(report: Report, seed: int) -> None:
             for count in range(500):
                 asked = time.monotonic()
                 first = first or asked
-                answer = await visitor.add(f"Flood {seed} {which} {count}", 5)
+                response = await visitor.add(f"Flood {seed} {which} {count}", 5)
                 last = max(last, asked)
-                if answer.status == 201:
+                if response.status == 201:
                     accepted.append(time.monotonic())
-                # Not in step: sixteen at once would wait for each other in this process, and the others with them.
+                # A random pause: sixteen adds in step would delay each other, and the other visitors, in this process.
                 await asyncio.sleep(chance.uniform(0, 0.1))
             visitor.close()
 
-        # Alone before and after: a disk may be slower for some seconds.
+        # Measured without the flood before and after it, because a disk may be slower for some seconds.
         alone = await add_by_four(15)
         beside = asyncio.create_task(add_by_four(25))
         await asyncio.gather(*(flooding(which) for which in range(16)))
@@ -224,7 +222,7 @@ async def flood(report: Report, seed: int) -> None:
         others = await beside
         alone += await add_by_four(15)
         (row,) = await here.sql(f"SELECT count(*) FROM cities WHERE name LIKE 'Flood {seed} %'")
-    # A worker remembers a refused address up to a second longer than it must, so the last one may come too late.
+    # A worker rejects a client IP for up to a second longer than it must, so the last add may be rejected.
     least, most, stored = 10 + int((lasted - 1.5) / 6), 10 + int((lasted + 0.1) / 6), row["count"]
     report.row(
         f"8,000 adds from one address in {lasted:.1f} s over 4 workers: stored",

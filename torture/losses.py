@@ -1,4 +1,4 @@
-"""Nothing lost: L1 to L3 and L5 to L8 (L4 is exact in tests/test_server.py)."""
+"""No acknowledged add is lost: L1 to L3 and L5 to L8 (`make test` checks L4 exactly)."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cityweb.server.protocol import GuardedProtocol
 GuardedProtocol.shutdown = HttpToolsProtocol.shutdown
 """
-"""Ends connections as uvicorn does: at once, also where the next request is on its way."""
+"""Ends connections as uvicorn does: at once, even if the next request is in transit."""
 
 
 UNLOOKING = """
@@ -36,11 +36,11 @@ look = "WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)"
 assert look in cities.INSERT.text
 cities.INSERT = text(cities.INSERT.text.replace(look, ""))
 """
-"""Leaves it to the unique key alone whether a city is stored already."""
+"""Leaves only the unique key to detect that a city is already stored."""
 
 
 async def kill_and_freeze(report: Report, seed: int) -> None:
-    """L1: writers, while a seeded nemesis kills and freezes."""
+    """L1: writers add cities while a seeded nemesis kills and freezes processes."""
     async with ground(kept_by_us=False) as here:
         server = await here.start("--workers", "2", DATABASE_URL="", CITYWEB_DATA=str(here.folder))
         ledger, nemesis = Ledger(), Nemesis(here, server, seed)
@@ -60,7 +60,7 @@ async def kill_and_freeze(report: Report, seed: int) -> None:
 
 
 async def lose_on_purpose(report: Report, seed: int) -> None:
-    """L2: the control of L1, whose database promises more than it keeps."""
+    """L2: the control of L1, on a database that acknowledges commits before they are durable."""
     lost = acknowledged = 0
     async with ground(kept_by_us=False) as here:
         server = await here.start(DATABASE_URL="", CITYWEB_DATA=str(here.folder))
@@ -88,7 +88,7 @@ async def lose_on_purpose(report: Report, seed: int) -> None:
 
 
 async def lose_answers(report: Report, seed: int) -> None:
-    """L3: the answer of the database to an add is dropped."""
+    """L3: the response of the database to an add is dropped."""
     async with ground() as here, Proxy(here.url("cityweb_app")) as proxy:
         for unique in (True, False):
             server = await here.start(DATABASE_URL=proxy.url.render_as_string(), before="" if unique else UNLOOKING)
@@ -117,19 +117,19 @@ async def lose_answers(report: Report, seed: int) -> None:
 
 
 CONTROL_STOPS = 10
-"""A stop of uvicorn's own loses a request only where one is on its way at that moment: not at each stop."""
+"""uvicorn's own shutdown loses a request only if one is in transit at that moment: not at each stop."""
 
 
 async def stop_under_load(report: Report, seed: int) -> None:
-    """L5: SIGTERM while adds are under way and kept connections ask for the page again and again."""
+    """L5: SIGTERM while adds are in progress and open connections request the page repeatedly."""
     for workers in (1, 4):
         async with ground() as here:
             server = await here.start("--workers", str(workers))
             await asyncio.sleep(2 * (workers > 1))
-            answers, ledger, seconds, lost_requests, asked = await _stop(here, server, seed)
+            added, ledger, seconds, lost_requests, asked = await _stop(here, server, seed)
             lost, duplicate, _ = ledger.compare(await here.pairs())
         label = f"{workers} worker{'s' * (workers > 1)}"
-        report.exactly(f"SIGTERM, {label}: 50 adds under way are stored and say so", answers, 50)
+        report.exactly(f"SIGTERM, {label}: 50 adds under way are stored and say so", added, 50)
         report.row(f"… lost, duplicate, {label}", "0, 0", (lost, duplicate), not lost and not duplicate)
         report.exactly(f"… of {asked:,} requests on {CONNECTIONS} open connections lost, {label}", lost_requests, 0)
         report.at_most(f"… until it has ended, {label}", seconds, 2, "s")
@@ -172,7 +172,7 @@ async def _stop(here: Ground, server: Running, seed: int) -> tuple[int, Ledger, 
 
 
 async def read_to_the_end(port: int) -> tuple[bool, int]:
-    """Reads the page on one connection until it ends: whether a request was lost, and how many were sent."""
+    """Requests the page on one connection until it ends. Returns whether a request was lost, and the number sent."""
     asked = 0
     async with Visitor(port) as visitor:
         reader, _ = await visitor.connect()
@@ -205,12 +205,12 @@ async def restart_rolling(report: Report, seed: int) -> None:
                 request = visitor.add(f"Rolled {seed} {number} {count}", count) if count % 4 == 0 else visitor.get("/")
                 asked += 1
                 try:
-                    answer = await request
+                    response = await request
                 except (OSError, EOFError, TimeoutError) as error:
                     failed.append(repr(error))
                     continue
-                if answer.status not in {200, 201, 422}:
-                    failed.append(str(answer.status))
+                if response.status not in {200, 201, 422}:
+                    failed.append(str(response.status))
                 await asyncio.sleep(0.02)
             visitor.close()
 
@@ -230,7 +230,7 @@ async def restart_rolling(report: Report, seed: int) -> None:
 
 
 async def kill_supervisor(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """L7: the supervisor is killed with connections open; PostgreSQL stays, and the next start adopts it."""
+    """L7: the supervisor is killed with open connections; PostgreSQL stays, and the next start adopts it."""
     async with ground(kept_by_us=False) as here:
         server = await here.start("--workers", "2", DATABASE_URL="", CITYWEB_DATA=str(here.folder))
         await asyncio.sleep(2)
@@ -267,14 +267,14 @@ def _is_free(port: int) -> bool:
 
 
 async def kill_database(report: Report, seed: int) -> None:
-    """L8: the embedded PostgreSQL is killed; then its file names a stranger."""
+    """L8: the embedded PostgreSQL is killed; then its pid file names an unrelated process."""
     chance, slowest, kept = random.Random(seed), 0.0, 0
     async with ground(kept_by_us=False) as here:
         cluster = here.folder / "postgres"
         with embedded.serving(here.folder):
             account = cluster.stat().st_uid
         for round_ in range(20):
-            with subprocess.Popen(["sleep", "60"], user=account) as stranger:
+            with subprocess.Popen(["sleep", "60"], user=account) as sleeper:
                 try:
                     with embedded.serving(here.folder):
                         await asyncio.sleep(chance.uniform(0, 0.2))
@@ -282,16 +282,16 @@ async def kill_database(report: Report, seed: int) -> None:
                         begun = time.monotonic()
                         done = await asyncio.to_thread(_serve_once, here.folder)
                         slowest = max(slowest, time.monotonic() - begun) if done == "1" else 99
-                    if round_ % 5 == 0:  # each costs the patience of a start
-                        lines = f"{stranger.pid}\n{cluster}\n1700000000\n5432\n.\n\n  1234567  1\nready   \n"
+                    if round_ % 5 == 0:  # each takes the full timeout of a start
+                        lines = f"{sleeper.pid}\n{cluster}\n1700000000\n5432\n.\n\n  1234567  1\nready   \n"
                         (cluster / "postmaster.pid").write_text(lines)
                         os.chown(cluster / "postmaster.pid", account, -1)
-                        said = await asyncio.to_thread(_serve_once, here.folder)
+                        output = await asyncio.to_thread(_serve_once, here.folder)
                         untouched = (cluster / "postmaster.pid").read_text() == lines
-                        kept += untouched and f"process {stranger.pid} (sleep)" in said and said.count("\n") <= 1
+                        kept += untouched and f"process {sleeper.pid} (sleep)" in output and output.count("\n") <= 1
                         (cluster / "postmaster.pid").unlink()
                 finally:
-                    stranger.kill()
+                    sleeper.kill()
         left = inside(here.folder)
     report.at_most("PostgreSQL killed and started at once, 20 times: the slowest", slowest, 15, "s")
     report.exactly("a stranger in its file is named, the file kept, of 4", kept, 4)
@@ -318,7 +318,7 @@ except embedded.EmbeddedFailed as error:
 
 
 def _serve_once(folder: Path) -> str:
-    """What another process that is served says: 1, or why not."""
+    """The output of another process that uses the embedded server: 1, or the error."""
     done = subprocess.run(
         [sys.executable, "-c", SERVE_ONCE, folder], capture_output=True, text=True, check=False, timeout=60
     )

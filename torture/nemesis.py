@@ -1,4 +1,4 @@
-"""What kills and freezes, by a seed: never anything but what the row has started."""
+"""Kills and freezes processes, repeatable by a seed: only processes that the row has started."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ TERMINATE = (
 
 
 class Nemesis:
-    """Does one fault after another to a server and its database."""
+    """Causes one fault after another in a server and its database."""
 
     def __init__(self, here: Ground, server: Running, seed: int) -> None:
         self.here, self.server, self.random = here, server, random.Random(seed)
@@ -30,7 +30,7 @@ class Nemesis:
         }
 
     async def rage(self, seconds: float, pause: float) -> None:
-        """Every fault in turn, each round in another order."""
+        """Causes every fault in turn, in another order each round."""
         async with asyncio.timeout(seconds + 30):
             loop = asyncio.get_running_loop()
             end = loop.time() + seconds
@@ -40,7 +40,7 @@ class Nemesis:
                     try:
                         await self.faults[name]()
                     except (OSError, TimeoutError, asyncpg.PostgresError):
-                        continue  # it is still down from the fault before
+                        continue  # it is still down from the previous fault
                     self.done.append(name)
 
     async def kill_worker(self) -> None:
@@ -63,7 +63,7 @@ class Nemesis:
             await asyncio.sleep(FREEZE_SECONDS)
 
     def backends(self) -> list[int]:
-        """The processes of PostgreSQL that serve us."""
+        """The PostgreSQL processes that serve the application. Raises ConnectionError if there is none."""
         found = [pid for pid in children(self.here.postmaster()) if b"cityweb_app" in command(pid)]
         if not found:
             raise ConnectionError("nobody is served now")

@@ -1,8 +1,8 @@
-"""A visitor in a process of its own: what the page takes is then the server's time, not that of whoever torments it.
+"""A visitor in a process of its own, so that its times measure the server and not the row that loads it.
 
-`python -m torture.onlooker PORT` asks for the page, each time on a new connection, until its input ends; then it
-prints the seconds that each took, as JSON. With RATE as well it asks so often a second, over kept connections, and
-prints when each began, its seconds and its status.
+`python -m torture.onlooker PORT` requests the page, each time on a new connection, until its input ends; then it
+prints the seconds of each request, as JSON. With RATE, it sends that many requests per second over open connections,
+and prints the start, the seconds and the status of each.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ RATE = 500
 
 
 class Read(NamedTuple):
-    """One look at the page: when it began by `time.monotonic`, how long it took, its status; 0 where there is none."""
+    """One request for the page: its start on the monotonic clock, its seconds, and its status, or 0 if it failed."""
 
     begun: float
     seconds: float
@@ -37,34 +37,34 @@ class Read(NamedTuple):
 
 @asynccontextmanager
 async def onlooker(port: int) -> AsyncIterator[list[float]]:
-    """In how many seconds the page came, each time while this lasted; filled at its end."""
+    """The seconds of each request for the page until the block ends; the list is filled then."""
     seconds: list[float] = []
-    async with _started(port) as said:
+    async with _started(port) as output:
         yield seconds
-    seconds += json.loads(said[0])
+    seconds += json.loads(output[0])
 
 
 @asynccontextmanager
 async def readers(port: int) -> AsyncIterator[list[Read]]:
-    """What 500 readers a second saw while this lasted; filled at its end."""
+    """500 requests for the page per second until the block ends; the list is filled then."""
     reads: list[Read] = []
-    async with _started(port, RATE) as said:
+    async with _started(port, RATE) as output:
         yield reads
-    reads += [Read(*read) for read in json.loads(said[0])]
+    reads += [Read(*read) for read in json.loads(output[0])]
 
 
 @asynccontextmanager
 async def _started(*arguments: int) -> AsyncIterator[list[bytes]]:
-    """The process, until the block is left; then its words."""
+    """Runs this module as a process until the block ends; the list has its output then."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "torture.onlooker", *map(str, arguments)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    said: list[bytes] = []
+    output: list[bytes] = []
     try:
-        yield said
-        said += await process.communicate(b"")
+        yield output
+        output += await process.communicate(b"")
     finally:
         if process.returncode is None:
             process.kill()
@@ -72,19 +72,19 @@ async def _started(*arguments: int) -> AsyncIterator[list[bytes]]:
 
 
 def look(port: int) -> float:
-    """How long the page takes: to connect, to ask, and to read it to its end. Raises OSError."""
-    begun, answer = time.monotonic(), b""
+    """The seconds to connect, to request the page and to read it to its end. Raises OSError."""
+    begun, response = time.monotonic(), b""
     with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_SECONDS) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         while part := connection.recv(65_536):
-            answer += part
-    if not answer.startswith(b"HTTP/1.1 200 ") or not answer.rstrip().endswith(b"</html>"):
-        raise ConnectionError(f"this is no page: {answer[:80]!r}")
+            response += part
+    if not response.startswith(b"HTTP/1.1 200 ") or not response.rstrip().endswith(b"</html>"):
+        raise ConnectionError(f"this is no page: {response[:80]!r}")
     return time.monotonic() - begun
 
 
 async def look_often(port: int, rate: int) -> list[Read]:
-    """Looks so often a second, over kept connections, until the input ends."""
+    """Requests the page this often per second, over open connections, until the input ends."""
     reads: list[Read] = []
     over = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -104,7 +104,6 @@ async def look_often(port: int, rate: int) -> list[Read]:
 
 
 def main() -> None:
-    """Looks until its input ends."""
     port, seconds = int(sys.argv[1]), []
     if len(sys.argv) > 2:
         print(json.dumps(uvloop.run(look_often(port, int(sys.argv[2])))))

@@ -1,4 +1,4 @@
-"""Ranks under many writers: adds, corrections, removals and loads at once, and then what `rank()` says of the table."""
+"""Ranks under simultaneous adds, corrections, removals and loads, compared with `rank()`."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ SELECT count(*) FROM (
 
 
 async def change_at_random(owner: URL, changes: int, seed: int) -> None:
-    """Adds, corrects, removes and loads through eight connections; half of the populations are shared by many."""
+    """Adds, corrects, removes and loads over eight connections; many cities share half of the populations."""
 
     async def write(writer: int) -> None:
         chance = random.Random(f"{seed} {writer}")
@@ -53,7 +53,7 @@ def _population(chance: random.Random) -> int:
 
 
 async def wrong_ranks(url: URL, sample: int) -> int:
-    """How many of so many cities have another rank than `rank()` gives them."""
+    """The number of cities in a random sample of this size whose rank differs from `rank()`."""
     connection = await database.connect(url)
     try:
         return int(await connection.fetchval(WRONG, sample, timeout=60))
@@ -62,7 +62,7 @@ async def wrong_ranks(url: URL, sample: int) -> int:
 
 
 async def rank(report: Report, seed: int) -> None:
-    """R1: 20,000 ranks after 100,000 changes by eight writers, a thousand now and then meanwhile."""
+    """R1: 1,000 ranks at a time during 100,000 changes by eight writers, and 20,000 ranks afterwards."""
     async with ground() as here:
         changing = asyncio.create_task(change_at_random(here.url(), 100_000, seed))
         wrong = looks = 0

@@ -1,11 +1,11 @@
-"""The table that is printed: a row for each check, with what had to hold and what did."""
+"""The table that is printed: a row for each check, with its threshold and its result."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Report:
-    """The rows so far; each is printed at once."""
+    """Prints each row at once, and collects the numbers of the missed rows."""
 
     missed: list[str] = field(default_factory=list)
     number: str = ""
@@ -14,7 +14,7 @@ class Report:
         print("| # | what | must hold | result | |\n| --- | --- | --- | --- | --- |", flush=True)
 
     def row(self, what: str, threshold: str, result: object, held: bool) -> None:
-        """Notes one check of the present number."""
+        """Prints one check of the current number, and records a miss."""
         if not held:
             self.missed.append(self.number)
         print(f"| {self.number} | {what} | {threshold} | {result} | {'held' if held else '**MISSED**'} |", flush=True)

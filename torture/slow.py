@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cityweb.server import launch
 launch.GuardedProtocol = HttpToolsProtocol
 """
-"""Takes out the guard: the protocol as uvicorn has it."""
+"""Replaces our protocol with that of uvicorn."""
 
 
 CHUNKED = BODY.replace(b"content-length: 8000", b"transfer-encoding: chunked")
@@ -44,13 +44,13 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "a trailer": (CHUNKED + b"0\r\na:", b"b"),
     "many trailers": (CHUNKED + b"0\r\n", b"a:b\r\n"),
 }
-"""How each begins, and what is repeated without end."""
+"""The start of each request, and the part that is repeated without end."""
 ENDLESS_CONNECTIONS = 200
 ENDLESS_SECONDS = 60
 ENDLESS_BYTES = 65_536
-"""Sent at once."""
+"""Bytes per write."""
 CONTROL_BYTES = 100 * 2**20
-"""The growth at which the control ends."""
+"""The growth of memory at which the control ends."""
 
 
 PIPELINED = 5
@@ -58,11 +58,11 @@ LONG_NAMES = """
 INSERT INTO cities (name, name_key, name_bare, population)
 SELECT n || name, n || name, n || name, n FROM generate_series(1, 20) n, (SELECT repeat('漢', 190) AS name)
 """
-"""A board of some 20 kB, which soon fills every buffer."""
+"""A board of about 20 kB, which soon fills every buffer."""
 
 
 async def hold(port: int, first: bytes, drip: bytes, seconds: float) -> float | None:
-    """In how many seconds the server closes such a connection; None where it does not."""
+    """The seconds until the server closes a slow connection; None if it does not."""
     begun = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -83,7 +83,7 @@ async def hold(port: int, first: bytes, drip: bytes, seconds: float) -> float | 
 
 
 async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """F7: thousands of connections that do not get on, a head without end, a pipeline without end."""
+    """F7: thousands of connections with slow requests, an endless head, and a pipeline of 5,000 requests."""
     async with ground() as here:
         server, stock = await here.start(), await here.start(before=STOCK)
         for _ in range(20):
@@ -102,7 +102,7 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
     longest = max((seconds for seconds in closed if seconds is not None), default=99.0)
     report.exactly(f"{len(closed):,} slow connections of 5 kinds: still open after 30 s", late, 0)
     report.at_most("… the last is closed", longest, CLOSED_SECONDS, "s")
-    # A slow body costs a task of its own: some 12 kB a connection in all.
+    # Each slow body has a task of its own: about 12 kB per connection in all.
     report.at_most("… memory more, at the peak", max(grown) / 2**20, 30, "MB")
     report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 100, "ms")
     report.row(
@@ -117,7 +117,7 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
 
 @asynccontextmanager
 async def growth(pid: int) -> AsyncIterator[list[int]]:
-    """Bytes that a process occupies more than at the beginning, measured ten times a second while this lasts."""
+    """The growth of the memory of a process in bytes, measured ten times per second until the block ends."""
     before, grown = memory(pid), [0]
 
     async def measure() -> None:
@@ -133,10 +133,10 @@ async def growth(pid: int) -> AsyncIterator[list[int]]:
 
 
 async def send_without_end(server: Running, first: bytes, more: int) -> tuple[bytes, int, float]:
-    """What is answered, how many bytes were taken, and the time until the connection was over."""
+    """The start of the response, the bytes that were taken, and the seconds until the connection ended."""
     begun, taken = time.monotonic(), 0
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    answer = b""
+    response = b""
     try:
         async with asyncio.timeout(20):
             writer.write(first)
@@ -146,20 +146,20 @@ async def send_without_end(server: Running, first: bytes, more: int) -> tuple[by
                 await writer.drain()
                 taken, more = taken + 65_536, more - 65_536
             await writer.drain()
-            answer = await reader.read(4096)
+            response = await reader.read(4096)
             while await reader.read(65_536):
                 pass
     except (OSError, TimeoutError):
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(1):
-                answer = answer or await reader.read(4096)
+                response = response or await reader.read(4096)
     finally:
         writer.transport.abort()
-    return answer, taken, time.monotonic() - begun
+    return response, taken, time.monotonic() - begun
 
 
 async def flood_endlessly(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """F12: connections that send one part of a request without end, each again when it is cut."""
+    """F12: connections that send one part of a request without end, and are replaced when they are cut."""
     async with ground() as here:
         server, stock = await here.start(), await here.start(before=STOCK)
         for _ in range(20):
@@ -181,7 +181,7 @@ async def flood_endlessly(report: Report, seed: int) -> None:  # noqa: ARG001 (a
         30,
         "MB",
     )
-    # All 200 send all the time, on the same two cores: the page waits for one turn of each.
+    # All 200 send continuously, on the same two cores: the page waits for one turn of each.
     report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 1000, "ms")
     report.at_least(
         "control: trailers on uvicorn's own protocol, one connection: memory more",
@@ -192,7 +192,7 @@ async def flood_endlessly(report: Report, seed: int) -> None:  # noqa: ARG001 (a
 
 
 async def flood(port: int, first: bytes, more: bytes, end: float) -> tuple[int, int]:
-    """Sends until the clock says `end`, on another connection when one is cut. Gives how many, and the bytes taken."""
+    """Sends until `end` on the monotonic clock. Returns the number of connections used and the bytes taken."""
     part = more * (ENDLESS_BYTES // len(more))
     connections = taken = 0
     while time.monotonic() < end:
@@ -212,32 +212,32 @@ async def flood(port: int, first: bytes, more: bytes, end: float) -> tuple[int, 
 
 
 async def never_read(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
-    """F8: readers of pipelined pages who never read."""
+    """F8: clients that pipeline requests for the page and never read the responses."""
     async with ground() as here:
         await here.sql(LONG_NAMES)
         server = await here.start()
         for _ in range(20):
             await timed(server, "/")
         before = memory(server.process.pid)
-        deaf = []
+        clients = []
         for _ in range(100):
             connection = socket.socket()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", server.port))
-            deaf.append(connection)
+            clients.append(connection)
         begun = full = time.monotonic()
-        peak, lying = before, dict.fromkeys((connection.getsockname()[1] for connection in deaf), -1)
+        peak, unread = before, dict.fromkeys((connection.getsockname()[1] for connection in clients), -1)
         while time.monotonic() - begun < 90 and (waits := waiting(server.port)):
             peak = max(peak, memory(server.process.pid))
-            for connection in deaf:
+            for connection in clients:
                 number = connection.getsockname()[1]
-                # The buffers of the system take more yet: nothing lies unread in ours.
-                if waits.get(number, -1) > lying[number]:
-                    lying[number], full = waits[number], time.monotonic()
+                # The buffers of the system still take more, so none of ours is full yet.
+                if waits.get(number, -1) > unread[number]:
+                    unread[number], full = waits[number], time.monotonic()
                     connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" * PIPELINED)
             await asyncio.sleep(0.3)
         seconds = time.monotonic() - full
-        for connection in deaf:
+        for connection in clients:
             connection.close()
     report.exactly("100 readers who never read: still open after 90 s", len(waits), 0)
     report.row(
@@ -248,7 +248,7 @@ async def never_read(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
 
 
 def waiting(port: int) -> dict[int, int]:
-    """How many bytes of a server nobody takes, in the buffers of the system, by the port of each client."""
+    """The unread bytes from a server in the buffers of the system, by the port of each client."""
     with open("/proc/net/tcp") as table:  # noqa: PTH123 (a file of the kernel)
         lines = [line.split() for line in table][1:]
     return {

@@ -1,4 +1,4 @@
-"""A visitor: one connection, kept; small, so that what is measured is the server and not the client."""
+"""An HTTP client on one open connection: small, so that measurements show the server and not the client."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer; the names of its headers are in lower case."""
+    """A complete response; the names of its headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -17,15 +17,15 @@ class Response:
 
 
 class Visitor:
-    """Asks one request after another on its connection, which is made when it is needed.
+    """Sends one request after another on its connection, which is opened when it is needed.
 
-    A connection that breaks raises OSError or EOFError; the next request makes another.
+    A broken connection raises OSError or EOFError; the next request opens another.
     """
 
     def __init__(self, port: int, address: str = "127.0.0.1", seconds: float = 15) -> None:
         self.port, self.address, self.seconds = port, address, seconds
         self.answered = 0
-        """Requests that this connection has answered."""
+        """Responses received on this connection."""
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -54,7 +54,7 @@ class Visitor:
         return await self.ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
 
     async def add(self, name: str, population: int) -> Response:
-        """Adds a city, as a program does."""
+        """Adds a city as JSON, like a program."""
         body = json.dumps({"name": name, "population": population}).encode()
         head = (
             "POST /cities/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -80,5 +80,5 @@ class Visitor:
 
 
 def address(number: int) -> str:
-    """One of many addresses of this machine."""
+    """One of many loopback IPs of this machine."""
     return f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"

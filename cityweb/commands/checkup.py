@@ -1,4 +1,4 @@
-"""What `check` looks at, and what to do about what it finds."""
+"""The checks of the command `check`, each with the fix for a failure."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ from cityweb.web import assets
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what it is like, or, where it is not well, what is wrong and what to do."""
+    """The result of one check; for a failure, `words` give the reason and the fix."""
 
     subject: str
     words: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Looks at everything, one thing after the other; what the database cannot be asked is left out."""
+    """Runs the checks one after another; those that need an unavailable database are left out."""
     try:
         read = settings.read(environment)
     except settings.WrongSetting as error:
@@ -36,7 +36,7 @@ def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
     else:
         yield Finding("settings", "all can be used")
         try:
-            # As the application: it is the one that has to get on with the database.
+            # The checks use the application's role, because the application has to work with the database.
             with launch.addresses(read) as (_, url):
                 yield from asyncio.run(_database(url))
         except launch.CannotServe as error:

@@ -1,4 +1,4 @@
-"""The commands of cityweb."""
+"""The command line of cityweb."""
 
 import asyncio
 import os
@@ -162,7 +162,7 @@ def _format_of(file: Path) -> files.Format:
 
 
 def _city(name: list[str] | None, city_id: int | None) -> str | int:
-    """The name of a city, which may be several words of a shell, or its id."""
+    """The name, joined if the shell split it, or the id. Raises BadParameter unless exactly one is given."""
     if name and city_id is None:
         return " ".join(name)
     if city_id is not None and not name:
@@ -171,7 +171,7 @@ def _city(name: list[str] | None, city_id: int | None) -> str | int:
 
 
 def _change(city: str | int, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
-    """Shows a city before and after a change, asks, and makes it."""
+    """Shows a city before and after a change, asks for confirmation, and stores the change."""
     with _ready() as url:
         find = corrections.find(url, city) if isinstance(city, str) else corrections.find_by_id(url, city)
         before = asyncio.run(find)
@@ -188,12 +188,12 @@ UNWINDING_SECONDS = 8
 
 
 class Interrupted(Exception):
-    """Somebody stopped the command."""
+    """A signal interrupted the command."""
 
 
 @contextmanager
 def _ready() -> Iterator[URL]:
-    """The address of the database for its owner, once it is prepared; an interruption unwinds, and is one sentence."""
+    """The URL of the prepared database for its owner. Raises Interrupted after a signal has unwound the stack."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -205,7 +205,7 @@ def _ready() -> Iterator[URL]:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    # Of our own, so that asyncio leaves it in place: its own waits for the next await, and standard input may not come.
+    # asyncio leaves a custom handler in place. Its own waits for the next await, which a read of standard input delays.
     give_up = threading.Timer(UNWINDING_SECONDS, _give_up)
     give_up.daemon = True
     give_up.start()
@@ -213,14 +213,14 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _give_up() -> None:
-    # An exception can get lost in a callback. PostgreSQL takes back what breaks off.
+    # An exception can be lost in a callback. PostgreSQL rolls back an interrupted transaction.
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(1)
 
 
 @contextmanager
 def _progress(stream: BinaryIO) -> Iterator[Callable[[], None]]:
-    """What to call whenever some of a file was read: on a terminal it draws a bar."""
+    """A function to call after each read of the file; on a terminal it updates a progress bar."""
     if not sys.stderr.isatty() or not stream.seekable():
         yield lambda: None
         return
@@ -248,13 +248,13 @@ SENTENCES = (
 
 
 def main() -> None:
-    """Runs a command; what goes wrong is one sentence on standard error and status 1."""
-    # A terminal that lacks a letter of a name shows its number.
+    """Runs a command; an expected error is one sentence on standard error and status 1."""
+    # A character that the encoding of the terminal lacks is printed as an escape.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # It is a text file.
     try:
         app()
     except files.NobodyReads:
-        # What is still to be written at the exit goes nowhere, else Python complains.
+        # Python flushes standard output at exit and would report the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except SENTENCES as error:

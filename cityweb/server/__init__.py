@@ -1,1 +1,1 @@
-"""How the application is served: uvicorn, its protocol with limits, and what `runserver` prepares."""
+"""Serves the application: uvicorn, its protocol with limits, and the startup of `runserver`."""

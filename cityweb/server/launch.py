@@ -1,4 +1,4 @@
-"""What `runserver` starts: the database where none is set, then uvicorn, one process or many."""
+"""Implements `runserver`: starts an embedded database if none is configured, then uvicorn in one or more processes."""
 
 import asyncio
 import ipaddress
@@ -22,24 +22,24 @@ from cityweb.settings import LOCAL_HOSTS, TOP, Settings
 
 APP = "cityweb.web.app:from_environment"
 BACKLOG = 2048
-"""How many visitors may knock while nobody opens: from the first moment on, the address that is printed answers."""
+"""Connections that the kernel queues, so that requests to the printed URL wait until uvicorn has started."""
 STOP_SECONDS = 15
-"""A backstop: shorter than the slowest request, it would turn that into a 500."""
+"""A backstop: a value below the duration of the slowest request would turn that request into a 500."""
 ACCESS = ("28", "3D")
-"""The SQLSTATE classes of a wrong password and of a database that does not exist: waiting mends neither."""
+"""The SQLSTATE classes of a wrong password and of a missing database: waiting does not help in either case."""
 
 
 class CannotServe(Exception):
-    """The server cannot start, or the database cannot be used; the text says why and what to try next."""
+    """The server cannot start or cannot use the database; the message gives the reason and the next step."""
 
 
 class Unreachable(CannotServe):
-    """The database does not answer, or cannot at the moment; it may come back by itself."""
+    """The database is temporarily unavailable and may recover by itself."""
 
 
 @contextmanager
 def addresses(settings: Settings) -> Iterator[tuple[URL, URL]]:
-    """The database as its owner and as the application: the one that is set, or the embedded one while this lasts."""
+    """The database URLs for the owner and the application, of an embedded server if none is set. Raises CannotServe."""
     if settings.database_url:
         yield settings.database_url, settings.database_url
     else:
@@ -52,7 +52,7 @@ def addresses(settings: Settings) -> Iterator[tuple[URL, URL]]:
 
 @contextmanager
 def explained(url: URL) -> Iterator[None]:
-    """Turns what a database refuses into a sentence. Raises CannotServe, and Unreachable where waiting may help."""
+    """Turns expected database errors into CannotServe, or into Unreachable if waiting may help."""
     try:
         yield
     except (database.Unsafe, database.OldSchema) as error:
@@ -77,15 +77,15 @@ def explained(url: URL) -> Iterator[None]:
 
 
 def place(url: URL) -> str:
-    """The server of a database in words, without its password."""
+    """The host and port of a database server as the subject of a message, without its password."""
     return f"The PostgreSQL server at {url.host or url.query.get('host')}:{url.port or url.query.get('port', 5432)}"
 
 
 def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool) -> None:
-    """Serves until a signal stops it. Raises CannotServe."""
+    """Serves until SIGTERM or SIGINT. Raises CannotServe."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A stop must unwind: only then is the embedded server, if it is ours, stopped too.
+    # SIGTERM must unwind the stack, so that the embedded server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
         try:
@@ -107,15 +107,15 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             log_level="warning",
             access_log=False,
             server_header=False,
-            # uvicorn would trust 127.0.0.1 unasked.
+            # By default, uvicorn trusts 127.0.0.1.
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         server = uvicorn.Server(config)
 
-        # From here on a signal is remembered, not raised: until uvicorn takes over, an exception could get lost in a
-        # callback of the garbage collector, and a shell that starts us in the background has SIGINT ignored.
+        # Until uvicorn installs its handlers, a signal only sets a flag: an exception could be lost in a callback of
+        # the garbage collector. SIGINT needs a handler because a shell starts background jobs with SIGINT ignored.
         def stop(*_: object) -> None:
             server.should_exit = True
 
@@ -133,7 +133,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises CannotServe where the address is taken or not ours."""
+    """A listening socket. Raises CannotServe if the port is in use or the host is not one of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,12 +151,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_local(listening: socket.socket) -> bool:
-    """Whether nobody but this machine can reach it."""
+    """Whether only this machine can reach the socket."""
     return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def address(listening: socket.socket) -> str:
-    """The address to click."""
+    """The URL of the server for a browser on this machine."""
     host, port = listening.getsockname()[:2]
     if host in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not bound)
         host = "localhost"

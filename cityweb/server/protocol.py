@@ -1,7 +1,7 @@
-"""The HTTP protocol of the server: uvicorn's, with limits on what a client may send, and how slowly.
+"""uvicorn's HTTP protocol with limits on the size and the duration of a request.
 
-uvicorn waits without limit for a request to arrive and for a response to be read (its issue 157). This depends on its
-internals, so uvicorn is pinned exactly; tests of each limit fail when an update breaks one.
+uvicorn has no timeout for receiving a request or for sending a response (its issue 157). This module depends on its
+internals, so uvicorn is pinned exactly, and each limit has a test that fails if an update breaks it.
 """
 
 import asyncio
@@ -18,25 +18,25 @@ from cityweb.web.middleware import BODY_BYTES, HEAD_BYTES, HEADERS
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
 UNREAD_SECONDS = 30.0
-"""How long a request's head, its body, and an answer that nobody reads may take."""
+"""Time limits for receiving a head, for receiving a body, and for a response that the client does not read."""
 HEADERS_MAX = 100
-"""Headers of a request: each costs a hundred bytes beside its text."""
+"""Headers per request: each takes a hundred bytes of memory in addition to its text."""
 PIPELINE_MAX = 16
-"""Requests that one connection may send at once, or have waiting: nobody sends so many in earnest."""
+"""Pipelined requests that may wait on one connection: no real client sends so many."""
 BODY_BYTES_SENT = 2**16
-"""Bytes that a client may send for a body of at most `BODY_BYTES`: chunk sizes and trailers count too, and the
-parser keeps a trailer of any length until it is complete. A body alone stops being read long before."""
+"""Bytes that a client may send for a body of at most `BODY_BYTES`: chunk sizes and trailers count too, because the
+parser keeps a trailer of any length until it is complete. A body without them reaches its own limit long before."""
 PART_COST = 64
-"""Bytes that each chunk and each trailer counts beside its own: it costs about a microsecond, however short it is."""
+"""Bytes counted in addition for each chunk and trailer: each takes about a microsecond, however short it is."""
 PARSED_BYTES = 4096
-"""Bytes that are parsed before the limits are looked at again."""
+"""Bytes that are parsed between two checks of the limits."""
 SWEEP_SECONDS = 1.0
 DRAIN_SECONDS = 0.5
-"""How long a silent connection stays open at a stop: its next request may be on its way."""
+"""How long an idle connection stays open during shutdown: its next request may be in transit."""
 
 
 def refusal(status: str, sentence: str) -> bytes:
-    """A whole answer to what is no request yet, so that no application can answer it."""
+    """A complete error response, for input that never becomes a request to the application."""
     body = f"{sentence}\n".encode()
     headers = [
         *HEADERS,
@@ -50,40 +50,40 @@ def refusal(status: str, sentence: str) -> bytes:
 
 
 WITHOUT_PATH = re.compile(rb"^https?://[^/?#]+(?=[?#]|$)", re.IGNORECASE)
-"""A target that names no path means "/" (RFC 9112, 3.2.2). uvicorn 0.54.0 fails on it."""
+"""A target without a path means "/" (RFC 9112, 3.2.2). uvicorn 0.54.0 fails on it."""
 BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
 HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
 
 
 class TooMany(Exception):
-    """A request has more headers, or a connection more requests at once, than any client sends; stops the parser."""
+    """A request has too many headers, or a connection too many waiting requests; raised to stop the parser."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request does not come, or whose answer is not read, in time."""
+    """Closes a connection whose request is too large or too slow, or whose response is not read in time."""
 
     sweeping: ClassVar[bool] = False
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.since = self.unread = 0.0
-        """Since when a request is awaited, and since when an answer lies unread; 0: not now."""
+        """When the wait for a request and the wait for the client to read began, in loop time; 0 if there is none."""
         self.limit = HEAD_SECONDS
         self.head = 0
-        """Bytes of the head so far; -1 once it is complete."""
+        """Bytes received of the head; -1 once it is complete."""
         self.sent = 0
-        """Bytes after the head of a request that is not complete: body, chunk sizes and extensions, trailers."""
+        """Bytes received after the head of an incomplete request: body, chunk sizes and extensions, trailers."""
         self.is_last = False
-        """Whether nothing more is read: the connection ends with the response that is due."""
+        """Whether further input is ignored: the connection ends with the response that is due."""
         self.serving: RequestResponseCycle | None = None
-        """The request that is being served; `cycle` is the last one read, which may be queued behind it."""
+        """The request that is being served; `cycle` is the last one parsed, which may be queued behind it."""
         self.held = b""
-        """The head of a response whose body follows."""
+        """The head of a response, held back until its body follows."""
         self.is_draining = False
-        """Whether the process stops: the next response of the connection is its last."""
+        """Whether the process is shutting down: the next response of the connection is its last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection owes its first request from now on."""
+        """Starts the time limit for the first request, and the sweep with the first connection."""
         super().connection_made(transport)
         self.since, self.limit = self.loop.time(), HEAD_SECONDS
         if not GuardedProtocol.sweeping:
@@ -91,8 +91,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.loop.call_later(SWEEP_SECONDS, sweep, self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
-        """Starts the clock at the first bytes of a request, and measures its head."""
-        # The event loop reads up to 256 kB at once, in which the parser may find 50,000 trailers or chunks.
+        """Parses in small parts, so that the limits are checked between them."""
+        # The event loop reads up to 256 kB at once, which can contain 50,000 trailers or chunks.
         for start in range(0, len(data), PARSED_BYTES):
             self._parse(data[start : start + PARSED_BYTES])
 
@@ -112,25 +112,25 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Starts the clock of a request, also of one that came together with the one before it."""
+        """Starts the time limit of a request, also of a pipelined one."""
         super().on_message_begin()
-        # uvicorn replaces scope["client"] by what a trusted proxy forwards.
+        # uvicorn replaces scope["client"] with the client IP that a trusted proxy forwards.
         self.scope["state"]["peer"] = self.client
         self.since, self.limit = self.loop.time(), HEAD_SECONDS
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Drops trailers: the parser reports them as headers (RFC 9110, 6.5.1), of a request that is being served."""
+        """Drops trailers (RFC 9110, 6.5.1), which the parser reports as headers. Raises TooMany."""
         if self.head < 0:
             self.sent += PART_COST
             return
         if len(self.headers) >= HEADERS_MAX:
             self.reject(HEAD_TOO_LONG)
             raise TooMany
-        # The parser keeps white space at the end, which is no part of a value (RFC 9110, 5.5).
+        # The parser keeps trailing whitespace, which is not part of the value (RFC 9110, 5.5).
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """From the head to the body. Raises TooMany."""
+        """Starts the time limit for the body. Raises TooMany."""
         self.head, self.since, self.limit, self.sent = -1, self.loop.time(), BODY_SECONDS, 0
         if len(self.pipeline) >= PIPELINE_MAX:
             self.transport.abort()
@@ -143,14 +143,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.serving = cycle
-        # The cycle calls only `write`, `close` and `is_closing` of it.
+        # The cycle calls only `write`, `close` and `is_closing` of its transport.
         cycle.transport = self  # type: ignore[assignment]
         if cycle.scope["http_version"] == "1.0":
             cycle.send = partial(send_without_chunks, cycle)  # type: ignore[method-assign]
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
-        """Reads nothing more once a body is too long: what follows does not matter, and the view rejects it."""
+        """Ignores further input once a body is too long; the view rejects the request."""
         super().on_body(body)
         self.sent += PART_COST
         if len(self.cycle.body) > BODY_BYTES:
@@ -158,12 +158,12 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Ends the time limit of a complete request."""
         self.since, self.head = 0.0, 0
         super().on_message_complete()
 
     def write(self, data: bytes) -> None:
-        """Writes for the cycle: a head waits for the body that must follow. uvicorn 0.54.0 writes each by itself."""
+        """Writes for the request cycle, a head together with its body; uvicorn 0.54.0 writes each by itself."""
         if self.held:
             data, self.held = self.held + data, b""
         elif self.serving and self.serving.expected_content_length and self.serving.scope["method"] != "HEAD":
@@ -172,22 +172,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(data)
 
     def close(self) -> None:
-        """Closes the connection for the cycle."""
+        """Closes the connection for the request cycle."""
         self.transport.close()
 
     def is_closing(self) -> bool:
-        """Whether the connection is closing."""
+        """Whether the connection is closing, for the request cycle."""
         return self.transport.is_closing()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keeps a connection whose client sends nothing more (RFC 9112, 9.6) until its responses are sent."""
+        """Keeps a half-closed connection (RFC 9112, 9.6) open until its responses are sent."""
         self.is_last = True
         if self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()
         return self._is_responding()
 
     def shutdown(self) -> None:
-        """Ends the connection with its next response, or when it stays silent: uvicorn would cut it at once."""
+        """Closes the connection after its next response, or soon if it is idle; uvicorn would close it at once."""
         self.is_draining = True
         if self.cycle is not None:
             self.cycle.keep_alive = False
@@ -198,25 +198,25 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _is_responding(self) -> bool:
-        """Whether the response to a whole request is due."""
+        """Whether a complete request still awaits the end of its response."""
         return self.serving is not None and not (self.serving.more_body or self.serving.response_complete)
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Starts the time limit for a client that does not read."""
         self.unread = self.loop.time()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Ends the time limit when the client reads again."""
         self.unread = 0.0
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words are not for people)
-        """Rejects what is not HTTP, in our own words."""
+        """Rejects invalid HTTP with a message for visitors."""
         self.reject(BAD_REQUEST)
 
     def reject(self, response: bytes) -> None:
-        """Sends the last response of this connection; where the one to a whole request is due, that is the last."""
+        """Sends an error as the last response; if the response to a complete request is due, that one is the last."""
         self.is_last = True
         is_responding = self._is_responding()
         self.pipeline.clear()
@@ -224,7 +224,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
-            # A view may wait for the rest of this body. It sends nothing any more.
+            # A view may be waiting for the rest of this body; its response is not sent.
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(response)
@@ -237,7 +237,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the response that is being sent: uvicorn 0.54.0 ends that of the last request only."""
+        """Ends the response that is being sent; uvicorn 0.54.0 ends only that of the last request."""
         if self.serving is not None and not self.serving.response_complete:
             self.serving.disconnected = True
             self.serving.message_event.set()
@@ -245,14 +245,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 async def send_without_chunks(cycle: RequestResponseCycle, message: Any) -> None:
-    """Sends to a client of HTTP/1.0, for whom a body of unknown length ends with the connection (RFC 9112, 6.1)."""
+    """Sends to an HTTP/1.0 client: the end of the connection ends a body of unknown length (RFC 9112, 6.1)."""
     cycle.chunked_encoding = False
     cycle.expected_content_length = len(message.get("body", b""))
     await RequestResponseCycle.send(cycle, message)
 
 
 def sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
-    """Aborts connections whose deadline has passed. A look at all, once a second, costs less than a timer for each."""
+    """Aborts connections whose time limit has passed. One scan a second costs less than a timer for each."""
     now = loop.time()
     for connection in list(connections):
         since, unread = connection.since, connection.unread
