@@ -144,14 +144,15 @@ async def lock_schema(connection: AsyncConnection) -> None:
 
 
 async def vacuum(url: URL) -> None:
-    """Vacuums and analyses the cities: before that, there are no index-only scans, and no statistics for plans.
+    """Vacuums and analyses the cities and their tally, after a change of many.
 
-    Raises the same errors as `connect`.
+    Before that, there are no index-only scans and no statistics for plans, and each rank reads what a bulk change left
+    in `tally_changes`: 7 ms for a million cities. Raises the same errors as `connect`.
     """
     connection = await connect(url)
     try:
         await connection.execute("SET statement_timeout = 0")
-        await connection.execute("VACUUM (ANALYZE) cities")
+        await connection.execute("VACUUM (ANALYZE) cities, tally, tally_changes")
     finally:
         await connection.close()
 

@@ -46,6 +46,12 @@ async def test_an_update_takes_what_the_file_says_first(empty: Addresses) -> Non
     assert await stored(empty) == [("ZÜRICH", 6), ("Same", 5), ("New", 1)]
 
 
+async def test_a_load_leaves_nothing_behind_that_ranks_would_read(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(*((f"City {n}", n) for n in range(2_000))))
+    (left,) = await run_sql(empty.owner, "SELECT pg_relation_size('tally_changes') AS bytes")
+    assert left["bytes"] == 0
+
+
 async def test_a_city_that_is_stored_already_uses_up_no_number(empty: Addresses) -> None:
     for _ in range(3):
         await transfers.load(empty.owner, lines(("A", 1), ("B", 1)))
