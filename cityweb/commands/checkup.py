@@ -31,13 +31,13 @@ def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Runs the checks one after another; those that need an unavailable database are left out."""
     try:
         read = settings.read(environment)
-    except settings.WrongSetting as error:
+    except settings.InvalidSetting as error:
         yield Finding("settings", str(error), well=False)
     else:
         yield Finding("settings", "all can be used")
         try:
             # The checks use the application's role, because the application has to work with the database.
-            with launch.addresses(read) as (_, url):
+            with launch.database_urls(read) as (_, url):
                 yield from asyncio.run(_database(url))
         except launch.CannotServe as error:
             yield Finding("database", str(error), well=False)
@@ -45,9 +45,9 @@ def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 async def _database(url: URL) -> list[Finding]:
-    with launch.explained(url):
+    with launch.translate_errors(url):
         async with database.outside_the_pool(url).connect() as connection:
-            found = [Finding("database", f"{launch.place(url)} answers")]
+            found = [Finding("database", f"{launch.server_name(url)} answers")]
             if await database.is_current(connection):
                 found.append(Finding("schema", "the one this code was written for"))
                 found += await _names(connection)
@@ -55,7 +55,7 @@ async def _database(url: URL) -> list[Finding]:
                 wrong = f"not the one this code was written for: run {COMMAND} initdb"
                 found.append(Finding("schema", wrong, well=False))
             try:
-                await database.refuse_unsafe(connection)
+                await database.reject_unsafe(connection)
             except database.Unsafe as error:
                 found.append(Finding("durability", str(error), well=False))
             else:

@@ -46,7 +46,7 @@ def initdb(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Bring the database to the present schema. Safe to repeat: no city is lost."""
-    with launch.addresses(settings.read(os.environ)) as (url, _), launch.explained(url):
+    with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
         if reset:
             if not yes:
                 typer.confirm(f"Drop every city in {url.render_as_string()}?", abort=True)
@@ -197,7 +197,7 @@ def _ready() -> Iterator[URL]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        with launch.addresses(settings.read(os.environ)) as (url, _), launch.explained(url):
+        with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
             asyncio.run(database.prepare(url))
             yield url
     except KeyboardInterrupt as error:
@@ -237,10 +237,10 @@ def _progress(stream: BinaryIO) -> Iterator[Callable[[], None]]:
 
 
 SENTENCES = (
-    settings.WrongSetting,
+    settings.InvalidSetting,
     launch.CannotServe,
     files.CannotUse,
-    transfers.Refused,
+    transfers.LinesRejected,
     transfers.Stopped,
     corrections.CannotCorrect,
     Interrupted,

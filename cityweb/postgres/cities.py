@@ -16,7 +16,7 @@ from cityweb.postgres import database
 
 
 @dataclass(frozen=True)
-class Place:
+class RankedCity:
     """A ranked city; cities with equal populations share a rank (1, 2, 2, 4)."""
 
     id: int
@@ -128,9 +128,9 @@ async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored
             return await session.run_sync(insert_or_find, is_second_try)
         except (DBAPIError, NoResultFound, ConnectionError) as error:
             # NoResultFound: the city with this name was removed between the two statements.
-            if is_second_try or not (isinstance(error, NoResultFound) or database.disconnected(error)):
+            if is_second_try or not (isinstance(error, NoResultFound) or database.is_disconnected(error)):
                 raise
-            await database.breathe()
+            await database.pause_before_retry()
     raise AssertionError  # pragma: no cover (the second try returns or raises)
 
 

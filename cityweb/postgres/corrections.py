@@ -51,11 +51,17 @@ async def duplicates(connection: AsyncConnection) -> list[Stored]:
 
 
 def corrected(city: Stored, population: str) -> Stored:
-    """The city with this population, in any form that a visitor may enter. Raises CannotCorrect if it is invalid."""
+    """The city with this population, in any form that a visitor may enter.
+
+    Raises CannotCorrect if it is invalid, or is the city's already.
+    """
     try:
-        return replace(city, population=submissions.parse_population(population))
+        after = replace(city, population=submissions.parse_population(population))
     except ValueError as error:
         raise CannotCorrect(f"{error}: correct it, and run the command again.") from error
+    if after == city:
+        raise CannotCorrect(f"{city.name} has this population already: run the command again with another one.")
+    return after
 
 
 def renamed(city: Stored, name: str) -> Stored:

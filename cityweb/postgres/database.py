@@ -101,7 +101,7 @@ async def prepare(url: URL) -> None:
     """Checks the server and migrates the schema if needed. Raises Unsafe, or OldSchema if this role may not migrate."""
     async with outside_the_pool(url, command_timeout=PATIENCE_SECONDS).connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")  # no ROLLBACK waits for a hanging server
-        await refuse_unsafe(connection)
+        await reject_unsafe(connection)
         if await is_current(connection):
             return
     try:
@@ -118,7 +118,7 @@ async def prepare(url: URL) -> None:
 async def migrate(url: URL) -> None:
     """Migrates the schema to the newest revision, one process at a time. Raises Unsafe."""
     async with outside_the_pool(url).begin() as connection:
-        await refuse_unsafe(connection)
+        await reject_unsafe(connection)
         await lock_schema(connection)
         was_current = await is_current(connection)
         await connection.run_sync(upgrade)
@@ -166,7 +166,7 @@ async def is_current(connection: AsyncConnection) -> bool:
     return await connection.run_sync(revisions) == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
 
 
-async def refuse_unsafe(connection: AsyncConnection) -> None:
+async def reject_unsafe(connection: AsyncConnection) -> None:
     """Raises Unsafe if the server could lose committed changes."""
     for setting in UNSAFE_SETTINGS:
         if await connection.scalar(text("SELECT current_setting(:setting)"), {"setting": setting}) == "off":
@@ -211,18 +211,18 @@ def wrong_url(error: BaseException) -> str:
     return ""
 
 
-def disconnected(error: BaseException) -> bool:
+def is_disconnected(error: BaseException) -> bool:
     """Whether the connection broke, so that work that is safe to repeat may be retried at once."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error).startswith(("08", "57P0"))
     return isinstance(error, ConnectionError)
 
 
-def unavailable(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Whether the error means that the database is unavailable (a 503 response); any other error is our bug."""
     if isinstance(error, DBAPIError):
         return (
-            disconnected(error)
+            is_disconnected(error)
             or isinstance(error, InterfaceError)
             or sqlstate(error).startswith(("25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
         )
@@ -235,7 +235,7 @@ def availability() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not unavailable(error):
+        if not is_unavailable(error):
             raise
         raise (DatabaseTimeout if isinstance(error, TimeoutError) else DatabaseUnavailable) from error
 
@@ -256,12 +256,12 @@ async def read(engine: AsyncEngine, query: Callable[[AsyncConnection], Awaitable
                 async with engine.connect() as connection:
                     return await query(connection)
             except (DBAPIError, ConnectionError) as error:
-                if last_try or not disconnected(error):
+                if last_try or not is_disconnected(error):
                     raise
     raise AssertionError  # pragma: no cover (the last try returns or raises)
 
 
-async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
+async def run_to_end(session: AsyncSession, work: Coroutine[Any, Any, T], seconds: float = 3) -> T:
     """Runs a unit of work to its end, even if its request is cancelled.
 
     Raises DatabaseTimeout after `seconds`, while the work continues, or DatabaseUnavailable.
@@ -274,6 +274,6 @@ async def unbroken(session: AsyncSession, work: Coroutine[Any, Any, T], seconds:
             return await asyncio.shield(task)
 
 
-async def breathe() -> None:
+async def pause_before_retry() -> None:
     """Pauses for 20 to 80 ms before a second try, at random so that retries do not coincide."""
     await asyncio.sleep(random.uniform(0.02, 0.08))  # noqa: S311 (no secret)

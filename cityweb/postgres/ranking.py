@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
-from cityweb.postgres.cities import TOTAL, Place, Stored
+from cityweb.postgres.cities import TOTAL, RankedCity, Stored
 
 PAGE_SIZE = 50
 SPELLING_SECONDS = 60
@@ -37,7 +37,7 @@ START = Cursor(POPULATION_MAX + 1, 0)
 class Page:
     """A page of the ranking and the cursors of the pages beside it; `total` is None if the search did not count."""
 
-    places: tuple[Place, ...]
+    places: tuple[RankedCity, ...]
     total: int | None
     previous: Cursor | None
     next: Cursor | None
@@ -47,9 +47,9 @@ class Page:
 class Surroundings:
     """A city and up to three cities on either side of it, in the order of the ranking."""
 
-    above: tuple[Place, ...]
-    city: Place
-    below: tuple[Place, ...]
+    above: tuple[RankedCity, ...]
+    city: RankedCity
+    below: tuple[RankedCity, ...]
 
 
 # --- the statements ---
@@ -230,7 +230,7 @@ class Spelling:
 
 async def surroundings(connection: AsyncConnection, city_id: int) -> Surroundings | None:
     """The city with this id and its neighbours, or None if there is no such city."""
-    places = [Place(*row) for row in await connection.execute(SURROUNDINGS, {"id": city_id})]
+    places = [RankedCity(*row) for row in await connection.execute(SURROUNDINGS, {"id": city_id})]
     position = next((position for position, place in enumerate(places) if place.id == city_id), None)
     if position is None:
         return None
@@ -244,9 +244,9 @@ async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, dat
 
 async def _read_nearest(
     connection: AsyncConnection, source: Source, cursor: Cursor, parameters: Mapping[str, str]
-) -> tuple[list[Place], int | None]:
+) -> tuple[list[RankedCity], int | None]:
     """The cities nearest to a cursor, the nearest first, and the total of the source."""
     statement = source.before if cursor.backwards else source.after
     values = {"population": cursor.population, "id": cursor.id, **parameters}
     rows = (await connection.execute(statement, values)).all()
-    return [Place(*city) for _, *city in rows if city[0] is not None], rows[0].total
+    return [RankedCity(*city) for _, *city in rows if city[0] is not None], rows[0].total

@@ -73,9 +73,9 @@ class Limiter:
             seconds = await self._charge(network, now)
         except (DBAPIError, ConnectionError) as error:
             # Retried once, like the add itself; at worst, it counts twice.
-            if not database.disconnected(error):
+            if not database.is_disconnected(error):
                 raise
-            await database.breathe()
+            await database.pause_before_retry()
             seconds = await self._charge(network, now)
         if seconds:
             if len(self._refused) >= REMEMBERED_MAX:

@@ -101,7 +101,7 @@ class Outcome:
         )
 
 
-class Refused(Exception):
+class LinesRejected(Exception):
     """Lines of a file were rejected, so nothing was stored; the message names the lines."""
 
 
@@ -117,7 +117,7 @@ async def load(
     update: bool = False,
     read: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Stores the cities of a file: all of them, or none if it is interrupted. Raises Refused or Stopped.
+    """Stores the cities of a file: all of them, or none if it is interrupted. Raises LinesRejected or Stopped.
 
     `skipping` yields a function that receives rejected lines; without it, one rejected line raises Refused. If lines
     have the same name, the first one counts. `update` overwrites stored cities. `read` is called after each batch. A
@@ -140,7 +140,7 @@ async def load(
                 async for number, name, population, problem in driver.cursor(REJECT):
                     _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, report)
                 if outcome.refused and not skipping:
-                    raise Refused(_format_problems(outcome))
+                    raise LinesRejected(_format_problems(outcome))
                 if update:
                     outcome.updated = (await connection.execute(text(UPDATE))).rowcount
                 # Creating an index over existing rows takes a fraction of the time of updating it row by row.

@@ -38,7 +38,7 @@ class Unreachable(CannotServe):
 
 
 @contextmanager
-def addresses(settings: Settings) -> Iterator[tuple[URL, URL]]:
+def database_urls(settings: Settings) -> Iterator[tuple[URL, URL]]:
     """The database URLs for the owner and the application, of an embedded server if none is set. Raises CannotServe."""
     if settings.database_url:
         yield settings.database_url, settings.database_url
@@ -51,7 +51,7 @@ def addresses(settings: Settings) -> Iterator[tuple[URL, URL]]:
 
 
 @contextmanager
-def explained(url: URL) -> Iterator[None]:
+def translate_errors(url: URL) -> Iterator[None]:
     """Turns expected database errors into CannotServe, or into Unreachable if waiting may help."""
     try:
         yield
@@ -60,23 +60,23 @@ def explained(url: URL) -> Iterator[None]:
     except Exception as error:
         if reason := database.wrong_url(error):
             raise CannotServe(
-                f"{place(url)} cannot be reached as DATABASE_URL demands ({reason}):"
+                f"{server_name(url)} cannot be reached as DATABASE_URL demands ({reason}):"
                 " correct host, port, sslmode or sslrootcert there, or the server's certificate."
             ) from error
         if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
-            refuses = f"{place(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
+            refuses = f"{server_name(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
             if state.startswith(ACCESS):
                 raise CannotServe(f"{refuses} Correct DATABASE_URL.") from error
             if state == database.INSUFFICIENT_PRIVILEGE:
                 raise CannotServe(f"{refuses} Run the command as the role that owns the tables.") from error
-            if database.unavailable(error):
+            if database.is_unavailable(error):
                 raise Unreachable(f"{refuses} See to it, and try again.") from error
-        elif database.unavailable(error):
-            raise Unreachable(f"{place(url)} does not answer: start it, or correct DATABASE_URL.") from error
+        elif database.is_unavailable(error):
+            raise Unreachable(f"{server_name(url)} does not answer: start it, or correct DATABASE_URL.") from error
         raise
 
 
-def place(url: URL) -> str:
+def server_name(url: URL) -> str:
     """The host and port of a database server as the subject of a message, without its password."""
     return f"The PostgreSQL server at {url.host or url.query.get('host')}:{url.port or url.query.get('port', 5432)}"
 
@@ -87,9 +87,13 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # SIGTERM must unwind the stack, so that the embedded server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with suppress(KeyboardInterrupt), closing(bind(host, port)) as listening, addresses(settings) as (owner_url, url):
+    with (
+        suppress(KeyboardInterrupt),
+        closing(bind(host, port)) as listening,
+        database_urls(settings) as (owner_url, url),
+    ):
         try:
-            with explained(url):
+            with translate_errors(url):
                 asyncio.run(database.prepare(owner_url))
         except Unreachable as error:
             print(f"{error} Until then the site is up, and says so.", file=sys.stderr)

@@ -82,8 +82,8 @@ ROUTES = [
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
     Route("/board",               views.show_fragment),
-    Route("/livez",               views.say_alive),
-    Route("/readyz",              views.say_ready),
+    Route("/livez",               views.check_health),
+    Route("/readyz",              views.check_readiness),
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
@@ -95,7 +95,7 @@ SEEN = re.compile(b"seen=[0-9a-f]*")
 
 
 def from_environment() -> ASGIApp:
-    """The application, configured by environment variables; uvicorn calls it. Raises WrongSetting."""
+    """The application, configured by environment variables; uvicorn calls it. Raises InvalidSetting."""
     for name in settings.GONE:
         if name in os.environ:
             log.warning(f"{name} has no effect any more: remove it")
@@ -159,12 +159,12 @@ def create(settings: Settings) -> Prepared:
     app = Starlette(
         routes=ROUTES,
         middleware=[
-            Middleware(SecurityHeaders, refuse=refuse, requests=requests),
-            Middleware(KnownHost, hosts=settings.hosts, refuse=refuse),
-            Middleware(SameOrigin, refuse=refuse),
+            Middleware(SecurityHeaders, reject=reject, requests=requests),
+            Middleware(KnownHost, hosts=settings.hosts, reject=reject),
+            Middleware(SameOrigin, reject=reject),
             Middleware(SessionMiddleware, sessions=sessions, closing=closing),
         ],
-        exception_handlers=dict.fromkeys(EXPECTED, answer_exception),
+        exception_handlers=dict.fromkeys(EXPECTED, respond_to_exception),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -197,7 +197,7 @@ async def get_ready(url: URL) -> None:
         except (database.Unsafe, database.OldSchema) as error:
             log.error(str(error))  # noqa: TRY400 (a traceback adds nothing)
         except Exception as error:
-            log.warning("no database yet", exc_info=None if database.unavailable(error) else error)
+            log.warning("no database yet", exc_info=None if database.is_unavailable(error) else error)
         else:
             return
         await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (not a secret)
@@ -215,7 +215,7 @@ async def follow_parent() -> None:
 # --- error responses ---
 
 
-async def answer_exception(request: Request, exception: Exception) -> Response:
+async def respond_to_exception(request: Request, exception: Exception) -> Response:
     """Maps an expected exception to its error response."""
     match exception:
         case Rejection():
@@ -229,7 +229,7 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
     return errors.respond(request.scope, rejection)
 
 
-def refuse(scope: Scope, status: int) -> ASGIApp:
+def reject(scope: Scope, status: int) -> ASGIApp:
     """The error response to a request that a middleware rejects."""
     sentence = errors.WRONG_HOST if status == 400 else ""  # noqa: PLR2004 (the only 400 of the middleware)
     return errors.respond(scope, Rejection(status, sentence))

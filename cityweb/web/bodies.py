@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cityweb import submissions
-from cityweb.submissions import Unreadable
+from cityweb.submissions import UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import BODY_BYTES
@@ -35,7 +35,7 @@ async def read_fields(request: Request[State]) -> Mapping[str, object]:
                 return from_form(await _read_body(request))
             case b"multipart/form-data":
                 return from_pairs(await _read_parts(request))
-    except (Unreadable, UnicodeDecodeError, MultiPartException):
+    except (UnreadableBody, UnicodeDecodeError, MultiPartException):
         raise Rejection(400, errors.UNREADABLE_ADD) from None
     raise Rejection(415)
 
@@ -67,19 +67,19 @@ async def _read_parts(request: Request[State]) -> list[tuple[str, str]]:
 
 
 def from_form(body: bytes) -> dict[str, str]:
-    """The fields of a URL-encoded form in UTF-8, at most FIELDS_MAX. Raises Unreadable."""
+    """The fields of a URL-encoded form in UTF-8, at most FIELDS_MAX. Raises UnreadableBody."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
     except ValueError as error:
-        raise Unreadable from error
+        raise UnreadableBody from error
     return from_pairs(pairs)
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a parsed form. Raises Unreadable if it has two names or two populations."""
+    """The fields of a parsed form. Raises UnreadableBody if it has two names or two populations."""
     fields: dict[str, str] = {}
     for name, text in pairs:
         if name in fields and name in {"name", "population"}:
-            raise Unreadable
+            raise UnreadableBody
         fields[name] = text
     return fields

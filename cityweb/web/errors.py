@@ -44,7 +44,7 @@ WRONG_HOST = "This site is not known by the name that was asked for. Nothing was
 NOT_SHOWN = "The service cannot show this at the moment. Nothing was lost. Try again in {seconds} seconds."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {seconds} seconds."
 NO_CITY = "There is no city at this address. Nothing was saved. Go to the leaderboard and look for it."
-NO_SUCH_PAGE_OF_THE_LIST = "The list has no page at this address. Nothing was saved. Go to the leaderboard."
+NO_SUCH_LIST_PAGE = "The list has no page at this address. Nothing was saved. Go to the leaderboard."
 SEARCH_TOO_LONG = "No city has so long a name. Nothing was saved. Go back and search for its beginning."
 ALREADY_STORED = "The city is already stored"
 

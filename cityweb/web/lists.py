@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import database, ranking
-from cityweb.postgres.cities import Place, Stored
+from cityweb.postgres.cities import RankedCity, Stored
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.ranking import START, Cursor, Page
 from cityweb.postgres.rate_limit import network_of
@@ -38,7 +38,7 @@ class Listing:
     title: str
     found: str
     similar: Sequence[Stored]
-    places: tuple[Place, ...]
+    places: tuple[RankedCity, ...]
     previous: str
     next: str
 
@@ -127,7 +127,7 @@ def _parse_cursor(request: Request[State]) -> Cursor:
         return START
     match = CURSOR.fullmatch(cursors[0][1])
     if len(cursors) > 1 or match is None or int(match[1]) > POPULATION_MAX or int(match[2]) > ID_MAX:
-        raise Rejection(400, errors.NO_SUCH_PAGE_OF_THE_LIST)
+        raise Rejection(400, errors.NO_SUCH_LIST_PAGE)
     return Cursor(int(match[1]), int(match[2]), backwards=cursors[0][0] == "before")
 
 

@@ -34,7 +34,7 @@ HEADERS = [
 ]
 HTTPS_HEADERS = [*HEADERS, (b"strict-transport-security", b"max-age=63072000; includeSubDomains")]
 
-Refuse = Callable[[Scope, int], ASGIApp]
+Reject = Callable[[Scope, int], ASGIApp]
 """Makes the error response to a request, with this status."""
 
 log = logging.getLogger("cityweb.requests")
@@ -104,8 +104,8 @@ class SecurityHeaders:
     response never looks complete. A head longer than HEAD_BYTES becomes a 431.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Refuse, requests: Requests) -> None:
-        self.app, self.refuse, self.requests = app, refuse, requests
+    def __init__(self, app: ASGIApp, reject: Reject, requests: Requests) -> None:
+        self.app, self.reject, self.requests = app, reject, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Adds the headers and logs the request."""
@@ -137,14 +137,14 @@ class SecurityHeaders:
         request_id = scope.setdefault("state", {})["request_id"] = self.requests.next_id()
         app = self.app
         if size > HEAD_BYTES:
-            app = self.refuse(scope, 431)
+            app = self.reject(scope, 431)
         try:
             await app(scope, receive_to_the_end, send_with_headers)
         except Exception:
             log.exception("failed", extra={"request_id": request_id})
             if status:
                 raise
-            await self.refuse(scope, 500)(scope, receive, send_with_headers)
+            await self.reject(scope, 500)(scope, receive, send_with_headers)
         finally:
             self.requests.note(request_id, scope["method"], scope["path"], status, begun)
 
@@ -152,8 +152,8 @@ class SecurityHeaders:
 class KnownHost:
     """Rejects a request unless it has exactly one Host header (RFC 9112, 3.2), with a known host."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], refuse: Refuse) -> None:
-        self.app, self.refuse = app, refuse
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], reject: Reject) -> None:
+        self.app, self.reject = app, reject
         self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,7 +162,7 @@ class KnownHost:
         if scope["type"] == "http":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not self.knows(hosts[0]):
-                app = self.refuse(scope, 400)
+                app = self.reject(scope, 400)
         await app(scope, receive, send)
 
 
@@ -186,14 +186,14 @@ HOST = re.compile(rb"(\[[0-9a-f:.]{1,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 class SameOrigin:
     """Rejects unsafe requests from pages of other sites: the algorithm of CrossOriginProtection in Go's net/http."""
 
-    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
-        self.app, self.refuse = app, refuse
+    def __init__(self, app: ASGIApp, reject: Reject) -> None:
+        self.app, self.reject = app, reject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Rejects another origin with 403."""
         app = self.app
         if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD", "OPTIONS"} and not is_same_origin(scope):
-            app = self.refuse(scope, 403)
+            app = self.reject(scope, 403)
         await app(scope, receive, send)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cityweb import __version__
-from cityweb.postgres.cities import Place, Stored
+from cityweb.postgres.cities import RankedCity, Stored
 from cityweb.submissions import CitySubmission
 
 JSON = dict[str, Any]
@@ -14,7 +14,7 @@ JSON = dict[str, Any]
 TEXT = {"type": "string"}
 INTEGER = {"type": "integer"}
 CURSOR = {**TEXT, "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}
-PLACE = {"$ref": "#/components/schemas/Place"}
+PLACE = {"$ref": "#/components/schemas/RankedCity"}
 STORED = {"$ref": "#/components/schemas/Stored"}
 BIGGEST = {
     "type": "array",
@@ -94,7 +94,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         "components": {
             "schemas": {
                 "CitySubmission": TypeAdapter(CitySubmission).json_schema(),
-                "Place": TypeAdapter(Place).json_schema(),
+                "RankedCity": TypeAdapter(RankedCity).json_schema(),
                 "Stored": TypeAdapter(Stored).json_schema(),
                 "Problem": PROBLEM,
             }

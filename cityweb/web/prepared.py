@@ -54,7 +54,7 @@ class PreparedResponse:
         encoding, known = self.plain, b""
         for name, value in scope["headers"]:
             if name == b"accept-encoding":
-                if takes_gzip(value):
+                if accepts_gzip(value):
                     encoding = self.packed
             elif name == b"if-none-match":
                 known = known + b"," + value if known else value  # several lines form one list (RFC 9110, 5.3)
@@ -83,7 +83,7 @@ class _Encoding:
 
 
 @lru_cache(256)
-def takes_gzip(accept_encoding: bytes) -> bool:
+def accepts_gzip(accept_encoding: bytes) -> bool:
     """Whether Accept-Encoding (RFC 9110, 12.5.3) accepts gzip; a weight of zero rejects it."""
     for part in accept_encoding.lower().split(b","):
         coding, _, weight = part.partition(b";")

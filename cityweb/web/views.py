@@ -74,11 +74,11 @@ async def add_city(request: Request[State]) -> ASGIApp:
         submission = submissions.check(fields)
         if limiter:
             charging = limiter.seconds_to_wait(client_ip(request))
-            if seconds := await database.unbroken(session, charging, ADD_SECONDS):
+            if seconds := await database.run_to_end(session, charging, ADD_SECONDS):
                 return responses.failed(request, fields, Rejection(429, retry_seconds=seconds))
         late = Rejection(503, errors.UNCONFIRMED)
         adding = cities.add(session, submission.name, submission.population)
-        city, is_new = await database.unbroken(session, adding, deadline - time.monotonic())
+        city, is_new = await database.run_to_end(session, adding, deadline - time.monotonic())
     except InvalidSubmission as invalid:
         return responses.invalid(request, fields, invalid.errors)
     except DatabaseTimeout:
@@ -108,12 +108,12 @@ async def show_asset(request: Request[State]) -> ASGIApp:
     return asset
 
 
-async def say_alive(request: Request[State]) -> Response:  # noqa: ARG001 (a view)
+async def check_health(request: Request[State]) -> Response:  # noqa: ARG001 (a view)
     """The health check: 200 while the process runs."""
     return _text("alive\n", HTTPStatus.OK)
 
 
-async def say_ready(request: Request[State]) -> Response:
+async def check_readiness(request: Request[State]) -> Response:
     """The readiness check: 200 while the board is current, 503 while it is stale or was never read."""
     if not request.state["board"].is_stale:
         return _text("ready\n", HTTPStatus.OK)

@@ -88,7 +88,7 @@ async def test_a_city_that_another_stored_while_we_were_cut_off_is_not_ours(
     async def add_elsewhere() -> None:
         await run_sql(proxy.database, insert("Paris", 6))
 
-    monkeypatch.setattr(database, "breathe", add_elsewhere)
+    monkeypatch.setattr(database, "pause_before_retry", add_elsewhere)
     await run_sql(proxy.database, CUT)
     assert await add(engine, "Paris") is False
 
@@ -103,10 +103,10 @@ async def test_a_second_disconnect_is_raised(
     async def cut() -> None:
         proxy.down()
 
-    monkeypatch.setattr(database, "breathe", cut)
+    monkeypatch.setattr(database, "pause_before_retry", cut)
     with pytest.raises((DBAPIError, OSError)) as raised:
         await add(engine, "Second")
-    assert database.unavailable(raised.value)
+    assert database.is_unavailable(raised.value)
 
 
 async def test_a_broken_connection_costs_a_reader_nothing(proxied: tuple[AsyncEngine, Proxy]) -> None:
@@ -146,10 +146,10 @@ async def test_a_name_that_is_removed_meanwhile_is_tried_again(
 
     engine = database.make_engine(empty.app)
     monkeypatch.setattr(cities, "STORED", nobody)
-    monkeypatch.setattr(database, "breathe", put_back)
+    monkeypatch.setattr(database, "pause_before_retry", put_back)
     assert await add(engine, "Paris") is False
     monkeypatch.setattr(cities, "STORED", nobody)
-    monkeypatch.setattr(database, "breathe", lambda: asyncio.sleep(0))
+    monkeypatch.setattr(database, "pause_before_retry", lambda: asyncio.sleep(0))
     with pytest.raises(NoResultFound):
         await add(engine, "Paris")
     await engine.dispose()
@@ -171,7 +171,7 @@ async def test_a_stored_city_has_its_place_and_its_near_miss(empty: Addresses) -
 async def test_work_goes_on_when_its_request_is_cancelled(empty: Addresses) -> None:
     engine = database.make_engine(empty.app)
     async with AsyncSession(engine) as session:
-        request = asyncio.create_task(database.unbroken(session, cities.add(session, "Paris", 5)))
+        request = asyncio.create_task(database.run_to_end(session, cities.add(session, "Paris", 5)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         request.cancel()
@@ -186,7 +186,7 @@ async def test_work_that_takes_too_long_is_not_waited_for(empty: Addresses) -> N
     engine = database.make_engine(empty.app)
     async with AsyncSession(engine) as session:
         with pytest.raises(DatabaseTimeout):
-            await database.unbroken(session, asyncio.sleep(0.2), seconds=0.01)
+            await database.run_to_end(session, asyncio.sleep(0.2), seconds=0.01)
         await session.info["work"]
     await engine.dispose()
 
@@ -197,7 +197,7 @@ async def test_nobody_is_told_of_an_error_too_late(empty: Addresses) -> None:
     engine = database.make_engine(empty.app)
     async with AsyncSession(engine) as session:
         with pytest.raises(DatabaseTimeout):
-            await database.unbroken(session, fail_soon(), seconds=0.01)
+            await database.run_to_end(session, fail_soon(), seconds=0.01)
         await asyncio.wait([session.info.pop("work")])
     gc.collect()
     await engine.dispose()

@@ -99,6 +99,13 @@ async def keys(addresses: Addresses) -> list[str]:
     return [row["name_key"] for row in await run_sql(addresses.owner, "SELECT name_key FROM cities ORDER BY id")]
 
 
+async def test_the_population_that_a_city_has_is_no_correction(twins: Addresses) -> None:
+    for city_id in (1, 2):
+        city = await corrections.find_by_id(twins.owner, city_id)
+        with pytest.raises(corrections.CannotCorrect, match="has this population already"):
+            corrections.corrected(city, f" {city.population} ")
+
+
 async def test_a_duplicate_is_corrected(twins: Addresses) -> None:
     before = await corrections.find_by_id(twins.owner, 2)
     await corrections.store(twins.owner, before, corrections.corrected(before, "6"))

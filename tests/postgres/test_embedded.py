@@ -21,7 +21,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from cityweb.postgres import embedded
+from cityweb.postgres import cluster, embedded
 from cityweb.postgres.embedded import EmbeddedFailed, EmbeddedMissing, serving
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def empty_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.3)
 
 
 def ask(url: str, statement: str) -> object:
@@ -508,7 +508,7 @@ def test_a_server_that_does_not_start_names_its_log(own_folder: Path) -> None:
 def test_a_cluster_that_cannot_be_made_names_its_log(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, reason: str
 ) -> None:
-    monkeypatch.setattr(embedded, name, value)
+    monkeypatch.setattr(cluster, name, value)
     with pytest.raises(EmbeddedFailed, match=re.escape(str(empty_folder / "postgres.log"))), serving(empty_folder):
         pass
     assert reason in (empty_folder / "postgres.log").read_text()

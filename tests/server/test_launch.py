@@ -150,7 +150,10 @@ async def test_the_embedded_database_keeps_the_cities_over_a_restart(tmp_path: P
 def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     here = settings.read({"CITYWEB_DATA": str(tmp_path)})
-    with pytest.raises(launch.CannotServe, match=r"requirements/embedded\.txt.*DATABASE_URL"), launch.addresses(here):
+    with (
+        pytest.raises(launch.CannotServe, match=r"requirements/embedded\.txt.*DATABASE_URL"),
+        launch.database_urls(here),
+    ):
         pass
 
 
@@ -261,7 +264,7 @@ async def test_it_may_open_as_many_files_as_the_system_lets_it(start_server: Cal
 
 
 async def test_a_bug_of_ours_is_not_blamed_on_the_database(postgres: Addresses) -> None:
-    with pytest.raises(ProgrammingError), launch.explained(postgres.app):
+    with pytest.raises(ProgrammingError), launch.translate_errors(postgres.app):
         async with database.outside_the_pool(postgres.app).connect() as connection:
             await connection.execute(text("SELECT nothing"))
 

@@ -97,7 +97,7 @@ async def test_a_server_that_cannot_be_what_the_url_says_is_one_sentence(
 ) -> None:
     async with Proxy(empty.owner) as proxy:
         url = proxy.url.set(host=host, port=port or proxy.url.port).update_query_dict({"sslmode": "require"})
-        with pytest.raises(launch.CannotServe, match=reason) as raised, launch.explained(url):
+        with pytest.raises(launch.CannotServe, match=reason) as raised, launch.translate_errors(url):
             await database.prepare(url)
     assert not isinstance(raised.value, launch.Unreachable)
 

@@ -73,7 +73,7 @@ async def test_without_the_second_try_they_would(empty: Addresses, monkeypatch: 
     engine = database.make_engine(empty.app)
     async with AsyncSession(engine) as session:
         await cities.add(session, "First", 1)
-    monkeypatch.setattr(database, "disconnected", lambda _: False)
+    monkeypatch.setattr(database, "is_disconnected", lambda _: False)
     await run_sql(empty.server, CUT_ALL)
     async with AsyncSession(engine) as session:
         with pytest.raises(DBAPIError):
@@ -90,7 +90,7 @@ async def test_some_errors_say_that_the_connection_broke(empty: Addresses, code:
     async with engine.connect() as connection:
         with pytest.raises(DBAPIError) as raised:
             await connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
-    assert database.disconnected(raised.value) is broke
+    assert database.is_disconnected(raised.value) is broke
     await engine.dispose()
 
 
@@ -104,7 +104,7 @@ async def test_a_connection_that_is_busy_with_what_was_cancelled_is_no_bug(empty
         with pytest.raises(DBAPIError, match="another operation is in progress") as raised:
             await connection.execute(text("SELECT 1"))
         await busy
-    assert database.unavailable(raised.value)
+    assert database.is_unavailable(raised.value)
     await engine.dispose()
 
 

@@ -741,7 +741,7 @@ class Unit:
             raise self.failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await database.unbroken(scope["state"]["session"], self.run(scope["state"]["session"]))
+        await database.run_to_end(scope["state"]["session"], self.run(scope["state"]["session"]))
         await passed(scope, receive, send)
 
 
@@ -804,7 +804,7 @@ async def test_work_that_has_not_yet_asked_the_database_ends_before_its_session_
         await ask(session)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
-        await database.unbroken(scope["state"]["session"], work(scope["state"]["session"]))
+        await database.run_to_end(scope["state"]["session"], work(scope["state"]["session"]))
 
     request = asyncio.create_task(call(with_session(engine, app), http()))
     await begun.wait()
@@ -825,7 +825,7 @@ async def test_work_that_took_too_long_ends_before_its_session_is_closed(engine:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["state"]["session"]
         with pytest.raises(DatabaseTimeout):
-            await database.unbroken(session, work(session), seconds=0.05)
+            await database.run_to_end(session, work(session), seconds=0.05)
         await passed(scope, receive, send)
 
     await call(with_session(engine, app), http())

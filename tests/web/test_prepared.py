@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from starlette.types import Message
 
-from cityweb.web.prepared import PreparedResponse, takes_gzip
+from cityweb.web.prepared import PreparedResponse, accepts_gzip
 
 BODY = b"<p>Tokyo</p>" * 100
 
@@ -122,7 +122,7 @@ async def test_an_empty_answer_is_an_answer() -> None:
     ],
 )
 def test_gzip_is_taken_by_whom_it_suits(accepted: bytes, gzipped: bool) -> None:
-    assert takes_gzip(accepted) is gzipped
+    assert accepts_gzip(accepted) is gzipped
 
 
 async def test_who_refuses_gzip_gets_the_plain_bytes() -> None:
