@@ -303,6 +303,7 @@ import asyncio, sys
 from pathlib import Path
 from sqlalchemy import make_url
 from cityweb.postgres import database, embedded
+from cityweb.postgres.cluster import EmbeddedFailed
 
 async def ask(url):
     connection = await database.connect(make_url(url))
@@ -312,7 +313,7 @@ async def ask(url):
 try:
     with embedded.serving(Path(sys.argv[1])) as served:
         asyncio.run(ask(served.url))
-except embedded.EmbeddedFailed as error:
+except EmbeddedFailed as error:
     print(error)
 """
 

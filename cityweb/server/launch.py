@@ -17,6 +17,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from cityweb import log
 from cityweb.postgres import database, embedded
+from cityweb.postgres.cluster import EmbeddedFailed
 from cityweb.server.protocol import GuardedProtocol
 from cityweb.settings import LOCAL_HOSTS, TOP, Settings
 
@@ -46,7 +47,7 @@ def database_urls(settings: Settings) -> Iterator[tuple[URL, URL]]:
         try:
             with embedded.serving(settings.folder) as server:
                 yield make_url(server.owner_url), make_url(server.url)
-        except (embedded.EmbeddedMissing, embedded.EmbeddedFailed) as error:
+        except (embedded.EmbeddedMissing, EmbeddedFailed) as error:
             raise CannotServe(str(error)) from error
 
 

@@ -27,6 +27,7 @@ from cityweb import __version__, settings
 from cityweb.city import BOARD_SIZE
 from cityweb.log import Requests
 from cityweb.postgres import database
+from cityweb.postgres.database import Reader
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.settings import Settings
@@ -130,7 +131,7 @@ def create(settings: Settings) -> Prepared:
         yield {
             "assets": assets,
             "board": board,
-            "engine": engine,
+            "reader": Reader(engine),
             "downloads": downloads,
             "limiter": limiter,
             "spelling": Spelling(),

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
-from cityweb.postgres import database, ranking
+from cityweb.postgres import ranking
 from cityweb.postgres.cities import RankedCity, Stored
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.ranking import START, Cursor, Page
@@ -104,7 +104,7 @@ async def export_json(request: Request[State]) -> ASGIApp:
 async def _run_query(request: Request[State], query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """The result of a query. Raises Rejection (503) if the database is unavailable."""
     try:
-        return await database.read(request.state["engine"], query)
+        return await request.state["reader"].read(query)
     except DatabaseUnavailable:
         raise Rejection(503, errors.NOT_SHOWN) from None
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from cityweb.city import BOARD_SIZE
-from cityweb.postgres import cities, database
+from cityweb.postgres import cities
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.web import errors, templates
@@ -32,7 +32,7 @@ async def added(request: Request[State], city: Stored) -> Response:
         return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
     landed, snapshot = Landed(city, "added"), board.snapshot
     try:
-        if landing := await database.read(request.state["engine"], lambda found: cities.landing(found, city.id)):
+        if landing := await request.state["reader"].read(lambda found: cities.landing(found, city.id)):
             landed = describe_landing(landing, snapshot)
     except DatabaseUnavailable:
         pass  # The city is stored, even if the database is unavailable now, and the response says so.

@@ -4,9 +4,10 @@ import logging
 from functools import cache
 from typing import NotRequired, TypedDict
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
+from cityweb.postgres.database import Reader
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.web.assets import Assets
@@ -21,7 +22,7 @@ class State(TypedDict):
 
     assets: Assets
     board: Board
-    engine: AsyncEngine
+    reader: Reader
     downloads: Downloads
     limiter: Limiter | None
     request_id: str

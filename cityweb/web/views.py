@@ -34,7 +34,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
     entered = responses.entered_texts(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
-            landing = await database.read(request.state["engine"], lambda found: cities.landing(found, int(added)))
+            landing = await request.state["reader"].read(lambda found: cities.landing(found, int(added)))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
                 snapshot = board.snapshot

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from cityweb.postgres import cities, database, ranking
-from cityweb.postgres.database import DatabaseTimeout, DatabaseUnavailable
+from cityweb.postgres.database import DatabaseTimeout, DatabaseUnavailable, Reader
 from tests.conftest import Addresses, insert, run_sql
 from tests.proxy import Proxy
 
@@ -111,9 +111,9 @@ async def test_a_second_disconnect_is_raised(
 
 async def test_a_broken_connection_costs_a_reader_nothing(proxied: tuple[AsyncEngine, Proxy]) -> None:
     engine, proxy = proxied
-    assert await database.read(engine, ranking.newest) == []
+    assert await Reader(engine).read(ranking.newest) == []
     proxy.reset()
-    assert await database.read(engine, ranking.newest) == []
+    assert await Reader(engine).read(ranking.newest) == []
 
 
 async def test_a_connection_that_breaks_while_it_is_made_costs_a_reader_nothing(
@@ -121,7 +121,7 @@ async def test_a_connection_that_breaks_while_it_is_made_costs_a_reader_nothing(
 ) -> None:
     engine, proxy = proxied
     proxy.swallow()
-    reading = asyncio.create_task(database.read(engine, ranking.newest))
+    reading = asyncio.create_task(Reader(engine).read(ranking.newest))
     await asyncio.sleep(0.1)
     proxy.reset()
     proxy.up()
@@ -132,7 +132,7 @@ async def test_a_database_that_stays_away_is_raised(proxied: tuple[AsyncEngine, 
     engine, proxy = proxied
     proxy.down()
     with pytest.raises(DatabaseUnavailable):
-        await database.read(engine, ranking.newest)
+        await Reader(engine).read(ranking.newest)
 
 
 async def test_a_name_that_is_removed_meanwhile_is_tried_again(

@@ -22,7 +22,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb.postgres import cluster, embedded
-from cityweb.postgres.embedded import EmbeddedFailed, EmbeddedMissing, serving
+from cityweb.postgres.cluster import EmbeddedFailed
+from cityweb.postgres.embedded import EmbeddedMissing, serving
 
 ROOT = Path(__file__).parents[2]
 
