@@ -200,7 +200,7 @@ def _ready() -> Iterator[URL]:
         with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
             asyncio.run(database.prepare(url))
             yield url
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, transfers.Interrupted) as error:
         raise Interrupted(INTERRUPTED) from error
 
 

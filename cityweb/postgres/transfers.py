@@ -105,6 +105,10 @@ class LinesRejected(Exception):
     """Lines of a file were rejected, so nothing was stored; the message names the lines."""
 
 
+class Interrupted(Exception):
+    """A signal interrupted a load while it read its lines."""
+
+
 class Stopped(Exception):
     """The database failed during a transfer; the message says why and what to do."""
 
@@ -182,18 +186,21 @@ async def _check_lines(
     read: Callable[[], None],
 ) -> AsyncIterator[tuple[object, ...]]:
     """The rows to stage, in the order of `COLUMNS`; rejected lines are counted and reported."""
-    for line in lines:
-        outcome.read += 1
-        if outcome.read % BATCH == 0:
-            read()
-            await asyncio.sleep(0)  # so that the connection sends its buffer, and notices if it broke
-            if driver.is_closed():
-                raise ConnectionError("the connection broke")
-        city, problem = _check_line(line)
-        if city:
-            yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
-        else:
-            _reject(line, problem, outcome, report)
+    try:
+        for line in lines:
+            outcome.read += 1
+            if outcome.read % BATCH == 0:
+                read()
+                await asyncio.sleep(0)  # so that the connection sends its buffer, and notices if it broke
+                if driver.is_closed():
+                    raise ConnectionError("the connection broke")
+            city, problem = _check_line(line)
+            if city:
+                yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
+            else:
+                _reject(line, problem, outcome, report)
+    except KeyboardInterrupt as error:
+        raise Interrupted from error  # asyncpg 0.32 ends a COPY for an Exception only, and would hang
     read()
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from cityweb.embedded import serving
+from cityweb.postgres.embedded import serving
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 with serving(Path(sys.argv[1])) as server:
