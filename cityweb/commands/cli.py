@@ -212,7 +212,7 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _give_up() -> None:
+def _give_up() -> None:  # pragma: no cover (os._exit writes no coverage)
     # An exception can be lost in a callback. PostgreSQL rolls back an interrupted transaction.
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(1)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cityweb import __version__
 from cityweb.postgres import database
 from cityweb.web import assets
-from tests.conftest import ENVIRONMENT, TOP, TWINS, Addresses, run_sql
+from tests.conftest import ENVIRONMENT, FILL, TOP, TWINS, Addresses, run_sql
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -127,6 +128,12 @@ async def test_a_role_that_may_not_is_a_sentence(run: Run, empty: Addresses) -> 
     assert_refused(done, "permission denied", "Run the command as the role that owns the tables.")
 
 
+def test_the_package_says_its_version() -> None:
+    command = [sys.executable, "-m", "cityweb", "--version"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == f"cityweb {__version__}\n"
+
+
 # --- interrupted ---
 
 
@@ -222,7 +229,8 @@ async def test_a_load_that_is_interrupted_leaves_nothing_and_says_so(empty: Addr
 
 
 async def test_a_terminal_has_a_progress_bar(empty: Addresses, tmp_path: Path) -> None:
-    (tmp_path / "some.csv").write_text("name,population\nTokyo,5\n")
+    rows = "".join(f"City {n},{n}\n" for n in range(3_000))
+    (tmp_path / "some.csv").write_text(f"name,population\n{rows}")
     ours, theirs = pty.openpty()
     command = [sys.executable, str(TOP / "manage.py"), "load", str(tmp_path / "some.csv")]
     with subprocess.Popen(command, env=environment(empty), stdout=subprocess.PIPE, stderr=theirs) as process:
@@ -257,8 +265,9 @@ async def test_a_dump_is_a_file_that_is_not_overwritten_unasked(run: Run, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
 
 
-async def test_who_has_read_enough_of_a_dump_may_go(run: Run, empty: Addresses) -> None:
-    run("demo")
+async def test_who_has_read_enough_of_a_dump_may_go(empty: Addresses) -> None:
+    # More than fits into a pipe.
+    await run_sql(empty.owner, FILL.format(population="n", first=1, last=20_000))
     command = f"{sys.executable} {TOP}/manage.py dump - | head -1"
     done = subprocess.run(command, shell=True, env=environment(empty), capture_output=True, text=True, timeout=30)  # noqa: PLW1510, S602
     assert (done.stdout, done.stderr) == ("name,population\n", "")
