@@ -200,11 +200,11 @@ def _ready() -> Iterator[URL]:
         with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
             asyncio.run(database.prepare(url))
             yield url
-    except (KeyboardInterrupt, transfers.Interrupted) as error:
+    except KeyboardInterrupt as error:  # pragma: no cover (`_give_up` may end its process)
         raise Interrupted(INTERRUPTED) from error
 
 
-def _interrupt(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:  # pragma: no cover (`_give_up` may end its process)
     # asyncio leaves a custom handler in place. Its own waits for the next await, which a read of standard input delays.
     give_up = threading.Timer(UNWINDING_SECONDS, _give_up)
     give_up.daemon = True

@@ -1,9 +1,9 @@
 """Many cities at once: loaded from a file under the rules of the form, and dumped to a file."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import asyncpg
@@ -15,8 +15,8 @@ from cityweb import names, submissions
 from cityweb.files import Format, Line
 from cityweb.postgres import database
 
-BATCH = 1_000
-"""Lines that are checked without a pause, while PostgreSQL stores the previous lines."""
+BATCH = 5_000
+"""Lines that are checked and sent together: what a load keeps in memory."""
 PROBLEMS_SHOWN = 20
 LOAD_LOCK = 0x6C6F6164
 """The advisory lock ("load" in ASCII) that a load holds while it stores: two loads could deadlock on their names."""
@@ -105,10 +105,6 @@ class LinesRejected(Exception):
     """Lines of a file were rejected, so nothing was stored; the message names the lines."""
 
 
-class Interrupted(Exception):
-    """A signal interrupted a load while it read its lines."""
-
-
 class Stopped(Exception):
     """The database failed during a transfer; the message says why and what to do."""
 
@@ -135,9 +131,12 @@ async def load(
             await connection.execute(text(STAGE))
             driver = await _driver(connection)
             await driver.execute(f"{PATIENT}; SET LOCAL maintenance_work_mem = '128MB'")
-            records = _check_lines(lines, driver, outcome, report, read)
-            with _explain_errors():
-                await driver.copy_records_to_table("arrivals", records=records, columns=COLUMNS)
+            records = _check_lines(lines, outcome, report)
+            # Not one COPY of all lines: asyncpg 0.32 cannot end one that KeyboardInterrupt leaves.
+            while batch := list(islice(records, BATCH)):
+                with _explain_errors():
+                    await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
+                read()
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
             with _explain_errors():
@@ -178,30 +177,15 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
             driver.terminate()
 
 
-async def _check_lines(
-    lines: Iterable[Line],
-    driver: asyncpg.Connection,
-    outcome: Outcome,
-    report: Refuse | None,
-    read: Callable[[], None],
-) -> AsyncIterator[tuple[object, ...]]:
+def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Refuse | None) -> Iterator[tuple[object, ...]]:
     """The rows to stage, in the order of `COLUMNS`; rejected lines are counted and reported."""
-    try:
-        for line in lines:
-            outcome.read += 1
-            if outcome.read % BATCH == 0:
-                read()
-                await asyncio.sleep(0)  # so that the connection sends its buffer, and notices if it broke
-                if driver.is_closed():
-                    raise ConnectionError("the connection broke")
-            city, problem = _check_line(line)
-            if city:
-                yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
-            else:
-                _reject(line, problem, outcome, report)
-    except KeyboardInterrupt as error:
-        raise Interrupted from error  # asyncpg 0.32 ends a COPY for an Exception only, and would hang
-    read()
+    for line in lines:
+        outcome.read += 1
+        city, problem = _check_line(line)
+        if city:
+            yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
+        else:
+            _reject(line, problem, outcome, report)
 
 
 def _check_line(line: Line) -> tuple[submissions.CitySubmission | None, str]:
