@@ -94,7 +94,7 @@ def request(chance: random.Random, last: bool) -> Request:
     body, method = b"", chance.choice(["GET", "GET", "HEAD", "POST", "POST", *METHODS])
     path, statuses = chance.choice([*READ_ONLY.items(), *NO_ROUTE.items(), *LISTS.items()])
     if method == "POST" and chance.randrange(4):
-        path, statuses = chance.choice(["/cities", "/cities/"]), set()
+        path = chance.choice(["/cities", "/cities/"])
         kind, body, statuses = submission(chance)
         headers.append(("content-type", kind))
     elif method not in {"GET", "HEAD"} and not (method == "POST" and path in LISTS):

@@ -17,6 +17,7 @@ import asyncpg
 from sqlalchemy import URL, make_url
 
 from cityweb.postgres import database, embedded
+from tests.conftest import run_sql
 from torture.visitor import Visitor
 
 TOP = Path(__file__).parent.parent
@@ -44,14 +45,7 @@ class Ground:
 
     async def sql(self, *statements: str, role: str = "cityweb_owner") -> list[asyncpg.Record]:
         """Runs statements like psql. Returns the rows of the last one."""
-        connection = await database.connect(self.url(role))
-        try:
-            rows: list[asyncpg.Record] = []
-            for statement in statements:
-                rows = await connection.fetch(statement)
-            return rows
-        finally:
-            await connection.close()
+        return await run_sql(self.url(role), *statements)
 
     async def pairs(self) -> list[tuple[str, int]]:
         return [(row["name"], row["population"]) for row in await self.sql("SELECT name, population FROM cities")]

@@ -22,7 +22,7 @@ UNREAD_SECONDS = 30.0
 HEADERS_MAX = 100
 """Headers per request: each takes a hundred bytes of memory in addition to its text."""
 PIPELINE_MAX = 16
-"""Pipelined requests that may wait on one connection: no real client sends so many."""
+"""How many pipelined requests may wait on one connection. No real client sends so many."""
 BODY_BYTES_SENT = 2**16
 """Bytes that a client may send for a body of at most `BODY_BYTES`: chunk sizes and trailers count too, because the
 parser keeps a trailer of any length until it is complete. A body without them reaches its own limit long before."""
