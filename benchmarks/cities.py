@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from benchmarks import pages
 from benchmarks.polling import memory
-from cityweb.postgres import database, embedded
+from cityweb.postgres import database, embedded, schema
 
 MILLISECONDS_MAX = 50
 EXPORTED = 1_000_000
@@ -68,7 +68,7 @@ def measure(served: embedded.Server, serve: Serve, line: Line, cities: int, seco
 
 async def stored(owner_url: str) -> int:
     """The number of stored cities, after a migration."""
-    await database.migrate(make_url(owner_url))
+    await schema.migrate(make_url(owner_url))
     connection = await asyncpg.connect(dsn(owner_url))
     count = await connection.fetchval("SELECT count(*) FROM cities")
     await connection.close()
@@ -79,14 +79,14 @@ async def fill(owner_url: str, cities: int) -> float:
     """Stores the cities before there are triggers. Returns the seconds that ranks and indexes take afterwards."""
     url = make_url(owner_url)
     async with database.outside_the_pool(url).begin() as owner:
-        for statement in database.RESET:
+        for statement in schema.RESET:
             await owner.exec_driver_sql(statement)
-        await owner.run_sync(database.upgrade, "0003")
+        await owner.run_sync(schema.upgrade, "0003")
     connection = await asyncpg.connect(dsn(owner_url))
     for first in range(1, cities + 1, STEP):
         await connection.execute(FILL, first, min(first + STEP - 1, cities))
     begun = time.perf_counter()
-    await database.migrate(url)
+    await schema.migrate(url)
     seconds = time.perf_counter() - begun
     await connection.execute("VACUUM ANALYZE tally")
     await connection.close()

@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 
 from benchmarks import cities, pages, polling, rows, transfers, wrk
 from benchmarks.cities import dsn
-from cityweb.postgres import database, embedded
+from cityweb.postgres import embedded, schema
 
 HERE = Path(__file__).parent
 TOP = HERE.parent
@@ -51,7 +51,7 @@ def main() -> None:
     print(machine())
     print("\n| # | work | cityweb | beside it | ratio | target | |\n| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder, embedded.serving(options.folder or Path(folder)) as served:
-        asyncio.run(database.migrate(make_url(served.owner_url)))
+        asyncio.run(schema.migrate(make_url(served.owner_url)))
         quick = options.quick
         bench = Bench(
             served,

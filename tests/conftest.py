@@ -19,13 +19,13 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 from sqlalchemy import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cityweb import settings
 from cityweb.files import Format, Line
-from cityweb.postgres import database, embedded, transfers
+from cityweb.postgres import database, embedded, schema, transfers
+from cityweb.postgres.database import Pool
 from cityweb.postgres.ranking import Spelling
 from cityweb.web import app as application
 from cityweb.web.board import Board
@@ -70,7 +70,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             owner = make_url(served.owner_url)
             server = owner.set(username="postgres", database="postgres")
             urls = Addresses(server, owner, make_url(served.url))
-        await database.migrate(urls.owner)
+        await schema.migrate(urls.owner)
         yield urls
         if given:
             await run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
@@ -177,7 +177,8 @@ class Site:
 
     client: httpx.AsyncClient
     board: Board
-    engine: AsyncEngine
+    read_pool: Pool
+    add_pool: Pool
     exports: Downloads
     spelling: Spelling
     app: ASGIApp
@@ -196,7 +197,8 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         asgi = with_state(app, state)
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
-        yield Site(client, state["board"], state["reader"].engine, state["downloads"], state["spelling"], app, asgi)
+        pools = state["read_pool"], state["add_pool"]
+        yield Site(client, state["board"], *pools, state["downloads"], state["spelling"], app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import uvicorn
 from sqlalchemy import make_url
 
-from cityweb.postgres import database, embedded
+from cityweb.postgres import embedded, schema
 from cityweb.server.protocol import GuardedProtocol
 
 POINTS_MIN = 130
@@ -70,7 +70,7 @@ def main() -> None:
         for_localhost = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
         made = ["openssl", "req", "-x509", "-nodes", "-days", "1", "-newkey", "rsa:2048", *for_localhost]
         subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-        asyncio.run(database.migrate(make_url(served.owner_url)))
+        asyncio.run(schema.migrate(make_url(served.owner_url)))
         os.environ["DATABASE_URL"] = served.url
         status = asyncio.run(scan(Path(sys.argv[1]).absolute(), certificate, key))
     sys.exit(status)

@@ -36,11 +36,7 @@ OTHERS = {
     "launch": {"sqlalchemy"},
     "settings": {"sqlalchemy"},
     "app": {"sqlalchemy"},
-    "board": {"asyncpg"},
     "downloads": {"asyncpg"},
-    "middleware": {"sqlalchemy"},
-    "lists": {"sqlalchemy"},
-    "state": {"sqlalchemy"},
 }
 """Modules of other layers that import a library, for a type or for its errors. This list may only get shorter."""
 

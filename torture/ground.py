@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import URL, make_url
 
-from cityweb.postgres import database, embedded
+from cityweb.postgres import embedded, schema
 from tests.conftest import run_sql
 from torture.visitor import Visitor
 
@@ -175,7 +175,7 @@ async def ground(kept_by_us: bool = True) -> AsyncIterator[Ground]:
         try:
             if kept_by_us:
                 with embedded.serving(here.folder):
-                    await database.migrate(here.url())
+                    await schema.migrate(here.url())
                     try:
                         yield here
                     finally:

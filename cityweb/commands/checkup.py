@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import settings
-from cityweb.postgres import corrections, database
+from cityweb.postgres import corrections, database, schema
 from cityweb.server import launch
 from cityweb.settings import COMMAND
 from cityweb.web import assets
@@ -48,18 +48,18 @@ async def _database(url: URL) -> list[Finding]:
     with launch.translate_errors(url):
         async with database.outside_the_pool(url).connect() as connection:
             found = [Finding("database", f"{launch.server_name(url)} answers")]
-            if await database.is_current(connection):
+            if await schema.is_current(connection):
                 found.append(Finding("schema", "the one this code was written for"))
                 found += await _names(connection)
             else:
                 wrong = f"not the one this code was written for: run {COMMAND} initdb"
                 found.append(Finding("schema", wrong, well=False))
             try:
-                await database.reject_unsafe(connection)
-            except database.Unsafe as error:
+                await schema.reject_unsafe(connection)
+            except schema.Unsafe as error:
                 found.append(Finding("durability", str(error), well=False))
             else:
-                found.append(Finding("durability", f"{', '.join(database.UNSAFE_SETTINGS)} are on"))
+                found.append(Finding("durability", f"{', '.join(schema.UNSAFE_SETTINGS)} are on"))
     return found
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from cityweb import __version__, files, settings
 from cityweb.city import ID_MAX
 from cityweb.commands import checkup
-from cityweb.postgres import corrections, database, transfers
+from cityweb.postgres import corrections, schema, transfers
 from cityweb.postgres.cities import Stored
 from cityweb.server import launch
 from cityweb.settings import COMMAND
@@ -50,10 +50,10 @@ def initdb(
         if reset:
             if not yes:
                 typer.confirm(f"Drop every city in {url.render_as_string()}?", abort=True)
-            asyncio.run(database.reset(url))
+            asyncio.run(schema.reset(url))
             typer.echo(f"The database is empty and ready. Next: {COMMAND} runserver")
         else:
-            asyncio.run(database.migrate(url))
+            asyncio.run(schema.migrate(url))
             typer.echo(f"The database is ready. Next: {COMMAND} runserver")
 
 
@@ -198,7 +198,7 @@ def _ready() -> Iterator[URL]:
         signal.signal(number, _interrupt)
     try:
         with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
-            asyncio.run(database.prepare(url))
+            asyncio.run(schema.prepare(url))
             yield url
     except KeyboardInterrupt as error:  # pragma: no cover (`_give_up` may end its process)
         raise Interrupted(INTERRUPTED) from error

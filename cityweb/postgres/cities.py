@@ -4,15 +4,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, NoResultFound
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import DBAPIError
 
 from cityweb import names
 from cityweb.city import BOARD_SIZE
 from cityweb.postgres import database
+from cityweb.postgres.database import DatabaseUnavailable, DriverConnection, Session, Unconfirmed, unit_of_work
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ FROM top ORDER BY top.population DESC, -top.id DESC
 """  # noqa: S608 (no value is put in)
 
 
-async def leaders(connection: asyncpg.Connection) -> Leaders:
+async def leaders(connection: DriverConnection) -> Leaders:
     """The board, biggest city first and, among equals, the earliest added first; read in one statement."""
     found = await connection.fetch(LEADERS)
     rows = tuple(BoardRow(*row[:5]) for row in found)
@@ -105,33 +103,42 @@ STORED = text(
 )
 
 
-async def add(session: AsyncSession, name: str, population: int) -> tuple[Stored, bool]:
+async def add(session: Session, name: str, population: int) -> tuple[Stored, bool]:
     """Adds a city, unless its name is stored. Returns the stored city, and whether this call stored it.
 
-    The insert is one statement and its own transaction; the unique key decides. If its result is lost, a second try
-    follows: a row with the same values that is younger than the first try counts as stored by this call. Otherwise a
-    visitor would be told that the city that they have just added was already stored.
+    The insert is one statement and its own transaction; the unique key decides. Raises Unconfirmed if its result
+    is lost, or DatabaseUnavailable.
     """
+    values = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+    lost: list[float] = []
+    try:
+        return await _insert_or_find(session, values, lost)
+    except DatabaseUnavailable as error:
+        if lost:
+            raise Unconfirmed from error
+        raise
+
+
+@unit_of_work
+async def _insert_or_find(session: Session, values: dict[str, object], lost: list[float]) -> tuple[Stored, bool]:
+    """Appends the time of an insert to `lost` if its result is lost.
+
+    A row with the same values that is younger than a lost insert counts as stored by this call. Otherwise a visitor
+    would be told that the city that they have just added was already stored.
+    """
+    await session.connection()
     began = time.monotonic()
-    city = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
-
-    def insert_or_find(session: Session, is_second_try: bool) -> tuple[Stored, bool]:
-        with session:
-            if row := session.execute(INSERT, city).one_or_none():
-                return Stored(*row), True
-            id_, *stored, age = session.execute(STORED, city).one()
-        is_ours = is_second_try and stored == [name, population] and age < time.monotonic() - began
-        return Stored(id_, *stored), is_ours
-
-    for is_second_try in (False, True):
-        try:
-            return await session.run_sync(insert_or_find, is_second_try)
-        except (DBAPIError, NoResultFound, ConnectionError) as error:
-            # NoResultFound: the city with this name was removed between the two statements.
-            if is_second_try or not (isinstance(error, NoResultFound) or database.is_disconnected(error)):
-                raise
-            await database.pause_before_retry()
-    raise AssertionError  # pragma: no cover (the second try returns or raises)
+    try:
+        row = (await session.execute(INSERT, values)).one_or_none()
+    except BaseException as error:
+        if not isinstance(error, DBAPIError) or database.is_disconnected(error):
+            lost.append(began)
+        raise
+    if row:
+        return Stored(*row), True
+    id_, *stored, age = (await session.execute(STORED, values)).one()
+    is_ours = bool(lost) and stored == [values["name"], values["population"]] and age < time.monotonic() - lost[0]
+    return Stored(id_, *stored), is_ours
 
 
 # All cities that differ only in accents are found before the LIMIT applies: with the LIMIT in the same query, a plan
@@ -149,9 +156,10 @@ LEFT JOIN (SELECT * FROM near ORDER BY population DESC, id LIMIT 1) AS near ON t
 """)
 
 
-async def landing(connection: AsyncConnection, city_id: int) -> Landing | None:
-    """The city with this id and its rank, or None if there is no such city."""
-    row = (await connection.execute(LANDING, {"id": city_id})).one_or_none()
+@unit_of_work
+async def landing(session: Session, city_id: int) -> Landing | None:
+    """The city with this id and its rank, or None if there is no such city. Raises DatabaseUnavailable."""
+    row = (await session.execute(LANDING, {"id": city_id})).one_or_none()
     if row is None:
         return None
     id_, name, population, age, rank, *near = row

@@ -9,11 +9,11 @@ from datetime import datetime
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 from sqlalchemy import Row, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres.cities import TOTAL, RankedCity, Stored
+from cityweb.postgres.database import Session, unit_of_work
 
 PAGE_SIZE = 50
 SPELLING_SECONDS = 60
@@ -184,16 +184,17 @@ BIGGEST = text("SELECT id, name, population, name_bare FROM cities ORDER BY popu
 # --- the queries ---
 
 
-async def page(connection: AsyncConnection, cursor: Cursor = START, words: str = "") -> Page:
+@unit_of_work
+async def page(session: Session, cursor: Cursor = START, words: str = "") -> Page:
     """A page of all cities, or of those whose names have words that begin with all of `words`, in any order."""
     # PostgreSQL rejects NUL in a text.
     source, parameters = (SEARCH, {"bare": names.bare(words.replace("\0", " "))}) if words else (CITIES, {})
     # The statement reads one city more than a page has, to find out whether there is another page.
-    places, total = await _read_nearest(connection, source, cursor, parameters)
+    places, total = await _read_nearest(session, source, cursor, parameters)
     if cursor.backwards and len(places) <= PAGE_SIZE:
         # The first page is always full, even if cities before the cursor were removed since the last request.
         cursor = START
-        places, total = await _read_nearest(connection, source, cursor, parameters)
+        places, total = await _read_nearest(session, source, cursor, parameters)
     more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
     if cursor.backwards:
         places.reverse()
@@ -215,10 +216,10 @@ class Spelling:
         self._cities: list[Stored] = []
         self._read_at = -math.inf
 
-    async def nearest(self, connection: AsyncConnection, words: str) -> list[Stored]:
+    async def nearest(self, session: Session, words: str) -> list[Stored]:
         """At most three cities, the most similar first and, among equals, the biggest first."""
         if time.monotonic() - self._read_at > SPELLING_SECONDS:
-            rows = (await connection.execute(BIGGEST)).all()
+            rows = await _read_biggest(session)
             self._bare_names = [row.name_bare for row in rows]
             self._cities = [Stored(row.id, row.name, row.population) for row in rows]
             self._read_at = time.monotonic()
@@ -228,25 +229,32 @@ class Spelling:
         return [self._cities[position] for _, _, position in similar]
 
 
-async def surroundings(connection: AsyncConnection, city_id: int) -> Surroundings | None:
+@unit_of_work
+async def _read_biggest(session: Session) -> Sequence[Row[int, str, int, str]]:
+    return (await session.execute(BIGGEST)).all()
+
+
+@unit_of_work
+async def surroundings(session: Session, city_id: int) -> Surroundings | None:
     """The city with this id and its neighbours, or None if there is no such city."""
-    places = [RankedCity(*row) for row in await connection.execute(SURROUNDINGS, {"id": city_id})]
+    places = [RankedCity(*row) for row in await session.execute(SURROUNDINGS, {"id": city_id})]
     position = next((position for position, place in enumerate(places) if place.id == city_id), None)
     if position is None:
         return None
     return Surroundings(tuple(places[:position]), places[position], tuple(places[position + 1 :]))
 
 
-async def newest(connection: AsyncConnection) -> Sequence[Row[int, str, int, datetime]]:
+@unit_of_work
+async def newest(session: Session) -> Sequence[Row[int, str, int, datetime]]:
     """The 50 newest cities, the newest first."""
-    return (await connection.execute(NEWEST)).all()
+    return (await session.execute(NEWEST)).all()
 
 
 async def _read_nearest(
-    connection: AsyncConnection, source: Source, cursor: Cursor, parameters: Mapping[str, str]
+    session: Session, source: Source, cursor: Cursor, parameters: Mapping[str, str]
 ) -> tuple[list[RankedCity], int | None]:
     """The cities nearest to a cursor, the nearest first, and the total of the source."""
     statement = source.before if cursor.backwards else source.after
     values = {"population": cursor.population, "id": cursor.id, **parameters}
-    rows = (await connection.execute(statement, values)).all()
+    rows = (await session.execute(statement, values)).all()
     return [RankedCity(*city) for _, *city in rows if city[0] is not None], rows[0].total

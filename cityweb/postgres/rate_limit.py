@@ -6,10 +6,8 @@ import ipaddress
 import time
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from cityweb.postgres import database
+from cityweb.postgres.database import Session, unit_of_work
 
 REMEMBERED_MAX = 10_000
 """Rejected client networks that a process remembers, so that a flood from them does not reach the pool."""
@@ -51,49 +49,56 @@ SWEEP = text("DELETE FROM adds WHERE greatest(minute, hour) < clock_timestamp()"
 SALT = text("SELECT salt FROM salts")
 
 
+class RateLimited(Exception):
+    """A client network has added too many cities; it may add again after `seconds`."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 class Limiter:
     """Limits the adds of a client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
 
-    def __init__(self, engine: AsyncEngine, burst: int, per_minute: int, per_hour: int) -> None:
-        self._engine = engine
+    def __init__(self, burst: int, per_minute: int, per_hour: int) -> None:
         self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
         self._salt = b""
-        self._refused: dict[bytes, tuple[float, float]] = {}
+        self._rejected: dict[bytes, tuple[float, float]] = {}
         """The end of the rejection of a client network, and the time until which it is remembered."""
         self._next_sweep = 0.0
 
-    async def seconds_to_wait(self, client_ip: str) -> int:
-        """0 if this client IP may add now, which counts as an add; otherwise the number of seconds until it may."""
+    async def charge(self, session: Session, client_ip: str) -> None:
+        """Counts an add of this client IP. Raises RateLimited if it may not add now, or DatabaseUnavailable."""
         network = network_of(client_ip)
         now = time.monotonic()
-        until, remembered_until = self._refused.get(network, (0.0, 0.0))
+        until, remembered_until = self._rejected.get(network, (0.0, 0.0))
         if remembered_until > now:
-            return max(1, round(until - now))
-        try:
-            seconds = await self._charge(network, now)
-        except (DBAPIError, ConnectionError) as error:
-            # Retried once, like the add itself; at worst, it counts twice.
-            if not database.is_disconnected(error):
-                raise
-            await database.pause_before_retry()
-            seconds = await self._charge(network, now)
-        if seconds:
-            if len(self._refused) >= REMEMBERED_MAX:
-                self._refused.clear()
-            self._refused[network] = (now + seconds, now + min(seconds, REMEMBERED_SECONDS))
-        return seconds
+            raise RateLimited(max(1, round(until - now)))
+        self._salt = self._salt or await _read_salt(session)
+        # Hashed with a salt, so that the table does not reveal client IPs.
+        key = hmac.digest(self._salt, network, hashlib.sha256)
+        is_sweep_due = now > self._next_sweep
+        if is_sweep_due:
+            self._next_sweep = now + SWEEP_SECONDS
+        if seconds := await _charge(session, {**self._limits, "address": key}, sweep=is_sweep_due):
+            if len(self._rejected) >= REMEMBERED_MAX:
+                self._rejected.clear()
+            self._rejected[network] = (now + seconds, now + min(seconds, REMEMBERED_SECONDS))
+            raise RateLimited(seconds)
 
-    async def _charge(self, network: bytes, now: float) -> int:
-        async with self._engine.connect() as connection:
-            if not self._salt:
-                self._salt = bytes(await connection.scalar(SALT))
-            # Hashed with a salt, so that the table does not reveal client IPs.
-            key = hmac.digest(self._salt, network, hashlib.sha256)
-            seconds = int(await connection.scalar(CHARGE, {**self._limits, "address": key}))
-            if now > self._next_sweep:
-                self._next_sweep = now + SWEEP_SECONDS
-                await connection.execute(SWEEP)
-        return seconds
+
+@unit_of_work
+async def _read_salt(session: Session) -> bytes:
+    return bytes(await session.scalar(SALT))
+
+
+@unit_of_work
+async def _charge(session: Session, parameters: dict[str, object], *, sweep: bool) -> int:
+    """The number of seconds to wait. If the connection breaks, a second try may count the add twice."""
+    seconds = int(await session.scalar(CHARGE, parameters))
+    if sweep:
+        await session.execute(SWEEP)
+    return seconds
 
 
 def network_of(client_ip: str) -> bytes:

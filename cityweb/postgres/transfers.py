@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names, submissions
 from cityweb.files import Format, Line
-from cityweb.postgres import database
+from cityweb.postgres import database, schema
 
 BATCH = 5_000
 """Lines that are checked and sent together: what a load keeps in memory."""
@@ -154,7 +154,7 @@ async def load(
                 for _, make in indexes:
                     await driver.execute(make)
     try:
-        await database.vacuum(url)
+        await schema.vacuum(url)
     except database.DRIVER_ERRORS as error:
         outcome.note = f". All is stored, but pages may be slow until PostgreSQL has vacuumed: VACUUM failed ({error})"
     return outcome

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from cityweb import log
-from cityweb.postgres import database, embedded
+from cityweb.postgres import database, embedded, schema
 from cityweb.postgres.cluster import EmbeddedFailed
 from cityweb.server.protocol import GuardedProtocol
 from cityweb.settings import LOCAL_HOSTS, TOP, Settings
@@ -56,7 +56,7 @@ def translate_errors(url: URL) -> Iterator[None]:
     """Turns expected database errors into CannotServe, or into Unreachable if waiting may help."""
     try:
         yield
-    except (database.Unsafe, database.OldSchema) as error:
+    except (schema.Unsafe, schema.OldSchema) as error:
         raise CannotServe(str(error)) from error
     except Exception as error:
         if reason := database.wrong_url(error):
@@ -95,7 +95,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
     ):
         try:
             with translate_errors(url):
-                asyncio.run(database.prepare(owner_url))
+                asyncio.run(schema.prepare(owner_url))
         except Unreachable as error:
             print(f"{error} Until then the site is up, and says so.", file=sys.stderr)
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -26,8 +25,8 @@ from starlette.types import ASGIApp, Scope
 from cityweb import __version__, settings
 from cityweb.city import BOARD_SIZE
 from cityweb.log import Requests
-from cityweb.postgres import database
-from cityweb.postgres.database import Reader
+from cityweb.postgres import database, schema
+from cityweb.postgres.database import DatabaseUnavailable, Pool
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.settings import Settings
@@ -69,17 +68,19 @@ register_url_convertor("city_id", CityId())
 
 CITIES = by_method(get=lists.list_cities, post=views.add_city)
 BOTH = ("GET", "POST")
+ASKS = (Middleware(SessionMiddleware),)
+"""The middleware of the routes that ask the database."""
 # fmt: off
 ROUTES = [
-    Route("/cities/{id:city_id}", lists.show_city),
-    Route("/",                    views.show_board),
-    Route("/cities",              CITIES,             methods=BOTH, name="list_cities"),
-    Route("/cities/",             CITIES,             methods=BOTH, name="add_city"),
+    Route("/cities/{id:city_id}", lists.show_city,    middleware=ASKS),
+    Route("/",                    views.show_board,   middleware=ASKS),
+    Route("/cities",              CITIES,             middleware=ASKS, methods=BOTH, name="list_cities"),
+    Route("/cities/",             CITIES,             middleware=ASKS, methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
-    Route("/cities/{id:city_id}.json", lists.show_city_json),
+    Route("/cities/{id:city_id}.json", lists.show_city_json, middleware=ASKS),
     Route("/cities.csv",          lists.export_csv),
     Route("/cities.json",         lists.export_json),
-    Route("/feed.atom",           lists.show_feed),
+    Route("/feed.atom",           lists.show_feed,    middleware=ASKS),
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
     Route("/board",               views.show_fragment),
@@ -88,7 +89,7 @@ ROUTES = [
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
-EXPECTED = (Rejection, HTTPException, NoBoard, ClientDisconnect)
+EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ClientDisconnect)
 """Expected exceptions, which are not bugs: each has an error response."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 """The response to a poll from a page that already shows the current snapshot."""
@@ -112,16 +113,13 @@ def create(settings: Settings) -> Prepared:
     """The application. `database_url` must be set: only `server` knows the URL of the embedded database."""
     url = settings.database_url
     assert url  # noqa: S101 (see the docstring)
-    engine = database.make_engine(url)
-    add_engine = database.make_engine(url, database.ADD_CONNECTIONS)
-    sessions = async_sessionmaker(add_engine, expire_on_commit=False)
+    read_pool, add_pool = Pool(url, database.READ_CONNECTIONS), Pool(url, database.ADD_CONNECTIONS)
     assets = Assets()
     board = Board(partial(database.connect, url))
     downloads = Downloads(partial(database.connect, url))
     limit = settings.rate_limit
-    limiter = limit and Limiter(add_engine, limit.burst, limit.per_minute, limit.per_hour)
+    limiter = limit and Limiter(limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
-    closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
@@ -131,7 +129,8 @@ def create(settings: Settings) -> Prepared:
         yield {
             "assets": assets,
             "board": board,
-            "reader": Reader(engine),
+            "read_pool": read_pool,
+            "add_pool": add_pool,
             "downloads": downloads,
             "limiter": limiter,
             "spelling": Spelling(),
@@ -140,9 +139,8 @@ def create(settings: Settings) -> Prepared:
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=1)
-        await asyncio.gather(*closing, return_exceptions=True)
-        await engine.dispose()
-        await add_engine.dispose()
+        await read_pool.engine.dispose()
+        await add_pool.engine.dispose()
         requests.close()
 
     def find_prepared(scope: Scope) -> tuple[Head, bytes] | None:
@@ -163,7 +161,6 @@ def create(settings: Settings) -> Prepared:
             Middleware(SecurityHeaders, reject=reject, requests=requests),
             Middleware(KnownHost, hosts=settings.hosts, reject=reject),
             Middleware(SameOrigin, reject=reject),
-            Middleware(SessionMiddleware, sessions=sessions, closing=closing),
         ],
         exception_handlers=dict.fromkeys(EXPECTED, respond_to_exception),
         lifespan=lifespan,
@@ -194,8 +191,8 @@ async def get_ready(url: URL) -> None:
     """
     while True:
         try:
-            await database.prepare(url)
-        except (database.Unsafe, database.OldSchema) as error:
+            await schema.prepare(url)
+        except (schema.Unsafe, schema.OldSchema) as error:
             log.error(str(error))  # noqa: TRY400 (a traceback adds nothing)
         except Exception as error:
             log.warning("no database yet", exc_info=None if database.is_unavailable(error) else error)
@@ -225,6 +222,8 @@ async def respond_to_exception(request: Request, exception: Exception) -> Respon
             rejection = Rejection(status, headers=headers or {})
         case NoBoard():
             rejection = errors.no_board()
+        case DatabaseUnavailable():
+            rejection = Rejection(503, errors.NOT_SHOWN)
         case _:
             rejection = Rejection(400)
     return errors.respond(request.scope, rejection)

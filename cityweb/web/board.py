@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cached_property
 
-import asyncpg
-
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
+from cityweb.postgres.database import DriverConnection
 from cityweb.web import templates
 from cityweb.web.prepared import PreparedResponse
 
@@ -132,9 +131,9 @@ class Board:
     connection, so adds never delay it.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[DriverConnection]]) -> None:
         self._connect = connect
-        self._connection: asyncpg.Connection | None = None
+        self._connection: DriverConnection | None = None
         self._failing = False
         self._current: Snapshot | None = None
         self._stale: Snapshot | None = None

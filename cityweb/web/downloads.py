@@ -12,6 +12,7 @@ import asyncpg
 from starlette.types import Receive, Scope, Send
 
 from cityweb.postgres import database
+from cityweb.postgres.database import DriverConnection
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 
@@ -65,12 +66,12 @@ JSON = Format("cities.json", "application/json", "[\n", _render_json, ",\n", "\n
 class Downloads:
     """The running downloads of one process."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int = DOWNLOADS_MAX) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[DriverConnection]], most: int = DOWNLOADS_MAX) -> None:
         self.connect, self.most = connect, most
         self._networks: set[bytes] = set()
 
     @asynccontextmanager
-    async def connection(self, network: bytes) -> AsyncIterator[asyncpg.Connection]:
+    async def connection(self, network: bytes) -> AsyncIterator[DriverConnection]:
         """A connection for the block, at most one per client network and `most` in all. Raises Rejection (503)."""
         if network in self._networks or len(self._networks) >= self.most:
             raise Rejection(503, errors.DOWNLOADS_FULL)

@@ -1,19 +1,16 @@
 """The views of all cities: the list, the search, a city, the feed, the downloads."""
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 from urllib.parse import urlencode
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.cities import RankedCity, Stored
-from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.ranking import START, Cursor, Page
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors, templates
@@ -23,8 +20,6 @@ from cityweb.web.errors import Rejection
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.responses import is_partial
 from cityweb.web.state import State, client_ip, site_origin
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,10 +44,9 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     if len(q) > NAME_MAX:
         raise Rejection(400, errors.SEARCH_TOO_LONG)
     cursor = _parse_cursor(request)
-    page = await _run_query(request, lambda connection: ranking.page(connection, cursor, q))
-    similar: Sequence[Stored] = ()
-    if q and page.total == 0:
-        similar = await _run_query(request, lambda connection: request.state["spelling"].nearest(connection, q))
+    session = request.state["session"]
+    page = await ranking.page(session, cursor, q)
+    similar = await request.state["spelling"].nearest(session, q) if q and page.total == 0 else []
     listing = Listing(
         q=q,
         title=f"Cities that match “{q}”" if q else "All cities by population",
@@ -85,7 +79,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
 
 async def show_feed(request: Request[State]) -> ASGIApp:
     """The newest cities as an Atom feed (RFC 4287). Raises Rejection."""
-    newest = await _run_query(request, ranking.newest)
+    newest = await ranking.newest(request.state["session"])
     updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
     document = templates.render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
     return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
@@ -101,20 +95,10 @@ async def export_json(request: Request[State]) -> ASGIApp:
     return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
 
 
-async def _run_query(request: Request[State], query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """The result of a query. Raises Rejection (503) if the database is unavailable."""
-    try:
-        return await request.state["reader"].read(query)
-    except DatabaseUnavailable:
-        raise Rejection(503, errors.NOT_SHOWN) from None
-
-
 async def _find_city(request: Request[State]) -> ranking.Surroundings:
-    """The city with the id in the path, and its neighbours. Raises Rejection (404, 503)."""
+    """The city with the id in the path, and its neighbours. Raises Rejection (404)."""
     city_id = request.path_params["id"]
-    found = None
-    if city_id <= ID_MAX:
-        found = await _run_query(request, lambda connection: ranking.surroundings(connection, city_id))
+    found = await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
     if found is None:
         raise Rejection(404, errors.NO_CITY)
     return found

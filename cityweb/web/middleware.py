@@ -1,14 +1,11 @@
 """The middleware, from the outside in: prepared responses, headers, host, same origin, session."""
 
-import asyncio
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cityweb.log import Requests
@@ -210,55 +207,17 @@ def is_same_origin(scope: Scope) -> bool:
 
 
 class SessionMiddleware:
-    """Gives each request an AsyncSession as `state["session"]`: made on first use, closed after the response."""
+    """Opens a session for a route that asks the database, as `state["session"]`, and closes it after the response.
 
-    def __init__(
-        self, app: ASGIApp, sessions: async_sessionmaker[AsyncSession], closing: set[asyncio.Task[None]]
-    ) -> None:
-        self.app, self.sessions, self.closing = app, sessions, closing
+    Adds have a pool of their own, so that slow reads do not delay them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Provides the session and closes it."""
-        if scope["type"] != "http":
+        """Provides the session."""
+        state = scope["state"]
+        pool = state["add_pool" if scope["method"] == "POST" else "read_pool"]
+        async with pool.open() as state["session"]:
             await self.app(scope, receive, send)
-            return
-        state = scope["state"] = RequestState(scope.get("state", {}), self.sessions)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            session = state.get("session")
-            if session and not session.in_transaction() and has_ended(session):
-                await session.close()
-            elif session:
-                # In its own task, because a cancelled request must still release its connection.
-                closing = asyncio.create_task(close(session))
-                self.closing.add(closing)
-                closing.add_done_callback(self.closing.discard)
-                await asyncio.shield(closing)
-
-
-class RequestState(dict[str, Any]):
-    """The state of a request; its session is made on first use."""
-
-    def __init__(self, state: dict[str, Any], sessions: async_sessionmaker[AsyncSession]) -> None:
-        super().__init__(state)
-        self.sessions = sessions
-
-    def __missing__(self, key: str) -> AsyncSession:
-        if key != "session":
-            raise KeyError(key)
-        session = self["session"] = self.sessions()
-        return session
-
-
-def has_ended(session: AsyncSession) -> bool:
-    """Whether no unit of work of this session is still running."""
-    work = session.info.get("work")
-    return work is None or work.done()
-
-
-async def close(session: AsyncSession) -> None:
-    """Closes a session after its unit of work has ended, since two tasks must not use a session at the same time."""
-    if work := session.info.get("work"):
-        await asyncio.gather(work, return_exceptions=True)
-    await session.close()

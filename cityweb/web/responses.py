@@ -32,7 +32,7 @@ async def added(request: Request[State], city: Stored) -> Response:
         return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
     landed, snapshot = Landed(city, "added"), board.snapshot
     try:
-        if landing := await request.state["reader"].read(lambda found: cities.landing(found, city.id)):
+        if landing := await cities.landing(request.state["session"], city.id):
             landed = describe_landing(landing, snapshot)
     except DatabaseUnavailable:
         pass  # The city is stored, even if the database is unavailable now, and the response says so.

@@ -4,10 +4,9 @@ import logging
 from functools import cache
 from typing import NotRequired, TypedDict
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
-from cityweb.postgres.database import Reader
+from cityweb.postgres.database import Pool, Session
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.web.assets import Assets
@@ -22,13 +21,14 @@ class State(TypedDict):
 
     assets: Assets
     board: Board
-    reader: Reader
+    read_pool: Pool
+    add_pool: Pool
     downloads: Downloads
     limiter: Limiter | None
     request_id: str
     peer: NotRequired[tuple[str, int] | None]
     entered: NotRequired[dict[str, str]]
-    session: AsyncSession
+    session: Session
     spelling: Spelling
 
 

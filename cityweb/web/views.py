@@ -1,7 +1,6 @@
 """The views: the board, an add, the description of the API, static files, health checks."""
 
 import re
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -12,16 +11,15 @@ from starlette.types import ASGIApp
 
 from cityweb import submissions
 from cityweb.city import ID_MAX
-from cityweb.postgres import cities, database
-from cityweb.postgres.database import DatabaseTimeout, DatabaseUnavailable
+from cityweb.postgres import cities
+from cityweb.postgres.database import DatabaseUnavailable, Unconfirmed
+from cityweb.postgres.rate_limit import RateLimited
 from cityweb.submissions import InvalidSubmission
 from cityweb.web import bodies, errors, openapi, responses, templates
 from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepare_page, render_page
 from cityweb.web.errors import RETRY_SECONDS, Rejection
 from cityweb.web.state import State, client_ip, site_origin
 
-ADD_SECONDS = 2.3
-"""The time limit of an add: a connection, the rate limit and the insert together."""
 NEWLY_ADDED = timedelta(minutes=2)
 """How long after an add `/?added=ID` shows the rank; limited, because each such request reads the database."""
 
@@ -34,7 +32,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
     entered = responses.entered_texts(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
-            landing = await request.state["reader"].read(lambda found: cities.landing(found, int(added)))
+            landing = await cities.landing(request.state["session"], int(added))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
                 snapshot = board.snapshot
@@ -68,21 +66,18 @@ async def add_city(request: Request[State]) -> ASGIApp:
     """Stores a submitted city; the response has its rank or says why it was not stored."""
     fields = await bodies.read_fields(request)
     request.state["entered"] = responses.entered_texts(fields)
-    deadline = time.monotonic() + ADD_SECONDS
-    limiter, session, late = request.state["limiter"], request.state["session"], Rejection(503)
+    session, limiter = request.state["session"], request.state["limiter"]
     try:
         submission = submissions.check(fields)
         if limiter:
-            charging = limiter.seconds_to_wait(client_ip(request))
-            if seconds := await database.run_to_end(session, charging, ADD_SECONDS):
-                return responses.failed(request, fields, Rejection(429, retry_seconds=seconds))
-        late = Rejection(503, errors.UNCONFIRMED)
-        adding = cities.add(session, submission.name, submission.population)
-        city, is_new = await database.run_to_end(session, adding, deadline - time.monotonic())
+            await limiter.charge(session, client_ip(request))
+        city, is_new = await cities.add(session, submission.name, submission.population)
     except InvalidSubmission as invalid:
         return responses.invalid(request, fields, invalid.errors)
-    except DatabaseTimeout:
-        return responses.failed(request, fields, late)
+    except RateLimited as limited:
+        return responses.failed(request, fields, Rejection(429, retry_seconds=limited.seconds))
+    except Unconfirmed:
+        return responses.failed(request, fields, Rejection(503, errors.UNCONFIRMED))
     except DatabaseUnavailable:
         return responses.failed(request, fields, Rejection(503))
     if not is_new:

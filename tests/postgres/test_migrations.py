@@ -13,7 +13,7 @@ from sqlalchemy import Connection, NullPool, Row, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names
-from cityweb.postgres import database
+from cityweb.postgres import database, schema
 from tests.conftest import FILL, Addresses, insert, quoted, run_sql
 from torture import ranks
 
@@ -138,9 +138,9 @@ async def test_the_words_of_any_name_can_be_stored(empty: Addresses, bare: str) 
 
 def make(connection: Connection, revision: str) -> None:
     """The empty tables of a revision."""
-    for statement in database.RESET:
+    for statement in schema.RESET:
         connection.execute(text(statement))
-    database.upgrade(connection, revision)
+    schema.upgrade(connection, revision)
 
 
 def folded_before(name: str) -> str:
@@ -165,7 +165,7 @@ async def upgraded(empty: Addresses, before: Iterable[tuple[str, str, str]]) -> 
         columns = [list(column) for column in zip(*before, strict=True)]
         connection.execute(text(INSERT), dict(zip(("names", "keys", "bares"), columns, strict=True)))
         connection.execute(text("CREATE TEMPORARY TABLE places ON COMMIT DROP AS SELECT id, ctid AS place FROM cities"))
-        database.upgrade(connection, "0007")
+        schema.upgrade(connection, "0007")
 
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(upgrade)
@@ -241,7 +241,7 @@ async def test_the_cities_of_an_older_schema_get_their_ranks_and_words(empty: Ad
     def renew(connection: Connection) -> None:
         make(connection, "0003")
         connection.execute(text(FILL.format(population="n % 500", first=1, last=1_000)))
-        database.upgrade(connection)
+        schema.upgrade(connection)
 
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(renew)
@@ -262,7 +262,7 @@ async def test_a_reset_leaves_nothing_of_a_revision(empty: Addresses, revision: 
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(make, revision)
         assert (await connection.scalars(text(MADE))).all()
-        for statement in database.RESET:
+        for statement in schema.RESET:
             await connection.execute(text(statement))
         assert (await connection.scalars(text(MADE))).all() == []
         await connection.rollback()
@@ -287,7 +287,7 @@ async def test_an_upgrade_drops_what_older_revisions_made(empty: Addresses) -> N
         await connection.run_sync(make, "0005")
         for statement in OLDER:
             await connection.execute(text(statement))
-        await connection.run_sync(database.upgrade)
+        await connection.run_sync(schema.upgrade)
         assert Counter(await connection.scalars(text(MADE))) == Counter(newest)
         await connection.execute(text(insert("Tokyo", 5)))
         await connection.rollback()
@@ -298,9 +298,9 @@ async def test_a_migration_outlasts_the_timeouts_of_its_role(empty: Addresses) -
     for timeout in ("statement_timeout", "lock_timeout"):
         await run_sql(empty.server, f"ALTER ROLE {role} SET {timeout} = '200ms'")
     try:
-        for change in (database.migrate, database.reset):
+        for change in (schema.migrate, schema.reset):
             async with database.outside_the_pool(empty.owner).begin() as other:
-                await database.lock_schema(other)
+                await schema.lock_schema(other)
                 changing = asyncio.create_task(change(empty.owner))
                 await asyncio.sleep(0.5)
             await changing
@@ -313,7 +313,7 @@ async def test_after_a_migration_the_indexes_can_answer_alone(empty: Addresses) 
     async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
         await connection.run_sync(make, "0006")
     await run_sql(empty.owner, FILL.format(population="n", first=1, last=1_000))
-    await database.migrate(empty.owner)
+    await schema.migrate(empty.owner)
     ((visible, pages),) = await run_sql(
         empty.owner, "SELECT relallvisible, relpages FROM pg_class WHERE oid = 'cities'::regclass"
     )

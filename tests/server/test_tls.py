@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from cityweb.postgres import database
+from cityweb.postgres import schema
+from cityweb.postgres.database import Pool
 from cityweb.server import launch
 from tests.conftest import Addresses, assert_one_sentence, open_site, run
 from tests.proxy import Proxy
@@ -62,7 +63,7 @@ async def test_a_demand_that_is_met_serves_pages_downloads_and_commands(
 ) -> None:
     url = demanding(secured, certificates, demand, host)
     async with open_site(url) as site:
-        await database.prepare(url)
+        await schema.prepare(url)
         assert (await site.client.post("/cities/", json={"name": "Tokyo", "population": 5})).status_code == 201
         assert (await site.client.get("/cities.json")).json()[0]["name"] == "Tokyo"
     done = await asyncio.to_thread(run, "dump", DATABASE_URL=url.render_as_string(hide_password=False))
@@ -98,14 +99,14 @@ async def test_a_server_that_cannot_be_what_the_url_says_is_one_sentence(
     async with Proxy(empty.owner) as proxy:
         url = proxy.url.set(host=host, port=port or proxy.url.port).update_query_dict({"sslmode": "require"})
         with pytest.raises(launch.CannotServe, match=reason) as raised, launch.translate_errors(url):
-            await database.prepare(url)
+            await schema.prepare(url)
     assert not isinstance(raised.value, launch.Unreachable)
 
 
 @pytest.mark.parametrize(("given", "name"), [({}, "cityweb"), ({"application_name": "cities"}, "cities")])
 async def test_the_server_shows_the_name_that_the_url_gives(empty: Addresses, given: dict[str, str], name: str) -> None:
     url = empty.app.update_query_dict({**given, "options": "-c search_path=public"})
-    engine = database.make_engine(url)
+    engine = Pool(url, 1).engine
     async with engine.connect() as connection:
         shown = (await connection.exec_driver_sql("SELECT current_setting('application_name')")).scalar_one()
         path = (await connection.exec_driver_sql("SHOW search_path")).scalar_one()

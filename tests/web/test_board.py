@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 from sqlalchemy import URL
 
 from cityweb.postgres import cities, database
+from cityweb.postgres.database import DriverConnection
 from cityweb.web import board as board_module
 from cityweb.web import templates
 from cityweb.web.board import Board, NoBoard
@@ -24,7 +24,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[cities.Leaders]:
     made: list[cities.Leaders] = []
     read = cities.leaders
 
-    async def counted(connection: asyncpg.Connection) -> cities.Leaders:
+    async def counted(connection: DriverConnection) -> cities.Leaders:
         made.append(await read(connection))
         return made[-1]
 
@@ -84,7 +84,7 @@ async def test_a_quiet_board_costs_a_query_a_tick_and_no_rendering(
 async def test_a_read_is_one_statement(empty: Addresses) -> None:
     statements: list[str] = []
 
-    async def connect() -> asyncpg.Connection:
+    async def connect() -> DriverConnection:
         connection = await database.connect(empty.app)
         connection.add_query_logger(lambda record: statements.append(record.query))
         return connection
@@ -149,7 +149,7 @@ async def test_a_read_that_began_before_a_change_does_not_count_for_it(
 ) -> None:
     read, asked, go_on = cities.leaders, asyncio.Event(), asyncio.Event()
 
-    async def slow(connection: asyncpg.Connection) -> cities.Leaders:
+    async def slow(connection: DriverConnection) -> cities.Leaders:
         found = await read(connection)
         asked.set()
         await go_on.wait()
@@ -159,7 +159,7 @@ async def test_a_read_that_began_before_a_change_does_not_count_for_it(
     board = site.board
     early = asyncio.create_task(board.refresh())
     await asked.wait()
-    await run_sql(site.engine.url, insert("Tokyo", 5))
+    await run_sql(site.read_pool.engine.url, insert("Tokyo", 5))
     late = asyncio.create_task(board.refresh())
     await asyncio.sleep(0)
     go_on.set()
@@ -347,7 +347,7 @@ async def test_a_failure_and_the_recovery_are_a_line_each(
 async def test_a_database_that_refuses_connections_is_asked_at_a_bounded_pace() -> None:
     tries = 0
 
-    async def connect() -> asyncpg.Connection:
+    async def connect() -> DriverConnection:
         nonlocal tries
         tries += 1
         raise ConnectionRefusedError
@@ -390,7 +390,7 @@ async def test_a_bug_in_rendering_is_a_500_and_is_logged(
 async def test_the_response_to_an_add_says_stored_even_when_the_board_cannot_be_read(
     site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(_: asyncpg.Connection) -> cities.Leaders:
+    async def away(_: DriverConnection) -> cities.Leaders:
         raise ConnectionError
 
     monkeypatch.setattr(cities, "leaders", away)

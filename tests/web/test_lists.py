@@ -176,7 +176,7 @@ async def store_names(site: Site) -> None:
         for name, population in NAMES.items()
     ]
     await run_sql(
-        site.engine.url,
+        site.read_pool.engine.url,
         f"INSERT INTO cities (name, name_key, name_bare, population) VALUES ({'), ('.join(rows)})",
     )
 

@@ -4,20 +4,18 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 from sqlalchemy import text as sql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cityweb.log import FLUSH_SECONDS, Requests
 from cityweb.postgres import cities, database
-from cityweb.postgres.database import DatabaseTimeout
+from cityweb.postgres.database import Pool, Session
 from cityweb.web.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head, PreparedResponse
 from tests.conftest import Addresses, Site, open_site, until
@@ -62,8 +60,7 @@ async def status(app: ASGIApp, scope: Scope) -> int:
     return answered
 
 
-NOTHING = object()
-"""Stands for a session maker that nobody calls."""
+SLEEP = "SELECT pg_sleep(1.5)"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +70,8 @@ NOTHING = object()
         lambda app: SecurityHeaders(app, refuse, Requests()),
         lambda app: KnownHost(app, [], refuse),
         lambda app: SameOrigin(app, refuse),
-        lambda app: SessionMiddleware(app, NOTHING, set()),  # type: ignore[arg-type]
     ],
-    ids=["Prepared", "SecurityHeaders", "KnownHost", "SameOrigin", "SessionMiddleware"],
+    ids=["Prepared", "SecurityHeaders", "KnownHost", "SameOrigin"],
 )
 async def test_what_is_no_request_passes_untouched(wrap: type) -> None:
     seen: list[Scope] = []
@@ -118,10 +114,10 @@ async def test_a_prepared_response_is_what_the_whole_way_sends(
     site: Site, scheme: str, method: str, headers: list[tuple[str, str]]
 ) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    scope = {**http(raw, method, scheme), "state": {"board": site.board}, "app": site.app}
-    short = await call(site.app, {**scope, "query_string": b""})
+    scope = http(raw, method, scheme)
+    short = await call(site.asgi, {**scope, "query_string": b""})
     # A query is enough to send a request the whole way.
-    assert await call(site.app, {**scope, "query_string": b"x"}) == short
+    assert await call(site.asgi, {**scope, "query_string": b"x"}) == short
 
 
 async def test_a_prepared_response_goes_no_further_and_all_else_does() -> None:
@@ -187,10 +183,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the page fail that says where city 404 landed."""
     whole = cities.landing
 
-    async def landing(connection: AsyncConnection, city_id: int) -> cities.Landing | None:
+    async def landing(session: Session, city_id: int) -> cities.Landing | None:
         if city_id == 404:
             raise ValueError("nobody expects this")
-        return await whole(connection, city_id)
+        return await whole(session, city_id)
 
     monkeypatch.setattr(cities, "landing", landing)
 
@@ -592,123 +588,102 @@ async def test_an_empty_host_is_refused_before_it_could_equal_an_empty_origin(si
 
 
 @pytest.fixture
-async def engine(empty: Addresses) -> AsyncIterator[AsyncEngine]:
-    engine = database.make_engine(empty.app)
-    yield engine
-    await engine.dispose()
+async def pool(empty: Addresses) -> AsyncIterator[Pool]:
+    pool = Pool(empty.app, database.READ_CONNECTIONS)
+    yield pool
+    await pool.engine.dispose()
 
 
-def lent(engine: AsyncEngine) -> int:
+def lent(pool: Pool) -> int:
     """How many connections the pool has given out."""
-    count: int = engine.pool.checkedout()  # type: ignore[attr-defined]
+    count: int = pool.engine.pool.checkedout()  # type: ignore[attr-defined]
     return count
 
 
-def with_session(
-    engine: AsyncEngine, app: ASGIApp, closing: set[asyncio.Task[None]] | None = None
-) -> SessionMiddleware:
-    return SessionMiddleware(app, async_sessionmaker(engine), set() if closing is None else closing)
+async def call_with_session(pool: Pool, app: ASGIApp) -> int:
+    """The status with which an application responds that is given a session of this pool."""
+    return await status(SessionMiddleware(app), {**http(), "state": {"add_pool": pool}})
 
 
-async def ask(session: AsyncSession, statement: str = "SELECT 1") -> None:
+@database.unit_of_work
+async def ask(session: Session, statement: str = "SELECT 1") -> None:
     await session.execute(sql(statement))
 
 
-@pytest.mark.parametrize("app", [passed, fail])
-async def test_a_request_that_asks_for_no_session_makes_none(app: ASGIApp) -> None:
-    with suppress(ValueError):
-        await call(SessionMiddleware(app, NOTHING, set()), http())  # type: ignore[arg-type]
-
-
-async def test_each_request_has_one_session_beside_what_the_lifespan_gave_and_closes_it(engine: AsyncEngine) -> None:
-    sessions: list[AsyncSession] = []
+async def test_each_request_has_one_session_which_holds_a_connection_only_while_it_asks(pool: Pool) -> None:
+    sessions: list[Session] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["state"]["session"]
-        await ask(session)
-        assert lent(engine) == 1
+        asking = asyncio.create_task(ask(session, "SELECT pg_sleep(0.1)"))
+        await until(lambda: lent(pool) == 1)
+        await asking
+        assert lent(pool) == 0
         assert scope["state"]["session"] is session
-        assert scope["state"]["board"] == "the board"
-        with pytest.raises(KeyError, match="limiter"):
-            scope["state"]["limiter"]
         sessions.append(session)
         await passed(scope, receive, send)
 
-    closing, state = set[asyncio.Task[None]](), {"board": "the board"}
-    middleware = with_session(engine, app, closing)
-    for _ in range(2):
-        assert await status(middleware, {**http(), "state": state}) == 204
-        assert lent(engine) == 0
+    assert [await call_with_session(pool, app) for _ in range(2)] == [204, 204]
     assert sessions[0] is not sessions[1]
-    assert state == {"board": "the board"}
-    await until(lambda: not closing)
 
 
-async def test_a_request_that_fails_gives_its_connection_back(engine: AsyncEngine) -> None:
+async def test_a_request_that_fails_gives_its_connection_back(pool: Pool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await ask(scope["state"]["session"])
+        await scope["state"]["session"].execute(sql("SELECT 1"))
+        assert lent(pool) == 1
         await fail(scope, receive, send)
 
     with pytest.raises(ValueError, match="nobody expects this"):
-        await call(with_session(engine, app), http())
-    assert lent(engine) == 0
+        await call_with_session(pool, app)
+    assert lent(pool) == 0
 
 
-@pytest.mark.parametrize(
-    "statement", ["SELECT 1", "SELECT pg_sleep(1.5)"], ids=["between statements", "in a statement"]
-)
-async def test_a_cancelled_request_gives_its_connection_back(engine: AsyncEngine, statement: str) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("statement", ["SELECT 1", SLEEP], ids=["between statements", "in a statement"])
+async def test_a_cancelled_request_gives_its_connection_back(pool: Pool, statement: str, times: int) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
         session = scope["state"]["session"]
-        await ask(session)
-        await ask(session, statement)
+        await session.execute(sql("SELECT 1"))
+        await session.execute(sql(statement))
         await asyncio.Event().wait()
 
-    request = asyncio.create_task(call(with_session(engine, app), http()))
-    await until(lambda: lent(engine) == 1)
+    request = asyncio.create_task(call_with_session(pool, app))
+    await until(lambda: lent(pool) == 1)
     await asyncio.sleep(0.05)
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    assert lent(engine) == 0
+    for _ in range(times):
+        request.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([request])
+    assert request.cancelled()
+    await until(lambda: lent(pool) == 0)
 
 
-async def test_500_cancelled_requests_give_every_connection_back(engine: AsyncEngine) -> None:
+async def test_500_cancelled_requests_give_every_connection_back(pool: Pool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
-        await ask(scope["state"]["session"], "SELECT pg_sleep(1.5)")
+        await ask(scope["state"]["session"], SLEEP)
 
-    closing: set[asyncio.Task[None]] = set()
-    middleware = with_session(engine, app, closing)
-    requests = [asyncio.create_task(call(middleware, http())) for _ in range(500)]
-    await until(lambda: lent(engine) == database.READ_CONNECTIONS)
+    requests = [asyncio.create_task(call_with_session(pool, app)) for _ in range(500)]
+    await until(lambda: lent(pool) == database.READ_CONNECTIONS)
     for request in requests:
         request.cancel()
     await asyncio.wait(requests)
-    await asyncio.gather(*closing)
-    assert lent(engine) == 0
-    async with engine.connect() as connection:
-        assert await connection.scalar(sql("SELECT 1")) == 1
+    assert lent(pool) == 0
+    async with pool.open() as session:
+        await ask(session)
 
 
 @pytest.mark.parametrize("limit", ["off", "1000,1000,1000"])
 @pytest.mark.parametrize("way", [{"json": CITY}, {"data": CITY}], ids=["json", "form"])
-async def test_a_pool_exhausted_tenfold_is_a_503(
-    empty: Addresses, monkeypatch: pytest.MonkeyPatch, limit: str, way: dict[str, dict[str, str]]
-) -> None:
-    engines: list[AsyncEngine] = []
-    make_engine = database.make_engine
-
-    def make_and_note(*arguments: Any) -> AsyncEngine:
-        engines.append(make_engine(*arguments))
-        return engines[-1]
-
-    monkeypatch.setattr(database, "make_engine", make_and_note)
+async def test_a_pool_exhausted_tenfold_is_a_503(empty: Addresses, limit: str, way: dict[str, dict[str, str]]) -> None:
     async with open_site(empty.app, CITYWEB_RATE_LIMIT=limit) as site, AsyncExitStack() as held:
         await site.client.get("/")
-        for engine, connections in zip(engines, (database.READ_CONNECTIONS, database.ADD_CONNECTIONS), strict=True):
+        for pool, connections in (
+            (site.read_pool, database.READ_CONNECTIONS),
+            (site.add_pool, database.ADD_CONNECTIONS),
+        ):
             for _ in range(connections):
-                await held.enter_async_context(engine.connect())
-        # One patience for the limit, the row and the page together.
+                await held.enter_async_context(pool.engine.connect())
+        # One time limit for the rate limit, the row and the page together.
         async with asyncio.timeout(4):
             answers = await asyncio.gather(*(site.client.post("/cities/", **way) for _ in range(50)))  # type: ignore[arg-type]
     assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "5")}
@@ -720,120 +695,11 @@ async def test_an_add_is_stored_while_slow_pages_hold_their_connections(
 ) -> None:
     async with open_site(empty.app, CITYWEB_RATE_LIMIT="1,1,1") as site, AsyncExitStack() as held:
         for _ in range(database.READ_CONNECTIONS):
-            await held.enter_async_context(site.engine.connect())
+            await held.enter_async_context(site.read_pool.engine.connect())
         assert (await site.client.post("/cities/", **way)).status_code in {201, 303}  # type: ignore[arg-type]
 
 
-class Unit:
-    """A unit of work that is under way until it may end."""
-
-    def __init__(self, failure: Exception | None = None) -> None:
-        self.begun, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), False
-        self.failure = failure
-
-    async def run(self, session: AsyncSession) -> None:
-        await ask(session)
-        self.begun.set()
-        await self.may_end.wait()
-        await ask(session)
-        self.ended = True
-        if self.failure:
-            raise self.failure
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await database.run_to_end(scope["state"]["session"], self.run(scope["state"]["session"]))
-        await passed(scope, receive, send)
-
-
-@pytest.mark.parametrize("failure", [None, ValueError("nobody expects this")])
-async def test_work_that_is_under_way_ends_before_its_session_is_closed(
-    engine: AsyncEngine, failure: Exception | None
-) -> None:
-    unit = Unit(failure)
-    request = asyncio.create_task(call(with_session(engine, unit), http()))
-    await unit.begun.wait()
-    request.cancel()
-    await asyncio.wait([request], timeout=0.05)
-    assert (request.done(), lent(engine)) == (False, 1)
-    unit.may_end.set()
-    await asyncio.wait([request])
-    assert (request.cancelled(), unit.ended, lent(engine)) == (True, True, 0)
-
-
-async def test_work_that_is_under_way_ends_though_its_request_is_cancelled_again(engine: AsyncEngine) -> None:
-    unit, closing = Unit(), set[asyncio.Task[None]]()
-    request = asyncio.create_task(call(with_session(engine, unit, closing), http()))
-    await unit.begun.wait()
-    request.cancel()
-    await until(lambda: len(closing) == 1)
-    request.cancel()
-    await asyncio.wait([request])
-    assert (unit.ended, len(closing)) == (False, 1)
-    unit.may_end.set()
-    await asyncio.gather(*closing)
-    assert (unit.ended, lent(engine)) == (True, 0)
-
-
-async def test_a_request_that_is_cancelled_again_while_it_is_closed_gives_its_connection_back(
-    engine: AsyncEngine,
-) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
-        await ask(scope["state"]["session"])
-        asked.set()
-        await asyncio.Event().wait()
-
-    asked = asyncio.Event()
-    closing: set[asyncio.Task[None]] = set()
-    request = asyncio.create_task(call(with_session(engine, app, closing), http()))
-    await asked.wait()
-    assert lent(engine) == 1
-    request.cancel()
-    await asyncio.sleep(0)
-    request.cancel()
-    assert len(closing) == 1
-    await asyncio.gather(request, *closing, return_exceptions=True)
-    assert (request.cancelled(), lent(engine)) == (True, 0)
-
-
-async def test_work_that_has_not_yet_asked_the_database_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
-    begun, may_ask = asyncio.Event(), asyncio.Event()
-
-    async def work(session: AsyncSession) -> None:
-        begun.set()
-        await may_ask.wait()
-        await ask(session)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (an ASGI application)
-        await database.run_to_end(scope["state"]["session"], work(scope["state"]["session"]))
-
-    request = asyncio.create_task(call(with_session(engine, app), http()))
-    await begun.wait()
-    request.cancel()
-    await asyncio.wait([request], timeout=0.05)
-    may_ask.set()
-    await asyncio.wait([request])
-    await until(lambda: lent(engine) == 0)
-
-
-async def test_work_that_took_too_long_ends_before_its_session_is_closed(engine: AsyncEngine) -> None:
-    ended: list[bool] = []
-
-    async def work(session: AsyncSession) -> None:
-        await ask(session, "SELECT pg_sleep(0.2)")
-        ended.append(True)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        session = scope["state"]["session"]
-        with pytest.raises(DatabaseTimeout):
-            await database.run_to_end(session, work(session), seconds=0.05)
-        await passed(scope, receive, send)
-
-    await call(with_session(engine, app), http())
-    assert (ended, lent(engine)) == ([True], 0)
-
-
-async def test_a_page_takes_no_connection_and_a_city_gives_its_own_back(site: Site) -> None:
-    engine = site.engine
+async def test_an_add_and_its_page_give_their_connections_back(site: Site) -> None:
     await site.client.get("/")
     assert (await site.client.post("/cities/", data=CITY, follow_redirects=True)).status_code == 200
-    assert lent(engine) == 0
+    assert lent(site.read_pool) == lent(site.add_pool) == 0

@@ -6,84 +6,94 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from cityweb.postgres import database, rate_limit
-from cityweb.postgres.rate_limit import Limiter, network_of
+from cityweb.postgres import rate_limit
+from cityweb.postgres.database import Pool
+from cityweb.postgres.rate_limit import Limiter, RateLimited, network_of
 from tests.conftest import Addresses, Site, open_site, run_sql
 from tests.pages import HTMX, WAYS, one, parse, text
 
 
 @pytest.fixture
-async def engine(empty: Addresses) -> AsyncIterator[AsyncEngine]:
-    engine = database.make_engine(empty.app)
-    yield engine
-    await engine.dispose()
+async def pool(empty: Addresses) -> AsyncIterator[Pool]:
+    pool = Pool(empty.app, 3)
+    yield pool
+    await pool.engine.dispose()
 
 
-async def waits(limiter: Limiter, count: int, address: str = "192.0.2.1") -> list[int]:
-    return [await limiter.seconds_to_wait(address) for _ in range(count)]
+async def wait(pool: Pool, limiter: Limiter, address: str = "192.0.2.1") -> int:
+    """How many seconds an address has to wait before it may add; 0 if it may."""
+    async with pool.open() as session:
+        try:
+            await limiter.charge(session, address)
+        except RateLimited as limited:
+            return limited.seconds
+    return 0
 
 
-async def test_a_burst_passes_and_what_follows_waits(engine: AsyncEngine) -> None:
-    assert await waits(Limiter(engine, 3, 60, 3600), 5) == [0, 0, 0, 1, 1]
+async def waits(pool: Pool, limiter: Limiter, count: int, address: str = "192.0.2.1") -> list[int]:
+    return [await wait(pool, limiter, address) for _ in range(count)]
 
 
-async def test_another_address_is_unaffected(engine: AsyncEngine) -> None:
-    limiter = Limiter(engine, 1, 1, 60)
-    assert await waits(limiter, 2) == [0, 60]
-    assert await waits(limiter, 1, "192.0.2.2") == [0]
+async def test_a_burst_passes_and_what_follows_waits(pool: Pool) -> None:
+    assert await waits(pool, Limiter(3, 60, 3600), 5) == [0, 0, 0, 1, 1]
 
 
-async def test_an_hour_has_its_own_limit(engine: AsyncEngine) -> None:
-    answers = await waits(Limiter(engine, 100, 6000, 2), 3)
+async def test_another_address_is_unaffected(pool: Pool) -> None:
+    limiter = Limiter(1, 1, 60)
+    assert await waits(pool, limiter, 2) == [0, 60]
+    assert await waits(pool, limiter, 1, "192.0.2.2") == [0]
+
+
+async def test_an_hour_has_its_own_limit(pool: Pool) -> None:
+    answers = await waits(pool, Limiter(100, 6000, 2), 3)
     assert answers[:2] == [0, 0]
     assert 1790 <= answers[2] <= 1800
 
 
-async def test_after_the_wait_it_goes_on(engine: AsyncEngine) -> None:
-    limiter = Limiter(engine, 1, 60, 3600)
-    assert await waits(limiter, 2) == [0, 1]
+async def test_after_the_wait_it_goes_on(pool: Pool) -> None:
+    limiter = Limiter(1, 60, 3600)
+    assert await waits(pool, limiter, 2) == [0, 1]
     await asyncio.sleep(1.05)
-    assert await waits(limiter, 1) == [0]
+    assert await waits(pool, limiter, 1) == [0]
 
 
-async def test_the_limit_is_exact_for_many_processes_at_once(engine: AsyncEngine) -> None:
-    processes = [Limiter(engine, 10, 10, 60) for _ in range(4)]
-    answers = await asyncio.gather(*(limiter.seconds_to_wait("192.0.2.1") for limiter in processes * 10))
+async def test_the_limit_is_exact_for_many_processes_at_once(pool: Pool) -> None:
+    processes = [Limiter(10, 10, 60) for _ in range(4)]
+    answers = await asyncio.gather(*(wait(pool, limiter) for limiter in processes * 10))
     assert answers.count(0) == 10
 
 
-async def test_a_connection_that_broke_meanwhile_is_no_reason_to_refuse(engine: AsyncEngine, empty: Addresses) -> None:
-    limiter = Limiter(engine, 3, 3, 60)
-    assert await waits(limiter, 1) == [0]
+async def test_a_connection_that_broke_meanwhile_is_no_reason_to_refuse(pool: Pool, empty: Addresses) -> None:
+    limiter = Limiter(3, 3, 60)
+    assert await waits(pool, limiter, 1) == [0]
     await run_sql(
         empty.server,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()",
     )
-    assert await waits(limiter, 3) == [0, 0, 20]
+    assert await waits(pool, limiter, 3) == [0, 0, 20]
 
 
-async def test_a_refused_address_does_not_reach_the_database_again(engine: AsyncEngine, empty: Addresses) -> None:
-    limiter = Limiter(engine, 1, 1, 60)
-    await waits(limiter, 2)
+async def test_a_refused_address_does_not_reach_the_database_again(pool: Pool, empty: Addresses) -> None:
+    limiter = Limiter(1, 1, 60)
+    await waits(pool, limiter, 2)
     await run_sql(empty.owner, "TRUNCATE adds")
-    assert await waits(limiter, 1) == [60]
+    assert await waits(pool, limiter, 1) == [60]
 
 
 async def test_a_rejection_is_remembered_for_a_minute_at_most(
-    engine: AsyncEngine, empty: Addresses, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert rate_limit.REMEMBERED_SECONDS <= 60
     monkeypatch.setattr(rate_limit, "REMEMBERED_SECONDS", 0.2)
-    limiter = Limiter(engine, 100, 6000, 1)
-    assert (await waits(limiter, 2))[1] > 3500
+    limiter = Limiter(100, 6000, 1)
+    assert (await waits(pool, limiter, 2))[1] > 3500
     await run_sql(empty.owner, "TRUNCATE adds")
     # What is told is the whole wait, while it is remembered.
-    assert await limiter.seconds_to_wait("192.0.2.1") > 3500
+    assert await wait(pool, limiter) > 3500
     await asyncio.sleep(0.3)
-    assert await waits(limiter, 1) == [0]
+    assert await waits(pool, limiter, 1) == [0]
 
 
 A_DAY_AHEAD = "UPDATE adds SET {0} = {0} + interval '1 day'"
@@ -91,39 +101,39 @@ A_DAY_AHEAD = "UPDATE adds SET {0} = {0} + interval '1 day'"
 
 @pytest.mark.parametrize(("columns", "wait"), [(["minute"], 7), (["hour"], 60), (["minute", "hour"], 60)])
 async def test_a_server_time_that_stepped_back_locks_nobody_out(
-    engine: AsyncEngine, empty: Addresses, columns: list[str], wait: int
+    pool: Pool, empty: Addresses, columns: list[str], wait: int
 ) -> None:
-    await waits(Limiter(engine, 9, 9, 60), 1)
+    await waits(pool, Limiter(9, 9, 60), 1)
     await run_sql(empty.owner, *map(A_DAY_AHEAD.format, columns))
-    assert await waits(Limiter(engine, 9, 9, 60), 2) == [0, wait]
+    assert await waits(pool, Limiter(9, 9, 60), 2) == [0, wait]
     (row,) = await run_sql(empty.owner, "SELECT minute - now() AS minute, hour - now() AS hour FROM adds")
     assert row["minute"] <= timedelta(minutes=1)
     assert row["hour"] <= timedelta(hours=1)
 
 
-async def test_after_a_server_time_stepped_back_no_wait_of_a_day_is_told(engine: AsyncEngine, empty: Addresses) -> None:
-    assert await waits(Limiter(engine, 2, 2, 60), 3) == [0, 0, 30]
+async def test_after_a_server_time_stepped_back_no_wait_of_a_day_is_told(pool: Pool, empty: Addresses) -> None:
+    assert await waits(pool, Limiter(2, 2, 60), 3) == [0, 0, 30]
     await run_sql(empty.owner, A_DAY_AHEAD.format("hour"))
-    assert await waits(Limiter(engine, 2, 2, 60), 1) == [60]
+    assert await waits(pool, Limiter(2, 2, 60), 1) == [60]
 
 
-async def test_only_so_many_refused_addresses_are_kept(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_refused_addresses_are_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "REMEMBERED_MAX", 2)
-    limiter = Limiter(engine, 1, 1, 60)
+    limiter = Limiter(1, 1, 60)
     for last in range(4):
-        await waits(limiter, 2, f"192.0.2.{last}")
-    assert len(limiter._refused) <= 2
+        await waits(pool, limiter, 2, f"192.0.2.{last}")
+    assert len(limiter._rejected) <= 2
 
 
-async def test_addresses_whose_time_has_passed_are_deleted(engine: AsyncEngine, empty: Addresses) -> None:
-    await waits(Limiter(engine, 10, 6000, 360_000), 1)
+async def test_addresses_whose_time_has_passed_are_deleted(pool: Pool, empty: Addresses) -> None:
+    await waits(pool, Limiter(10, 6000, 360_000), 1)
     await asyncio.sleep(0.1)
-    await waits(Limiter(engine, 10, 10, 60), 1, "192.0.2.2")
+    await waits(pool, Limiter(10, 10, 60), 1, "192.0.2.2")
     assert len(await run_sql(empty.owner, "SELECT FROM adds")) == 1
 
 
-async def test_no_address_is_stored_as_it_is(engine: AsyncEngine, empty: Addresses) -> None:
-    await waits(Limiter(engine, 10, 10, 60), 1)
+async def test_no_address_is_stored_as_it_is(pool: Pool, empty: Addresses) -> None:
+    await waits(pool, Limiter(10, 10, 60), 1)
     (row,) = await run_sql(empty.owner, "SELECT address FROM adds")
     assert len(row["address"]) == 32
 

@@ -236,7 +236,7 @@ async def test_names_that_are_stored_from_before_are_escaped(site: Site, empty: 
 async def fill(site: Site, count: int) -> None:
     """Cities of 1,000, 2,000 … people, by psql."""
     await run_sql(
-        site.engine.url,
+        site.read_pool.engine.url,
         "INSERT INTO cities (name, name_key, name_bare, population)"
         f" SELECT 'C' || n, 'c' || n, 'c' || n, 1000 * n FROM generate_series(1, {count}) n",
     )
@@ -434,7 +434,7 @@ async def test_a_page_costs_no_query_and_a_landing_one(site: Site) -> None:
     outcome = await add(site.client, "json", "Tokyo", 37_400_068)
     await site.client.get("/")
     statements: list[str] = []
-    engine = site.engine.sync_engine
+    engine = site.read_pool.engine.sync_engine
 
     @event.listens_for(engine, "before_cursor_execute")
     def count(*arguments: object) -> None:
@@ -449,5 +449,5 @@ async def test_a_page_costs_no_query_and_a_landing_one(site: Site) -> None:
 
 async def test_a_restart_loses_nothing(site: Site) -> None:
     await add(site.client, "json", "Tokyo", 37_400_068)
-    async with open_site(site.engine.url) as second:
+    async with open_site(site.read_pool.engine.url) as second:
         assert await biggest(second.client) == [{"name": "Tokyo", "population": 37_400_068}]
