@@ -13,19 +13,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from cityweb import settings
 from cityweb.postgres import database
 from cityweb.postgres.cities import RankedCity
 from cityweb.web import app as site
-from cityweb.web import templates
 from cityweb.web.lists import Listing
+from cityweb.web.templates import Templates
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
 OTHERS = tuple(RankedCity(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
 
-# The templates need the URLs and fingerprints that this sets.
-site.create(settings.read(os.environ))
+TEMPLATES = Templates(site.url_for, lambda name: f"/static/{name}?v=0123456789ab")
 
 
 @asynccontextmanager
@@ -54,20 +52,20 @@ async def show_list(request: Request) -> Response:
         previous="",
         next="after=5-5" if len(places) == len(OTHERS) else "",
     )
-    return HTMLResponse(templates.render("cities.html", list=listing))
+    return HTMLResponse(TEMPLATES.render("cities.html", list=listing))
 
 
 async def show_city(request: Request) -> Response:
     """A city between six others."""
     return HTMLResponse(
-        templates.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
+        TEMPLATES.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
     )
 
 
 async def show_feed(request: Request) -> Response:
     """The feed."""
     cities = (await select(request), *OTHERS[1:])
-    document = templates.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
+    document = TEMPLATES.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
     return Response(document, media_type="application/atom+xml")
 
 

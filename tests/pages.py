@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 import httpx
 from bs4 import BeautifulSoup, Tag
 
+from cityweb.web.app import url_for
+from cityweb.web.templates import Templates
+
 WAYS = ("plain", "htmx", "json")
+
+
+def asset(name: str) -> str:
+    return f"/static/{name}?v=1"
+
+
+TEMPLATES = Templates(url_for, asset)
 HTMX = {"hx-request": "true", "hx-request-type": "partial"}
 
 SECURITY = {

@@ -23,14 +23,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from cityweb import __version__, settings
-from cityweb.city import BOARD_SIZE
 from cityweb.log import Requests
 from cityweb.postgres import database, schema
 from cityweb.postgres.database import DatabaseUnavailable, Pool
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.settings import Settings
-from cityweb.web import errors, lists, templates, views
+from cityweb.web import errors, lists, views
 from cityweb.web.assets import Assets
 from cityweb.web.board import CACHE_CONTROL, Board, NoBoard
 from cityweb.web.downloads import Downloads
@@ -38,6 +37,7 @@ from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head
 from cityweb.web.state import State
+from cityweb.web.templates import Templates
 
 log = logging.getLogger("cityweb")
 
@@ -89,11 +89,17 @@ ROUTES = [
     Route("/static/{name}",       views.show_asset),
 ]
 # fmt: on
+PATHS = {route.name: route.path_format for route in ROUTES}
 EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ClientDisconnect)
 """Expected exceptions, which are not bugs: each has an error response."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 """The response to a poll from a page that already shows the current snapshot."""
 SEEN = re.compile(b"seen=[0-9a-f]*")
+
+
+def url_for(name: str, /, **parts: object) -> str:
+    """The path of a route. Starlette's `url_for` searches all routes on every call; a page of the list has 50 links."""
+    return PATHS[name].format(**parts)
 
 
 def from_environment() -> ASGIApp:
@@ -115,7 +121,12 @@ def create(settings: Settings) -> Prepared:
     assert url  # noqa: S101 (see the docstring)
     read_pool, add_pool = Pool(url, database.READ_CONNECTIONS), Pool(url, database.ADD_CONNECTIONS)
     assets = Assets()
-    board = Board(partial(database.connect, url))
+    templates = Templates(
+        url_for=url_for,
+        asset=lambda name: f"{url_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
+        origin=settings.origin,
+    )
+    board = Board(partial(database.connect, url), templates)
     downloads = Downloads(partial(database.connect, url))
     limit = settings.rate_limit
     limiter = limit and Limiter(limit.burst, limit.per_minute, limit.per_hour)
@@ -129,6 +140,7 @@ def create(settings: Settings) -> Prepared:
         yield {
             "assets": assets,
             "board": board,
+            "templates": templates,
             "read_pool": read_pool,
             "add_pool": add_pool,
             "downloads": downloads,
@@ -143,18 +155,6 @@ def create(settings: Settings) -> Prepared:
         await add_pool.engine.dispose()
         requests.close()
 
-    def find_prepared(scope: Scope) -> tuple[Head, bytes] | None:
-        """The prepared response to a request, identical to that of its view, or None. Raises NoBoard."""
-        path, query = scope["path"], scope["query_string"]
-        if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
-            return None
-        snapshot = board.snapshot
-        if path != "/board":
-            return (snapshot.page if path == "/" else snapshot.biggest).choose(scope)
-        if query == b"seen=" + snapshot.id.encode():
-            return UNCHANGED, b""
-        return snapshot.fragment.choose(scope) if SEEN.fullmatch(query) else None
-
     app = Starlette(
         routes=ROUTES,
         middleware=[
@@ -166,19 +166,20 @@ def create(settings: Settings) -> Prepared:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    # Starlette's `url_for` searches all routes on every call, and a page of the list has dozens of links.
-    paths = {route.name: route.path_format for route in ROUTES}
+    return Prepared(app, partial(find_prepared, board), settings.hosts, requests)
 
-    def url_for(name: str, /, **parts: object) -> str:
-        return paths[name].format(**parts)
 
-    templates.set_globals(
-        url_for=url_for,
-        asset=lambda name: f"{url_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
-        board_size=BOARD_SIZE,
-        origin=settings.origin,
-    )
-    return Prepared(app, find_prepared, settings.hosts, requests)
+def find_prepared(board: Board, scope: Scope) -> tuple[Head, bytes] | None:
+    """The prepared response to a request, identical to that of its view, or None. Raises NoBoard."""
+    path, query = scope["path"], scope["query_string"]
+    if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
+        return None
+    snapshot = board.snapshot
+    if path != "/board":
+        return (snapshot.page if path == "/" else snapshot.biggest).choose(scope)
+    if query == b"seen=" + snapshot.id.encode():
+        return UNCHANGED, b""
+    return snapshot.fragment.choose(scope) if SEEN.fullmatch(query) else None
 
 
 # --- background tasks ---

@@ -20,8 +20,8 @@ from functools import cached_property
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
 from cityweb.postgres.database import DriverConnection
-from cityweb.web import templates
 from cityweb.web.prepared import PreparedResponse
+from cityweb.web.templates import VARY, Templates
 
 PAUSE_SECONDS = 0.25
 """The pause between two reads, unless `refresh` is called."""
@@ -36,52 +36,13 @@ REFRESH_SECONDS = 1.0
 
 # A shared cache may keep a response for a second; a browser always revalidates its copy.
 CACHE_CONTROL = "public, max-age=0, s-maxage=1, must-revalidate"
-PAGE_HEADERS = {"cache-control": CACHE_CONTROL, "vary": templates.VARY}
+PAGE_HEADERS = {"cache-control": CACHE_CONTROL, "vary": VARY}
 
 log = logging.getLogger("cityweb")
 
 
 class NoBoard(Exception):
     """The board was never read: the database has been unavailable since startup. The response is a 503."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The board at one moment, with every response that shows it; each is rendered on first use.
-
-    `as_of` is None in a current snapshot. In a stale one, it is when the last good read began; the responses show it.
-    """
-
-    leaders: Leaders
-    as_of: datetime | None = None
-
-    @cached_property
-    def id(self) -> str:
-        """A hash of the content; all processes have the same one while their snapshots are current."""
-        return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
-
-    @cached_property
-    def page(self) -> PreparedResponse:
-        """The page with an empty form."""
-        return prepare_page(render_page(self))
-
-    @cached_property
-    def paused_page(self) -> PreparedResponse:
-        """The page with an empty form and live updates paused."""
-        return prepare_page(render_page(self, live=False))
-
-    @cached_property
-    def fragment(self) -> PreparedResponse:
-        """The part of the page that a poll replaces."""
-        return prepare_page(templates.render("_board.html", board=self, live=True))
-
-    @cached_property
-    def biggest(self) -> PreparedResponse:
-        """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
-        rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
-        last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
-        headers = {"cache-control": CACHE_CONTROL, **last_modified}
-        return PreparedResponse(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
 
 
 @dataclass(frozen=True)
@@ -101,6 +62,52 @@ class Form:
 NEW_FORM = Form()
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The board at one moment, with every response that shows it; each is rendered on first use.
+
+    `as_of` is None in a current snapshot. In a stale one, it is when the last good read began; the responses show it.
+    """
+
+    leaders: Leaders
+    templates: Templates
+    as_of: datetime | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the content; all processes have the same one while their snapshots are current."""
+        return hashlib.sha256(repr((self.leaders, self.as_of)).encode()).hexdigest()[:16]
+
+    @cached_property
+    def page(self) -> PreparedResponse:
+        """The page with an empty form."""
+        return prepare_page(self.render())
+
+    @cached_property
+    def paused_page(self) -> PreparedResponse:
+        """The page with an empty form and live updates paused."""
+        return prepare_page(self.render(live=False))
+
+    @cached_property
+    def fragment(self) -> PreparedResponse:
+        """The part of the page that a poll replaces."""
+        return prepare_page(self.templates.render("_board.html", board=self, live=True))
+
+    @cached_property
+    def biggest(self) -> PreparedResponse:
+        """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
+        rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
+        last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
+        headers = {"cache-control": CACHE_CONTROL, **last_modified}
+        return PreparedResponse(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
+
+    def render(
+        self, *, form: Form = NEW_FORM, landed: object = None, problem: Sequence[str] = (), live: bool = True
+    ) -> str:
+        """The HTML of the page with a form, and a message about an added city (`landed`) or an error (`problem`)."""
+        return self.templates.render("page.html", board=self, form=form, landed=landed, problem=problem, live=live)
+
+
 def prepare_page(document: str) -> PreparedResponse:
     """A prepared response with a page."""
     return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
@@ -112,18 +119,6 @@ def prepare_json(document: object) -> PreparedResponse:
     return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
 
 
-def render_page(
-    board: Snapshot,
-    *,
-    form: Form = NEW_FORM,
-    landed: object = None,
-    problem: Sequence[str] = (),
-    live: bool = True,
-) -> str:
-    """The HTML of the page: a board, a form, and a message about an added city (`landed`) or an error (`problem`)."""
-    return templates.render("page.html", board=board, form=form, landed=landed, problem=problem, live=live)
-
-
 class Board:
     """The board of one process.
 
@@ -131,8 +126,8 @@ class Board:
     connection, so adds never delay it.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[DriverConnection]]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], Awaitable[DriverConnection]], templates: Templates) -> None:
+        self._connect, self._templates = connect, templates
         self._connection: DriverConnection | None = None
         self._failing = False
         self._current: Snapshot | None = None
@@ -219,7 +214,7 @@ class Board:
         self._failing = False
         # If nothing has changed, the snapshot stays, with the responses that are already rendered.
         if self._current is None or leaders != self._current.leaders:
-            self._current = Snapshot(leaders)
+            self._current = Snapshot(leaders, self._templates)
         self._good_read_began, self._as_of, self._stale = began, as_of, None
         return True
 

@@ -83,7 +83,7 @@ def respond(scope: Scope, rejection: Rejection) -> Response:
         return problem(rejection, **({"request_id": request_id} if request_id else {}))
     title = TITLES.get(rejection.status, TITLES[400])
     entered = scope["state"].get("entered")
-    document = templates.render(
+    document = scope["state"]["templates"].render(
         "error.html", title=title, sentences=[rejection.text], request_id=request_id, entered=entered
     )
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})

@@ -13,7 +13,7 @@ from cityweb.postgres import ranking
 from cityweb.postgres.cities import RankedCity, Stored
 from cityweb.postgres.ranking import START, Cursor, Page
 from cityweb.postgres.rate_limit import network_of
-from cityweb.web import downloads, errors, templates
+from cityweb.web import downloads, errors
 from cityweb.web.board import CACHE_CONTROL, prepare_json, prepare_page
 from cityweb.web.downloads import Download
 from cityweb.web.errors import Rejection
@@ -57,7 +57,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         next=_build_query(page.next, q),
     )
     template = "_cities_found.html" if is_partial(request) else "cities.html"
-    return prepare_page(templates.render(template, list=listing))
+    return prepare_page(request.state["templates"].render(template, list=listing))
 
 
 async def show_city(request: Request[State]) -> ASGIApp:
@@ -65,7 +65,10 @@ async def show_city(request: Request[State]) -> ASGIApp:
     found = await _find_city(request)
     before = found.above[-1] if found.above else None
     here = _build_query(Cursor(before.population, before.id) if before else None)
-    return prepare_page(templates.render("city.html", above=found.above, city=found.city, below=found.below, here=here))
+    document = request.state["templates"].render(
+        "city.html", above=found.above, city=found.city, below=found.below, here=here
+    )
+    return prepare_page(document)
 
 
 async def show_city_json(request: Request[State]) -> ASGIApp:
@@ -81,7 +84,7 @@ async def show_feed(request: Request[State]) -> ASGIApp:
     """The newest cities as an Atom feed (RFC 4287). Raises Rejection."""
     newest = await ranking.newest(request.state["session"])
     updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
-    document = templates.render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
+    document = request.state["templates"].render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
     return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
 
 

@@ -12,7 +12,7 @@ from cityweb.postgres import cities
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.web import errors, templates
-from cityweb.web.board import Form, NoBoard, Snapshot, render_page
+from cityweb.web.board import Form, NoBoard, Snapshot
 from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
@@ -36,7 +36,7 @@ async def added(request: Request[State], city: Stored) -> Response:
             landed = describe_landing(landing, snapshot)
     except DatabaseUnavailable:
         pass  # The city is stored, even if the database is unavailable now, and the response says so.
-    return html(templates.render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
+    return html(request.state["templates"].render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
 
 
 def invalid(
@@ -52,8 +52,8 @@ def invalid(
     on_board = any(row.id == stored.id for row in snapshot.leaders.rows) if stored else False
     form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored, on_board=on_board)
     if is_partial(request):
-        return html(templates.render("_refused.html", form=form), status)
-    return html(render_page(snapshot, form=form), status)
+        return html(request.state["templates"].render("_refused.html", form=form), status)
+    return html(snapshot.render(form=form), status)
 
 
 def already_stored(request: Request[State], fields: Fields, city: Stored) -> Response:
@@ -70,7 +70,7 @@ def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Res
         snapshot = request.state["board"].snapshot
     except NoBoard:
         return errors.respond(request.scope, rejection)
-    document = render_page(snapshot, form=Form(values=entered_texts(fields)), problem=[rejection.text])
+    document = snapshot.render(form=Form(values=entered_texts(fields)), problem=[rejection.text])
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 
 

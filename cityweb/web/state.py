@@ -12,6 +12,7 @@ from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.web.assets import Assets
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
+from cityweb.web.templates import Templates
 
 log = logging.getLogger("cityweb")
 
@@ -21,6 +22,7 @@ class State(TypedDict):
 
     assets: Assets
     board: Board
+    templates: Templates
     read_pool: Pool
     add_pool: Pool
     downloads: Downloads

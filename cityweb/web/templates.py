@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cityweb import settings
+from cityweb.city import BOARD_SIZE
 
 TEMPLATES = settings.TOP / "templates"
 
@@ -24,14 +25,15 @@ environment = Environment(
 )
 
 
-def set_globals(*, url_for: Callable[..., str], asset: Callable[[str], str], board_size: int, origin: str = "") -> None:
-    """Sets the globals of every template; called once, when the application is made."""
-    environment.globals.update(url_for=url_for, asset=asset, BOARD_SIZE=board_size, ORIGIN=origin)
+class Templates:
+    """The templates of one site: `url_for` and `asset` make the URLs, and `origin` is the scheme and host of links."""
 
+    def __init__(self, url_for: Callable[..., str], asset: Callable[[str], str], origin: str = "") -> None:
+        self._values = {"url_for": url_for, "asset": asset, "origin": origin}
 
-def render(template: str, **context: object) -> str:
-    """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""
-    return environment.get_template(template).render(context)
+    def render(self, template: str, **context: object) -> str:
+        """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""
+        return environment.get_template(template).render(self._values | context)
 
 
 def number(n: int) -> str:
@@ -57,4 +59,5 @@ def xml(text: str) -> str:
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+environment.globals["BOARD_SIZE"] = BOARD_SIZE
 environment.filters.update(clock=clock, day=day, number=number, shell=shlex.join, xml=xml)

@@ -15,8 +15,8 @@ from cityweb.postgres import cities
 from cityweb.postgres.database import DatabaseUnavailable, Unconfirmed
 from cityweb.postgres.rate_limit import RateLimited
 from cityweb.submissions import InvalidSubmission
-from cityweb.web import bodies, errors, openapi, responses, templates
-from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepare_page, render_page
+from cityweb.web import bodies, errors, openapi, responses
+from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepare_page
 from cityweb.web.errors import RETRY_SECONDS, Rejection
 from cityweb.web.state import State, client_ip, site_origin
 
@@ -37,12 +37,12 @@ async def show_board(request: Request[State]) -> ASGIApp:
                 await board.refresh()
                 snapshot = board.snapshot
                 landed = responses.describe_landing(landing, snapshot)
-                return responses.html(render_page(snapshot, landed=landed, live=live))
+                return responses.html(snapshot.render(landed=landed, live=live))
         except DatabaseUnavailable:
             pass
     snapshot = board.snapshot
     if any(entered.values()):
-        return responses.html(render_page(snapshot, form=Form(values=entered), live=live))
+        return responses.html(snapshot.render(form=Form(values=entered), live=live))
     return snapshot.page if live else snapshot.paused_page
 
 
@@ -92,7 +92,7 @@ async def describe_api(request: Request[State]) -> ASGIApp:
 
 async def explain_api(request: Request[State]) -> ASGIApp:
     """The API as a page with curl commands."""
-    return prepare_page(templates.render("api.html", site=site_origin(request)))
+    return prepare_page(request.state["templates"].render("api.html", site=site_origin(request)))
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:

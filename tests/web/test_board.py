@@ -11,10 +11,10 @@ from sqlalchemy import URL
 from cityweb.postgres import cities, database
 from cityweb.postgres.database import DriverConnection
 from cityweb.web import board as board_module
-from cityweb.web import templates
 from cityweb.web.board import Board, NoBoard
+from cityweb.web.templates import Templates
 from tests.conftest import Addresses, Site, insert, locking, open_site, run_sql, until
-from tests.pages import add, one, parse, table, text
+from tests.pages import TEMPLATES, add, one, parse, table, text
 from tests.proxy import Proxy
 
 
@@ -36,20 +36,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[cities.Leaders]:
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of every template that is rendered."""
     made: list[str] = []
-    render = templates.render
+    render = Templates.render
 
-    def counted(template: str, **context: object) -> str:
+    def counted(templates: Templates, template: str, **context: object) -> str:
         made.append(template)
-        return render(template, **context)
+        return render(templates, template, **context)
 
-    monkeypatch.setattr(templates, "render", counted)
+    monkeypatch.setattr(Templates, "render", counted)
     return made
 
 
 @asynccontextmanager
 async def keeping(url: URL) -> AsyncIterator[Board]:
     """A board of its own whose timer runs."""
-    board = Board(lambda: database.connect(url))
+    board = Board(lambda: database.connect(url), TEMPLATES)
     task = asyncio.create_task(board.keep())
     try:
         yield board
@@ -89,7 +89,7 @@ async def test_a_read_is_one_statement(empty: Addresses) -> None:
         connection.add_query_logger(lambda record: statements.append(record.query))
         return connection
 
-    board = Board(connect)
+    board = Board(connect, TEMPLATES)
     task = asyncio.create_task(board.keep())
     await board.refresh()
     await board.refresh()
@@ -352,7 +352,7 @@ async def test_a_database_that_refuses_connections_is_asked_at_a_bounded_pace() 
         tries += 1
         raise ConnectionRefusedError
 
-    board = Board(connect)
+    board = Board(connect, TEMPLATES)
     task = asyncio.create_task(board.keep())
     for _ in range(3):
         await board.refresh()
@@ -375,12 +375,12 @@ async def test_a_bug_in_reading_is_logged_and_the_timer_goes_on(
 async def test_a_bug_in_rendering_is_a_500_and_is_logged(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    render = templates.render
+    render = Templates.render
 
-    def broken(template: str, **context: object) -> str:
-        return render(template, **context) if template == "error.html" else str(1 / 0)
+    def broken(templates: Templates, template: str, **context: object) -> str:
+        return render(templates, template, **context) if template == "error.html" else str(1 / 0)
 
-    monkeypatch.setattr(templates, "render", broken)
+    monkeypatch.setattr(Templates, "render", broken)
     answer = await site.client.get(path)
     assert answer.status_code == 500
     assert "We could not confirm" in answer.text

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +9,10 @@ from bs4 import BeautifulSoup
 from starlette.responses import Response
 from starlette.types import Scope
 
-from cityweb.web import errors, templates
+from cityweb.web import errors
 from cityweb.web.errors import Rejection
-from tests.pages import one, parse, text
+from cityweb.web.templates import VARY
+from tests.pages import TEMPLATES, one, parse, text
 
 STATUSES = [400, 403, 404, 405, 413, 415, 422, 429, 431, 500, 503]
 """Those of the contract, and 431."""
@@ -22,18 +22,9 @@ WORDS = re.compile(r"\b(please|sorry|valid|invalid|required|forbidden|oops)\b", 
 statuses = pytest.mark.parametrize("status", STATUSES)
 
 
-@pytest.fixture(autouse=True)
-def addresses() -> Iterator[None]:
-    before = dict(templates.environment.globals)
-    templates.set_globals(url_for=lambda name: f"/{name}", asset=lambda name: f"/static/{name}", board_size=20)
-    yield
-    templates.environment.globals.clear()
-    templates.environment.globals.update(before)
-
-
 def request(*headers: tuple[str, str]) -> Scope:
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    return {"type": "http", "headers": raw, "state": {"request_id": "3f2a-7"}}
+    return {"type": "http", "headers": raw, "state": {"request_id": "3f2a-7", "templates": TEMPLATES}}
 
 
 PERSON, PROGRAM = request(("accept", "text/html")), request(("accept", "application/json"))
@@ -74,7 +65,7 @@ def test_a_page_has_a_heading_which_is_its_title_too(status: int) -> None:
 
 @statuses
 def test_a_page_leads_back_to_the_board(status: int) -> None:
-    assert one(page(Rejection(status)), "main a[href='/show_board']")
+    assert one(page(Rejection(status)), "main a[href='/']")
 
 
 @statuses
@@ -160,7 +151,7 @@ def test_no_cache_keeps_a_refusal(status: int, asking: Scope) -> None:
 
 
 def test_a_page_varies_with_what_htmx_asks_for() -> None:
-    assert errors.respond(PERSON, Rejection(404)).headers["vary"] == templates.VARY
+    assert errors.respond(PERSON, Rejection(404)).headers["vary"] == VARY
 
 
 @everybody
@@ -215,7 +206,7 @@ def test_the_page_of_a_failed_add_leads_back_with_what_was_typed() -> None:
     scope = request(("accept", "text/html"))
     scope["state"]["entered"] = {"name": "São & Paulo", "population": "12,300,000"}
     link = one(parse(bytes(errors.respond(scope, Rejection(500)).body).decode()), ".back a")
-    assert link["href"] == "/show_board?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000"
+    assert link["href"] == "/?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000"
     assert text(link) == "City leaderboard, with what you typed"
 
 

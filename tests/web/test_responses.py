@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
 from cityweb.web.board import Snapshot
 from cityweb.web.responses import describe_landing
+from tests.pages import TEMPLATES
 
-CURRENT = Snapshot(Leaders((BoardRow(1, "Small", 5, 1, new=False),), 1, "Small"))
+CURRENT = Snapshot(Leaders((BoardRow(1, "Small", 5, 1, new=False),), 1, "Small"), TEMPLATES)
 TOKYO = Landing(Stored(2, "Tokyo", 37_400_068), timedelta(0), 1, None)
 
 

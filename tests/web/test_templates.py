@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +15,12 @@ from jinja2 import UndefinedError
 
 from cityweb.postgres.cities import BoardRow, Leaders, Stored
 from cityweb.web import templates
+from cityweb.web.app import url_for
 from cityweb.web.board import Form, Snapshot
 from cityweb.web.responses import Landed
+from cityweb.web.templates import Templates
+from tests.pages import TEMPLATES, asset
 
-ADDRESSES = {
-    "show_board": "/",
-    "add_city": "/cities/",
-    "list_biggest": "/cities/biggest",
-    "show_fragment": "/board",
-    "list_cities": "/cities",
-    "show_city": "/cities/{id}",
-    "show_feed": "/feed.atom",
-    "explain_api": "/api",
-}
 HTMX = Path("static/htmx-4.0.1.min.js")
 
 BOARD = Snapshot(
@@ -40,7 +33,8 @@ BOARD = Snapshot(
         ),
         total=4,
         newest='<script>alert(1)</script> & "Sons"',
-    )
+    ),
+    TEMPLATES,
 )
 STALE = replace(BOARD, as_of=datetime(2026, 11, 27, 14, 3, 7, tzinfo=UTC))
 TWO_ERRORS = Form(
@@ -60,21 +54,8 @@ OSAKA = Landed(Stored(10, "Osaka", 5), "added at rank 10")
 TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
 
 
-@pytest.fixture(autouse=True)
-def addresses() -> Iterator[None]:
-    before = dict(templates.environment.globals)
-    templates.set_globals(
-        url_for=lambda name, **parts: ADDRESSES[name].format(**parts),
-        asset=lambda path: f"/static/{path}?v=1",
-        board_size=20,
-    )
-    yield
-    templates.environment.globals.clear()
-    templates.environment.globals.update(before)
-
-
 def rendered(template: str, **context: object) -> BeautifulSoup:
-    return BeautifulSoup(templates.render(template, **context), "html5lib")
+    return BeautifulSoup(TEMPLATES.render(template, **context), "html5lib")
 
 
 WHOLE = {"board": BOARD, "form": Form(), "landed": None, "problem": (), "live": True}
@@ -105,11 +86,11 @@ def texts(soup: BeautifulSoup | Tag, selector: str) -> list[str]:
 
 def test_a_name_that_nobody_gave_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        templates.render("_board.html")
+        TEMPLATES.render("_board.html")
 
 
 def test_the_same_template_and_context_give_the_same_bytes() -> None:
-    assert templates.render("_board.html", board=BOARD) == templates.render("_board.html", board=BOARD)
+    assert TEMPLATES.render("_board.html", board=BOARD) == TEMPLATES.render("_board.html", board=BOARD)
 
 
 # The page
@@ -183,12 +164,12 @@ def test_an_error_answer_to_htmx_goes_to_the_problem_region(family: str) -> None
 
 
 def test_the_page_contains_the_board_as_it_is_streamed() -> None:
-    assert templates.render("_board.html", board=BOARD).strip() in templates.render("page.html", **WHOLE)
+    assert TEMPLATES.render("_board.html", board=BOARD).strip() in TEMPLATES.render("page.html", **WHOLE)
 
 
 @pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
 def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
-    assert templates.render("_city_form.html", form=form).strip() in templates.render(
+    assert TEMPLATES.render("_city_form.html", form=form).strip() in TEMPLATES.render(
         "page.html", **WHOLE | {"form": form}
     )
 
@@ -353,8 +334,9 @@ def test_the_problem_text_is_paragraphs_only() -> None:
 
 def test_a_shared_link_has_a_picture_at_a_whole_address_once_the_site_has_a_public_name() -> None:
     assert not page().select("[property^='og:']")
-    templates.environment.globals["ORIGIN"] = "https://cities.example.com"
-    image = one(page(), "meta[property='og:image']")
+    public = Templates(url_for, asset, "https://cities.example.com")
+    document = BeautifulSoup(public.render("page.html", **WHOLE), "html5lib")
+    image = one(document, "meta[property='og:image']")
     assert image.get("content") == "https://cities.example.com/static/share.png?v=1"
 
 
