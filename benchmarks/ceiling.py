@@ -16,7 +16,6 @@ from starlette.routing import Route
 from cityweb.postgres import database
 from cityweb.postgres.cities import RankedCity
 from cityweb.web import app as site
-from cityweb.web.lists import Listing
 from cityweb.web.templates import Templates
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
@@ -43,7 +42,8 @@ async def select(request: Request) -> RankedCity:
 async def show_list(request: Request) -> Response:
     """A page of the list with `places` cities; `?q=` makes it a search."""
     city, places = await select(request), OTHERS[: request.path_params["places"]]
-    listing = Listing(
+    document = TEMPLATES.render(
+        "cities.html",
         q=request.query_params.get("q", ""),
         title="All cities by population",
         found="1,000,000 cities",
@@ -52,7 +52,7 @@ async def show_list(request: Request) -> Response:
         previous="",
         next="after=5-5" if len(places) == len(OTHERS) else "",
     )
-    return HTMLResponse(TEMPLATES.render("cities.html", list=listing))
+    return HTMLResponse(document)
 
 
 async def show_city(request: Request) -> Response:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cityweb import submissions
+from cityweb.city import FIELDS
 
 STANDARD = Path("-")
 """Standard input or output."""
@@ -25,8 +26,6 @@ _NOT_JSON = "This line is not a JSON object that gives each member once"
 
 
 class Format(enum.StrEnum):
-    """The format of a file of cities."""
-
     CSV = "csv"
     JSONL = "jsonl"
 
@@ -130,11 +129,10 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
         header = [cell.strip().lower() for cell in next(rows, [])]
     except csv.Error:
         header = []
-    if header.count("name") != 1 or header.count("population") != 1:
+    if any(header.count(field) != 1 for field in FIELDS):
         raise CannotUse(
-            "The first line does not name the columns: write name,population above the cities, and load it again."
+            f"The first line does not name the columns: write {','.join(FIELDS)} above the cities, and load it again."
         )
-    name, population = header.index("name"), header.index("population")
     while True:
         row_text.seek(0)
         row_text.truncate()
@@ -151,7 +149,8 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
             # Otherwise `Tokyo,37,400,068` would become a city of 37 people.
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
-            yield Line(number, row_text.getvalue(), {"name": cells[name], "population": cells[population]}, problem)
+            values = {field: cells[header.index(field)] for field in FIELDS}
+            yield Line(number, row_text.getvalue(), values, problem)
 
 
 def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
@@ -163,7 +162,7 @@ def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
         except submissions.UnreadableBody:
             yield Line(number, text, {}, _NOT_JSON)
         else:
-            yield Line(number, text, {"name": members.get("name"), "population": members.get("population")})
+            yield Line(number, text, {field: members.get(field) for field in FIELDS})
 
 
 # --- writing ---
@@ -227,10 +226,9 @@ def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator
 
 
 def _format_rejected(line: Line, problem: str, format_: Format, *, first: bool) -> bytes:
-    # A load ignores the columns after the population. `text` is set only for lines that could not be parsed.
+    # A load ignores the other columns. `text` is set only for lines that could not be parsed.
     members = {
-        "name": line.values.get("name"),
-        "population": line.values.get("population"),
+        **{field: line.values.get(field) for field in FIELDS},
         "line": line.number,
         "problem": problem,
         "text": line.text if line.problem else "",

@@ -34,7 +34,6 @@ class JSONLines(logging.Formatter):
     """Formats a record as one line of JSON, with the members of `extra` under their own keys and the full traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, without a newline."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -114,7 +113,6 @@ class OutputHandler(QueueHandler):
         super().__init__(output().lines)
 
     def prepare(self, record: logging.LogRecord) -> str:
-        """The record as a formatted line."""
         return self.format(record) + "\n"
 
     def enqueue(self, record: Any) -> None:

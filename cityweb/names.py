@@ -53,8 +53,6 @@ No input produces such a key, because case folding leaves no capital letters."""
 
 
 class Flaw(enum.Enum):
-    """The reason why a name is not allowed."""
-
     UNREADABLE = enum.auto()
     FIRST_CHARACTER = enum.auto()
     NO_LETTER = enum.auto()

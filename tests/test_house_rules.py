@@ -36,7 +36,7 @@ OTHERS = {
     "launch": {"sqlalchemy"},
     "settings": {"sqlalchemy"},
     "app": {"sqlalchemy"},
-    "downloads": {"asyncpg"},
+    "downloads": {"sqlalchemy"},
 }
 """Modules of other layers that import a library, for a type or for its errors. This list may only get shorter."""
 

@@ -56,7 +56,7 @@ async def _database(url: URL) -> list[Finding]:
                 found.append(Finding("schema", wrong, well=False))
             try:
                 await schema.reject_unsafe(connection)
-            except schema.Unsafe as error:
+            except schema.UnfitDatabase as error:
                 found.append(Finding("durability", str(error), well=False))
             else:
                 found.append(Finding("durability", f"{', '.join(schema.UNSAFE_SETTINGS)} are on"))

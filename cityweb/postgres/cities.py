@@ -35,12 +35,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class Landing:
-    """A city with its age by the database's clock, its rank, and the biggest city that differs only in accents."""
+    """An added city, with its rank, its age by the database's clock, and the biggest city that differs only in accents.
+
+    If the database could not say, they are 0 and None.
+    """
 
     city: Stored
-    age: timedelta
-    rank: int
-    near_miss: Stored | None
+    age: timedelta = timedelta()
+    rank: int = 0
+    near_miss: Stored | None = None
 
 
 # --- the board ---
@@ -103,13 +106,18 @@ STORED = text(
 )
 
 
+def name_columns(name: str) -> dict[str, object]:
+    """The columns of a stored name."""
+    return {"name": name, "name_key": names.key(name), "name_bare": names.bare(name)}
+
+
 async def add(session: Session, name: str, population: int) -> tuple[Stored, bool]:
     """Adds a city, unless its name is stored. Returns the stored city, and whether this call stored it.
 
     The insert is one statement and its own transaction; the unique key decides. Raises Unconfirmed if its result
     is lost, or DatabaseUnavailable.
     """
-    values = {"name": name, "name_key": names.key(name), "name_bare": names.bare(name), "population": population}
+    values = {**name_columns(name), "population": population}
     lost: list[float] = []
     try:
         return await _insert_or_find(session, values, lost)

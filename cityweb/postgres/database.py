@@ -21,7 +21,7 @@ CONNECT_SECONDS = 2
 REQUEST_SECONDS = 2.3
 """The time limit of all units of work of a request, from the beginning of the first one."""
 
-DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """The errors that a connection outside the pools raises if the database fails."""
 INSUFFICIENT_PRIVILEGE = "42501"
 P = ParamSpec("P")
@@ -113,7 +113,7 @@ def is_unavailable(error: BaseException) -> bool:
             or isinstance(error, InterfaceError)
             or sqlstate(error).startswith(("25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
         )
-    return isinstance(error, OSError | TimeoutError)
+    return isinstance(error, OSError)  # TimeoutError is one
 
 
 @contextmanager
@@ -167,7 +167,6 @@ class Pool:
         self._turns = asyncio.Semaphore(connections)
 
     def open(self) -> Session:
-        """A new session."""
         return Session(self.engine, self._turns, self._seconds)
 
 

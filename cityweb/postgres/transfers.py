@@ -11,9 +11,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cityweb import names, submissions
+from cityweb import submissions
 from cityweb.files import Format, Line
 from cityweb.postgres import database, schema
+from cityweb.postgres.cities import name_columns
 
 BATCH = 5_000
 """Lines that are checked and sent together: what a load keeps in memory."""
@@ -183,7 +184,7 @@ def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Refuse | None)
         outcome.read += 1
         city, problem = _check_line(line)
         if city:
-            yield line.number, city.name, names.key(city.name), names.bare(city.name), city.population, problem
+            yield line.number, *name_columns(city.name).values(), city.population, problem
         else:
             _reject(line, problem, outcome, report)
 
@@ -237,5 +238,5 @@ def _explain_errors() -> Iterator[None]:
             raise
         reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
         raise Stopped(f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file.") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+    except database.DRIVER_ERRORS as error:
         raise Stopped(f"The database gave up ({error}): see to it, and run the command again.") from error

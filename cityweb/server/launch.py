@@ -47,7 +47,7 @@ def database_urls(settings: Settings) -> Iterator[tuple[URL, URL]]:
         try:
             with embedded.serving(settings.folder) as server:
                 yield make_url(server.owner_url), make_url(server.url)
-        except (embedded.EmbeddedMissing, EmbeddedFailed) as error:
+        except EmbeddedFailed as error:
             raise CannotServe(str(error)) from error
 
 
@@ -56,7 +56,7 @@ def translate_errors(url: URL) -> Iterator[None]:
     """Turns expected database errors into CannotServe, or into Unreachable if waiting may help."""
     try:
         yield
-    except (schema.Unsafe, schema.OldSchema) as error:
+    except schema.UnfitDatabase as error:
         raise CannotServe(str(error)) from error
     except Exception as error:
         if reason := database.wrong_url(error):
@@ -156,7 +156,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_local(listening: socket.socket) -> bool:
-    """Whether only this machine can reach the socket."""
     return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 

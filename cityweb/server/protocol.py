@@ -158,7 +158,6 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_message_complete(self) -> None:
-        """Ends the time limit of a complete request."""
         self.since, self.head = 0.0, 0
         super().on_message_complete()
 
@@ -172,11 +171,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(data)
 
     def close(self) -> None:
-        """Closes the connection for the request cycle."""
         self.transport.close()
 
     def is_closing(self) -> bool:
-        """Whether the connection is closing, for the request cycle."""
         return self.transport.is_closing()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -207,12 +204,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Ends the time limit when the client reads again."""
         self.unread = 0.0
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words are not for people)
-        """Rejects invalid HTTP with a message for visitors."""
         self.reject(BAD_REQUEST)
 
     def reject(self, response: bytes) -> None:

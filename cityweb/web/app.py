@@ -127,7 +127,7 @@ def create(settings: Settings) -> Prepared:
         origin=settings.origin,
     )
     board = Board(partial(database.connect, url), templates)
-    downloads = Downloads(partial(database.connect, url))
+    downloads = Downloads(url)
     limit = settings.rate_limit
     limiter = limit and Limiter(limit.burst, limit.per_minute, limit.per_hour)
     requests = Requests()
@@ -193,7 +193,7 @@ async def get_ready(url: URL) -> None:
     while True:
         try:
             await schema.prepare(url)
-        except (schema.Unsafe, schema.OldSchema) as error:
+        except schema.UnfitDatabase as error:
             log.error(str(error))  # noqa: TRY400 (a traceback adds nothing)
         except Exception as error:
             log.warning("no database yet", exc_info=None if database.is_unavailable(error) else error)
@@ -215,14 +215,13 @@ async def follow_parent() -> None:
 
 
 async def respond_to_exception(request: Request, exception: Exception) -> Response:
-    """Maps an expected exception to its error response."""
     match exception:
         case Rejection():
             rejection = exception
         case HTTPException(status_code=status, headers=headers):
             rejection = Rejection(status, headers=headers or {})
         case NoBoard():
-            rejection = errors.no_board()
+            rejection = Rejection(503, errors.NO_BOARD)
         case DatabaseUnavailable():
             rejection = Rejection(503, errors.NOT_SHOWN)
         case _:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cached_property
 
+from cityweb.city import FIELDS
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
 from cityweb.postgres.database import DriverConnection
@@ -52,10 +53,9 @@ class Form:
     `focus` puts the cursor in the name field.
     """
 
-    values: Mapping[str, str] = field(default_factory=lambda: {"name": "", "population": ""})
+    values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(FIELDS, ""))
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: object = None
-    on_board: bool = False
     focus: bool = False
 
 
@@ -96,7 +96,7 @@ class Snapshot:
     @cached_property
     def biggest(self) -> PreparedResponse:
         """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
-        rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
+        rows = [{field: getattr(row, field) for field in FIELDS} for row in self.leaders.rows]
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
         headers = {"cache-control": CACHE_CONTROL, **last_modified}
         return PreparedResponse(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
@@ -109,12 +109,10 @@ class Snapshot:
 
 
 def prepare_page(document: str) -> PreparedResponse:
-    """A prepared response with a page."""
     return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
 def prepare_json(document: object) -> PreparedResponse:
-    """A prepared response with a JSON document."""
     body = json.dumps(document, ensure_ascii=False)
     return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
 

@@ -8,6 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cityweb import submissions
+from cityweb.city import FIELDS
 from cityweb.submissions import UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
@@ -76,10 +77,10 @@ def from_form(body: bytes) -> dict[str, str]:
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a parsed form. Raises UnreadableBody if it has two names or two populations."""
+    """The fields of a parsed form. Raises UnreadableBody if it has one of `FIELDS` twice."""
     fields: dict[str, str] = {}
     for name, text in pairs:
-        if name in fields and name in {"name", "population"}:
+        if name in fields and name in FIELDS:
             raise UnreadableBody
         fields[name] = text
     return fields

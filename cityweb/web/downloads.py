@@ -4,15 +4,16 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import asyncpg
+from sqlalchemy import URL
 from starlette.types import Receive, Scope, Send
 
-from cityweb.postgres import database
-from cityweb.postgres.database import DriverConnection
+from cityweb.postgres import ranking
+from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.postgres.ranking import Fetch, RankedRow
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 
@@ -20,20 +21,6 @@ DOWNLOADS_MAX = 2
 """Downloads at once in one process; each holds its own connection outside the pool."""
 DOWNLOAD_SECONDS = 600
 """The time limit of a download: its transaction keeps PostgreSQL from removing dead rows."""
-ROWS = 500
-EVERY_CITY = """
-SELECT id, name, population, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
-FROM cities ORDER BY population DESC, -id DESC
-"""
-# Without a sort, PostgreSQL reads the rows from an index and sends the first one at once. SET LOCAL is needed because a
-# pooler lends a connection for one transaction only.
-READING = """
-SET LOCAL jit = off; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10s';
-SET LOCAL idle_in_transaction_session_timeout = '60s'
-"""
-COLUMNS = ("rank", "id", "name", "population", "created_at")
-
-Row = tuple[int, int, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -43,48 +30,44 @@ class Format:
     name: str
     media_type: str
     begin: str
-    rows: Callable[[Sequence[Row]], str]
+    rows: Callable[[Sequence[RankedRow]], str]
     between: str
     end: str
 
 
-def _render_csv(rows: Sequence[Sequence[object]]) -> str:
+def _render_csv(rows: Sequence[RankedRow]) -> str:
     text = io.StringIO()
     # Texts are quoted because some spreadsheets also split at a semicolon, and a stored name may have one.
     csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue()
 
 
-def _render_json(rows: Sequence[Row]) -> str:
-    return ",\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in rows)
+def _render_json(rows: Sequence[RankedRow]) -> str:
+    return ",\n".join(json.dumps(dict(row), ensure_ascii=False) for row in rows)
 
 
-CSV = Format("cities.csv", "text/csv; charset=utf-8; header=present", ",".join(COLUMNS) + "\r\n", _render_csv, "", "")
+CSV = Format(
+    "cities.csv", "text/csv; charset=utf-8; header=present", ",".join(ranking.COLUMNS) + "\r\n", _render_csv, "", ""
+)
 JSON = Format("cities.json", "application/json", "[\n", _render_json, ",\n", "\n]\n")
 
 
 class Downloads:
-    """The running downloads of one process."""
-
-    def __init__(self, connect: Callable[[], Awaitable[DriverConnection]], most: int = DOWNLOADS_MAX) -> None:
-        self.connect, self.most = connect, most
+    def __init__(self, url: URL, most: int = DOWNLOADS_MAX) -> None:
+        self.url, self.most = url, most
         self._networks: set[bytes] = set()
 
     @asynccontextmanager
-    async def connection(self, network: bytes) -> AsyncIterator[DriverConnection]:
-        """A connection for the block, at most one per client network and `most` in all. Raises Rejection (503)."""
+    async def slot(self, network: bytes) -> AsyncIterator[Fetch]:
+        """A function that reads the next cities. One client network has one slot. Raises Rejection (503)."""
         if network in self._networks or len(self._networks) >= self.most:
             raise Rejection(503, errors.DOWNLOADS_FULL)
         self._networks.add(network)
         try:
-            connection = await self.connect()
-        except database.DRIVER_ERRORS:
+            async with ranking.reading(self.url) as fetch:
+                yield fetch
+        except DatabaseUnavailable:
             raise Rejection(503, errors.NOT_SHOWN) from None
-        else:
-            try:
-                yield connection
-            finally:
-                connection.terminate()
         finally:
             self._networks.remove(network)
 
@@ -110,13 +93,11 @@ class Download:
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        async with self.downloads.connection(self.network) as connection, connection.transaction(readonly=True):
-            await connection.execute(READING)
-            cursor = await connection.cursor(EVERY_CITY)
-            first = await cursor.fetch(ROWS)
+        async with self.downloads.slot(self.network) as fetch:
+            first = await fetch()
             await send(start)
             disconnect = asyncio.create_task(left(receive))
-            writing = asyncio.create_task(self.write(cursor, first, send))
+            writing = asyncio.create_task(self.write(fetch, first, send))
             try:
                 done, _ = await asyncio.wait(
                     (disconnect, writing), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
@@ -133,21 +114,15 @@ class Download:
             # The end comes after the slot is released: a client with the whole file may start its next download.
             await send({"type": "http.response.body", "body": self.form.end.encode()})
 
-    async def write(self, cursor: asyncpg.cursor.Cursor, rows: Sequence[asyncpg.Record], send: Send) -> None:
-        """Sends the file without its end, at the speed of the client. Equal populations share a rank."""
+    async def write(self, fetch: Fetch, rows: Sequence[RankedRow], send: Send) -> None:
+        """Sends the file without its end, at the speed of the client."""
         await send({"type": "http.response.body", "body": self.form.begin.encode(), "more_body": True})
-        position, rank, last, between = 0, 0, None, ""
+        between = ""
         while rows:
-            ranked: list[Row] = []
-            for id_, name, population, created_at in rows:
-                position += 1
-                if population != last:
-                    rank, last = position, population
-                ranked.append((rank, id_, name, population, created_at))
-            body = (between + self.form.rows(ranked)).encode()
+            body = (between + self.form.rows(rows)).encode()
             await send({"type": "http.response.body", "body": body, "more_body": True})
             between = self.form.between
-            rows = await cursor.fetch(ROWS)
+            rows = await fetch()
 
 
 async def left(receive: Receive) -> None:

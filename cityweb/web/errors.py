@@ -109,11 +109,5 @@ def wants_json(scope: Scope) -> bool:
 
 
 def sends_json(scope: Scope) -> bool:
-    """Whether the Content-Type of a request is JSON."""
     kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return kind.partition(b";")[0].strip().lower() == b"application/json"
-
-
-def no_board() -> Rejection:
-    """The 503 while the database is unavailable and the board was never read."""
-    return Rejection(503, NO_BOARD)

@@ -1,8 +1,6 @@
 """The views of all cities: the list, the search, a city, the feed, the downloads."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -10,7 +8,6 @@ from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
-from cityweb.postgres.cities import RankedCity, Stored
 from cityweb.postgres.ranking import START, Cursor, Page
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
@@ -22,22 +19,6 @@ from cityweb.web.responses import is_partial
 from cityweb.web.state import State, client_ip, site_origin
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A page of the list as the templates show it; `previous` and `next` are the URL queries of the adjacent pages.
-
-    If a search finds nothing, `similar` has the cities that the visitor may have meant.
-    """
-
-    q: str
-    title: str
-    found: str
-    similar: Sequence[Stored]
-    places: tuple[RankedCity, ...]
-    previous: str
-    next: str
-
-
 async def list_cities(request: Request[State]) -> ASGIApp:
     """A page of all cities or of the cities that match a search; htmx gets only the list. Raises Rejection."""
     q = request.query_params.get("q", "").strip()
@@ -47,7 +28,8 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     session = request.state["session"]
     page = await ranking.page(session, cursor, q)
     similar = await request.state["spelling"].nearest(session, q) if q and page.total == 0 else []
-    listing = Listing(
+    document = request.state["templates"].render(
+        "_cities_found.html" if is_partial(request) else "cities.html",
         q=q,
         title=f"Cities that match “{q}”" if q else "All cities by population",
         found=_describe_count(q, page),
@@ -56,8 +38,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         previous=_build_query(page.previous, q),
         next=_build_query(page.next, q),
     )
-    template = "_cities_found.html" if is_partial(request) else "cities.html"
-    return prepare_page(request.state["templates"].render(template, list=listing))
+    return prepare_page(document)
 
 
 async def show_city(request: Request[State]) -> ASGIApp:
@@ -72,7 +53,6 @@ async def show_city(request: Request[State]) -> ASGIApp:
 
 
 async def show_city_json(request: Request[State]) -> ASGIApp:
-    """A city as JSON, or a problem document."""
     try:
         city = (await _find_city(request)).city
     except Rejection as rejection:
@@ -89,12 +69,10 @@ async def show_feed(request: Request[State]) -> ASGIApp:
 
 
 async def export_csv(request: Request[State]) -> ASGIApp:
-    """All cities as CSV."""
     return Download(request.state["downloads"], downloads.CSV, network_of(client_ip(request)))
 
 
 async def export_json(request: Request[State]) -> ASGIApp:
-    """All cities as JSON."""
     return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
 
 

@@ -51,7 +51,6 @@ class Prepared:
         self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the prepared response, or calls the other middleware."""
         begun = time.perf_counter()
         found = None
         if scope["type"] == "http" and self._is_plain(scope):
@@ -105,7 +104,6 @@ class SecurityHeaders:
         self.app, self.reject, self.requests = app, reject, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Adds the headers and logs the request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -154,7 +152,6 @@ class KnownHost:
         self.knows = host_rule(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Rejects a wrong host with 400."""
         app = self.app
         if scope["type"] == "http":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -187,7 +184,6 @@ class SameOrigin:
         self.app, self.reject = app, reject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Rejects another origin with 403."""
         app = self.app
         if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD", "OPTIONS"} and not is_same_origin(scope):
             app = self.reject(scope, 403)
@@ -216,7 +212,6 @@ class SessionMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Provides the session."""
         state = scope["state"]
         pool = state["add_pool" if scope["method"] == "POST" else "read_pool"]
         async with pool.open() as state["session"]:

@@ -13,8 +13,6 @@ GZIP_LEVEL = 9
 
 
 class Head(NamedTuple):
-    """The status and the headers of a response."""
-
     status: int
     headers: list[tuple[bytes, bytes]]
 
@@ -44,7 +42,6 @@ class PreparedResponse:
         return _Encoding(packed, f'"{self.digest}-gzip"'.encode(), [*self.headers, (b"content-encoding", b"gzip")])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (an ASGI application)
-        """Sends the response that `choose` returns."""
         head, body = self.choose(scope)
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
         await send({"type": "http.response.body", "body": body})
@@ -64,8 +61,6 @@ class PreparedResponse:
 
 
 class _Encoding:
-    """A response in one encoding."""
-
     def __init__(self, body: bytes, etag: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.body, self.etag = body, etag
         headers = [*headers, (b"etag", etag)]

@@ -1,18 +1,18 @@
 """The responses to an add, each in three formats: a page, fragments for htmx, JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from cityweb.city import BOARD_SIZE
+from cityweb.city import FIELDS
 from cityweb.postgres import cities
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.web import errors, templates
-from cityweb.web.board import Form, NoBoard, Snapshot
+from cityweb.web.board import Form, NoBoard
 from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
@@ -30,13 +30,14 @@ async def added(request: Request[State], city: Stored) -> Response:
     if not is_partial(request):
         url = f"{request.app.url_path_for('show_board')}?added={city.id}"
         return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
-    landed, snapshot = Landed(city, "added"), board.snapshot
-    try:
-        if landing := await cities.landing(request.state["session"], city.id):
-            landed = describe_landing(landing, snapshot)
-    except DatabaseUnavailable:
-        pass  # The city is stored, even if the database is unavailable now, and the response says so.
-    return html(request.state["templates"].render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
+    landed = Landing(city)
+    # The city is stored, even if the database is unavailable now, and the response says so.
+    with suppress(DatabaseUnavailable):
+        landed = await cities.landing(request.state["session"], city.id) or landed
+    document = request.state["templates"].render(
+        "_added.html", board=board.snapshot, form=Form(focus=True), landed=landed
+    )
+    return html(document)
 
 
 def invalid(
@@ -49,10 +50,9 @@ def invalid(
             return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=vars(stored))
         return errors.problem(Rejection(status, ". ".join(invalid_fields.values())), errors=invalid_fields)
     snapshot = request.state["board"].snapshot
-    on_board = any(row.id == stored.id for row in snapshot.leaders.rows) if stored else False
-    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored, on_board=on_board)
+    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored)
     if is_partial(request):
-        return html(request.state["templates"].render("_refused.html", form=form), status)
+        return html(request.state["templates"].render("_refused.html", board=snapshot, form=form), status)
     return html(snapshot.render(form=form), status)
 
 
@@ -76,28 +76,7 @@ def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Res
 
 def entered_texts(fields: Fields) -> dict[str, str]:
     """The entered name and population as strings, empty if missing."""
-    return {field: str(fields.get(field, "")) for field in ("name", "population")}
-
-
-@dataclass(frozen=True)
-class Landed:
-    """The message about an added city: the name, which is a link, and the words after it."""
-
-    city: Stored
-    words: str
-
-
-def describe_landing(landing: Landing, snapshot: Snapshot) -> Landed:
-    """The message about an added city: its rank and, if they apply, the last row of the board and a similar city."""
-    words = f"added at rank {landing.rank:,}"
-    rows = snapshot.leaders.rows
-    # A stale board may lack a city that belongs on it.
-    if rows and not snapshot.as_of and all(row.id != landing.city.id for row in rows):
-        last = rows[-1].population
-        words += f", outside the top {BOARD_SIZE}. The {BOARD_SIZE}th place takes more than {last:,}"
-    if near := landing.near_miss:
-        words += f". A similar name is also stored: {near.name}, population {near.population:,}"
-    return Landed(landing.city, words)
+    return {field: str(fields.get(field, "")) for field in FIELDS}
 
 
 def is_partial(request: Request[State]) -> bool:

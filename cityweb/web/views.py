@@ -35,9 +35,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
             landing = await cities.landing(request.state["session"], int(added))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
-                snapshot = board.snapshot
-                landed = responses.describe_landing(landing, snapshot)
-                return responses.html(snapshot.render(landed=landed, live=live))
+                return responses.html(board.snapshot.render(landed=landing, live=live))
         except DatabaseUnavailable:
             pass
     snapshot = board.snapshot
@@ -55,11 +53,10 @@ async def show_fragment(request: Request[State]) -> ASGIApp:
 
 
 async def list_biggest(request: Request[State]) -> ASGIApp:
-    """The board as JSON."""
     try:
         return request.state["board"].snapshot.biggest
     except NoBoard:
-        return errors.problem(errors.no_board())
+        return errors.problem(Rejection(503, errors.NO_BOARD))
 
 
 async def add_city(request: Request[State]) -> ASGIApp:
@@ -86,7 +83,6 @@ async def add_city(request: Request[State]) -> ASGIApp:
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:
-    """The API as an OpenAPI document."""
     return prepare_json(openapi.document({route.name: route.path_format for route in request.app.routes}))
 
 

@@ -246,7 +246,7 @@ async def test_an_old_schema_that_this_role_may_not_change_is_waited_for(
     (head,) = await run_sql(empty.owner, "SELECT version_num FROM alembic_version")
     await run_sql(empty.owner, "UPDATE alembic_version SET version_num = '0001'")
     try:
-        with pytest.raises(schema.OldSchema, match="initdb"):
+        with pytest.raises(schema.UnfitDatabase, match="initdb"):
             await schema.prepare(empty.app)
         async with open_site(empty.app):
             await until(lambda: "initdb" in caplog.text)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cityweb.postgres import transfers
+from cityweb.postgres import ranking, transfers
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads
 from cityweb.web.downloads import Download, Downloads
@@ -62,7 +62,7 @@ async def test_without_a_city_the_file_is_whole_too(site: Site, ending: str, con
 
 @pytest.mark.parametrize("ending", ["csv", "json"])
 async def test_many_cities_come_in_the_order_of_the_ranking(site: Site, empty: Addresses, ending: str) -> None:
-    await run_sql(empty.owner, FILL.format(population="n / 3", first=1, last=2 * downloads.ROWS + 7))
+    await run_sql(empty.owner, FILL.format(population="n / 3", first=1, last=2 * ranking.FETCHED + 7))
     expected = await run_sql(
         empty.app, "SELECT rank() OVER (ORDER BY population DESC), id FROM cities ORDER BY population DESC, id"
     )
@@ -73,7 +73,7 @@ async def test_many_cities_come_in_the_order_of_the_ranking(site: Site, empty: A
 
 @pytest.mark.parametrize("ending", ["csv", "json"])
 async def test_head_opens_no_connection(site: Site, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    monkeypatch.setattr(Downloads, "connection", None)
+    monkeypatch.setattr(Downloads, "slot", None)
     head = await site.client.head(f"/cities.{ending}")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-disposition"] == f'attachment; filename="cities.{ending}"'
@@ -128,7 +128,7 @@ async def test_a_database_that_breaks_in_the_middle_cuts_the_file(site: Site, em
 
 
 async def test_too_many_at_once_are_told_to_come_back(site: Site) -> None:
-    async with site.exports.connection(b"one"), site.exports.connection(b"two"):
+    async with site.exports.slot(b"one"), site.exports.slot(b"two"):
         answer = await site.client.get("/cities.csv")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
@@ -146,7 +146,7 @@ async def test_who_has_the_whole_file_may_begin_the_next_download(site: Site) ->
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            async with site.exports.connection(b"reader"):
+            async with site.exports.slot(b"reader"):
                 sent.append(True)
 
     await Download(site.exports, downloads.JSON, b"reader")({"type": "http", "method": "GET"}, receive, send)
@@ -159,7 +159,7 @@ async def test_a_client_network_has_one_download_at_a_time(site: Site) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as visitor:
             return (await visitor.get("/cities.json")).status_code
 
-    async with site.exports.connection(network_of("2001:db8:1:2::3")):
+    async with site.exports.slot(network_of("2001:db8:1:2::3")):
         assert await download("2001:db8:1:2::4") == 503
         assert await download("192.0.2.1") == 200
     assert await download("2001:db8:1:2::4") == 200

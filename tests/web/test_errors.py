@@ -182,7 +182,7 @@ def test_a_refusal_brings_its_own_headers(asking: Scope) -> None:
 
 
 def test_without_a_board_the_answer_is_503_and_says_that_nothing_was_lost() -> None:
-    answer = errors.respond(PERSON, errors.no_board())
+    answer = errors.respond(PERSON, Rejection(503, errors.NO_BOARD))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, str(errors.RETRY_SECONDS))
     assert "Nothing was lost." in text(parse(bytes(answer.body).decode()))
 

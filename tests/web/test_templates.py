@@ -13,11 +13,10 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
-from cityweb.postgres.cities import BoardRow, Leaders, Stored
+from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
 from cityweb.web import templates
 from cityweb.web.app import url_for
 from cityweb.web.board import Form, Snapshot
-from cityweb.web.responses import Landed
 from cityweb.web.templates import Templates
 from tests.pages import TEMPLATES, asset
 
@@ -48,9 +47,9 @@ DUPLICATE = Form(
     values={"name": "tokyo", "population": "1"},
     errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
     stored=Stored(7, "Tokyo", 37_400_068),
-    on_board=True,
 )
-OSAKA = Landed(Stored(10, "Osaka", 5), "added at rank 10")
+OSAKA = Landing(Stored(10, "Osaka", 5), rank=10)
+ELSEWHERE = "added at rank 10, outside the top 20. The 20th place takes more than 0"
 TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
 
 
@@ -115,7 +114,10 @@ def test_the_form_comes_before_the_board() -> None:
     ("context", "title"),
     [
         ({}, "City leaderboard"),
-        ({"landed": OSAKA}, "Osaka added at rank 10 - City leaderboard"),
+        ({"landed": OSAKA}, f"Osaka {ELSEWHERE} - City leaderboard"),
+        # A stale board may lack a city that belongs on it.
+        ({"landed": OSAKA, "board": STALE}, "Osaka added at rank 10 - City leaderboard"),
+        ({"landed": replace(OSAKA, rank=0), "board": STALE}, "Osaka added - City leaderboard"),
         ({"form": TWO_ERRORS}, "Error: City leaderboard"),
         ({"form": TWO_ERRORS, "landed": OSAKA}, "Error: City leaderboard"),
         ({"problem": ("The city was not saved.",)}, "Error: City leaderboard"),
@@ -169,7 +171,7 @@ def test_the_page_contains_the_board_as_it_is_streamed() -> None:
 
 @pytest.mark.parametrize("form", [Form(), TWO_ERRORS, DUPLICATE, TRAPPED])
 def test_the_page_contains_the_form_as_htmx_gets_it(form: Form) -> None:
-    assert TEMPLATES.render("_city_form.html", form=form).strip() in TEMPLATES.render(
+    assert TEMPLATES.render("_city_form.html", form=form, board=BOARD).strip() in TEMPLATES.render(
         "page.html", **WHOLE | {"form": form}
     )
 
@@ -292,11 +294,11 @@ def test_label_hint_error_and_field_stand_in_this_order() -> None:
 
 
 def test_a_stored_city_is_linked_wherever_it_stands() -> None:
-    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(7, "Tokyo", 37_400_068))
-    soup = rendered("_city_form.html", form=outside)
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(8, "Tokyo", 37_400_068))
+    soup = rendered("_city_form.html", form=outside, board=BOARD)
     assert not soup.select("a[href^='#city-']")
-    assert texts(soup, ".error-summary a[href='/cities/7']") == ["See Tokyo in the ranking"]
-    assert texts(soup, "#name-error + p > a[href='/cities/7']") == ["See Tokyo in the ranking"]
+    assert texts(soup, ".error-summary a[href='/cities/8']") == ["See Tokyo in the ranking"]
+    assert texts(soup, "#name-error + p > a[href='/cities/8']") == ["See Tokyo in the ranking"]
 
 
 def test_the_trap_is_out_of_reach() -> None:

@@ -18,7 +18,6 @@ END $$
 
 
 def upgrade() -> None:
-    """Makes the table of cities."""
     op.create_table(
         "cities",
         sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),

@@ -21,7 +21,6 @@ END $$
 
 
 def upgrade() -> None:
-    """Makes the tables of the rate limit."""
     op.create_table("salts", sa.Column("salt", sa.LargeBinary, primary_key=True))
     op.execute(SALT)
     # A crash empties an unlogged table: a few adds more, for half the writing.
