@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from cityweb import submissions
 from cityweb.city import FIELDS
+from cityweb.settings import OperatorError
 
 STANDARD = Path("-")
 """Standard input or output."""
@@ -33,11 +34,7 @@ class Format(enum.StrEnum):
 ENDINGS = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
-class CannotUse(Exception):
-    """A file cannot be read or written; the message says why and what to do."""
-
-
-class UnknownFormat(CannotUse):
+class UnknownFormat(OperatorError):
     """A file name has no known extension."""
 
 
@@ -76,17 +73,17 @@ def beside(path: Path, format_: Format) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file or standard input. Raises CannotUse if that fails."""
+    """Opens a file or standard input. Raises OperatorError if that fails."""
     try:
         source = nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb")
     except OSError as error:
-        raise CannotUse(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+        raise OperatorError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
     with source as stream:
         yield stream
 
 
 def lines(stream: BinaryIO, format_: Format) -> Iterator[Line]:
-    """The non-blank lines. Raises CannotUse if reading fails, a line is too long or not UTF-8, or CSV has no header."""
+    """The non-blank lines. Raises OperatorError if one is unreadable, too long or not UTF-8, or CSV has no header."""
     return _parse_csv(_read_texts(stream)) if format_ is Format.CSV else _parse_json_lines(_read_texts(stream))
 
 
@@ -95,19 +92,21 @@ def _read_texts(stream: BinaryIO) -> Iterator[str]:
     while line := _read_line(stream):
         number += 1
         if len(line) > LINE_BYTES_MAX:
-            raise CannotUse(f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON lines file.")
+            raise OperatorError(
+                f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON lines file."
+            )
         try:
             # Spreadsheets start UTF-8 files with a byte order mark.
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise CannotUse(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
+            raise OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
 
 
 def _read_line(stream: BinaryIO) -> bytes:
     try:
         return stream.readline(LINE_BYTES_MAX + 1)
     except OSError as error:
-        raise CannotUse(f"The file cannot be read ({error.strerror}): name a file that you may read.") from error
+        raise OperatorError(f"The file cannot be read ({error.strerror}): name a file that you may read.") from error
 
 
 def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
@@ -118,7 +117,7 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
             row_text.write(text)
             # Lines and cells are limited, but a row may span any number of lines and could exhaust memory.
             if row_text.tell() > LINE_BYTES_MAX:
-                raise CannotUse(
+                raise OperatorError(
                     f"The row that ends after line {rows.line_num:,} is too long: name a CSV file of cities."
                 )
             yield text
@@ -130,7 +129,7 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
     except csv.Error:
         header = []
     if any(header.count(field) != 1 for field in FIELDS):
-        raise CannotUse(
+        raise OperatorError(
             f"The first line does not name the columns: write {','.join(FIELDS)} above the cities, and load it again."
         )
     while True:
@@ -170,7 +169,7 @@ def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
 
 @contextmanager
 def refusals(path: Path, format_: Format, *, overwrite: bool) -> Iterator[Callable[[Line, str], None]]:
-    """A function that writes rejected lines to a file, which is created only if there are any. Raises CannotUse."""
+    """A function that writes rejected lines to a file, which is created only if there are any. Raises OperatorError."""
     with written(path, overwrite=overwrite, even_empty=False) as target:
         yield lambda line, problem: target.write(_format_rejected(line, problem, format_, first=target.is_empty))
 
@@ -183,7 +182,7 @@ class Target:
         self.is_empty = True
 
     def write(self, data: bytes) -> None:
-        """Appends bytes. Raises CannotUse, or NobodyReads if the reader has closed the pipe."""
+        """Appends bytes. Raises OperatorError, or NobodyReads if the reader has closed the pipe."""
         self.is_empty = False
         with _explain_errors(self.path):
             self._stream.write(data)
@@ -193,7 +192,7 @@ class Target:
 def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator[Target]:
     """A new file of mode 0600, under a temporary name until it is complete; or standard output.
 
-    Without `even_empty`, an empty file is not kept. Raises CannotUse if the file exists, unless `overwrite` is set.
+    Without `even_empty`, an empty file is not kept. Raises OperatorError if the file exists, unless `overwrite` is set.
     """
     if path == STANDARD:
         yield Target(path, sys.stdout.buffer)
@@ -202,7 +201,7 @@ def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator
         return
     path = path.resolve()
     if path.exists() and not overwrite:
-        raise CannotUse(f"{path} exists already: name another file, or overwrite it with --yes.")
+        raise OperatorError(f"{path} exists already: name another file, or overwrite it with --yes.")
     # A pipe or a device is written directly, because replacing it would remove it.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.is_file() or not path.exists() else None
     with _explain_errors(path):
@@ -250,6 +249,6 @@ def _explain_errors(path: Path) -> Iterator[None]:
     except BrokenPipeError as error:
         raise NobodyReads from error
     except OSError as error:
-        raise CannotUse(
+        raise OperatorError(
             f"{path} cannot be written ({error.strerror}): name a file in a folder with room that you may write to."
         ) from error

@@ -116,11 +116,9 @@ class OutputHandler(QueueHandler):
         return self.format(record) + "\n"
 
     def enqueue(self, record: Any) -> None:
-        """Queues a line, or drops it if the queue is full."""
         output().put(record)
 
     def flush(self) -> None:
-        """Waits until all lines are written, but at most LAST_SECONDS."""
         output().flush()
 
 

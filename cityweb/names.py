@@ -52,11 +52,13 @@ DUPLICATE = "DUPLICATE:"
 No input produces such a key, because case folding leaves no capital letters."""
 
 
-class Flaw(enum.Enum):
-    UNREADABLE = enum.auto()
-    FIRST_CHARACTER = enum.auto()
-    NO_LETTER = enum.auto()
-    RESERVED = enum.auto()
+class Flaw(enum.StrEnum):
+    """The reason why a name is not allowed, as a visitor is told it."""
+
+    UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
+    FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
+    NO_LETTER = "City name must include a letter or a number"
+    RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
 
 
 NEWER_FLAWS = frozenset({Flaw.RESERVED})

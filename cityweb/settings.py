@@ -19,8 +19,8 @@ COMMAND = "python manage.py" if IS_CHECKOUT else "cityweb"
 """The program name in messages that tell the operator to run a command."""
 
 
-class InvalidSetting(Exception):
-    """A setting is invalid; the message says which, why, and what to write instead."""
+class OperatorError(Exception):
+    """What the operator asked for is not possible; the message is one sentence, which says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ PUBLIC_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]+")
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """The settings in an environment. Raises InvalidSetting if one is invalid."""
+    """The settings in an environment. Raises OperatorError if one is invalid."""
     return Settings(
         database_url=_read_database_url(environment, "DATABASE_URL"),
         folder=_read_folder(environment),
@@ -75,17 +75,15 @@ def _read_database_url(environment: Mapping[str, str], name: str) -> URL | None:
     except (ArgumentError, ValueError):
         url = None
     if url is None or url.drivername not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise InvalidSetting(
-            f"{name} is not the address of a PostgreSQL server: write postgresql://user@host/database."
-        )
+        raise OperatorError(f"{name} is not the address of a PostgreSQL server: write postgresql://user@host/database.")
     for parameter, value in url.query.items():
         pattern = PARAMETERS.get(parameter)
         if pattern is None:
-            raise InvalidSetting(f"{name} has the unknown parameter {parameter}: write {', '.join(PARAMETERS)}.")
+            raise OperatorError(f"{name} has the unknown parameter {parameter}: write {', '.join(PARAMETERS)}.")
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise InvalidSetting(f"{name} has a wrong value of {parameter}: docs/settings.md says what to write.")
+            raise OperatorError(f"{name} has a wrong value of {parameter}: docs/settings.md says what to write.")
         if parameter in FILES and not _is_readable(value):
-            raise InvalidSetting(f"{name} has {parameter}={value}, which is not a readable file: write its whole path.")
+            raise OperatorError(f"{name} has {parameter}={value}, which is not a readable file: write its whole path.")
     return url.set(drivername="postgresql+asyncpg")
 
 
@@ -121,7 +119,7 @@ def _read_folder(environment: Mapping[str, str]) -> Path:
     try:
         return Path(folder or DEFAULT_FOLDER).expanduser().absolute()
     except RuntimeError:
-        raise InvalidSetting(f"CITYWEB_DATA is {folder}, but no account has that name: write a whole path.") from None
+        raise OperatorError(f"CITYWEB_DATA is {folder}, but no account has that name: write a whole path.") from None
 
 
 DEFAULT_FOLDER = TOP / "var" if IS_CHECKOUT else user_data_path("cityweb")
@@ -131,7 +129,7 @@ def _read_hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
     hosts = _read_list(environment, "CITYWEB_HOSTS")
     for host in hosts:
         if not HOST.fullmatch(host):
-            raise InvalidSetting(
+            raise OperatorError(
                 f"CITYWEB_HOSTS has {host}, which is not the name of a host:"
                 " write names without scheme and port, like example.com,*.example.com,[::1]."
             )
@@ -152,12 +150,12 @@ def _read_proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
         try:
             matches_all = ipaddress.ip_network(proxy).prefixlen == 0
         except ValueError:
-            raise InvalidSetting(
+            raise OperatorError(
                 f"CITYWEB_TRUSTED_PROXIES has {proxy}, which is not an address or a network:"
                 " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
             ) from None
         if matches_all:
-            raise InvalidSetting(
+            raise OperatorError(
                 f"CITYWEB_TRUSTED_PROXIES has {proxy}, and then every visitor could claim any address:"
                 " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
             )
@@ -169,7 +167,7 @@ def _read_rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
     if text.lower() == "off":
         return None
     if not (counts := COUNTS.fullmatch(text)):
-        raise InvalidSetting(
+        raise OperatorError(
             f"CITYWEB_RATE_LIMIT is {text}: write BURST,PER_MINUTE,PER_HOUR as whole numbers above zero, like 10,10,60."
         )
     return RateLimit(*map(int, counts.groups()))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cityweb import files
-from cityweb.files import CannotUse, Format
+from cityweb.files import Format
+from cityweb.settings import OperatorError
 
 TOKYO = {"name": "Tokyo", "population": "5"}
 
@@ -88,25 +89,25 @@ def test_the_lines_after_a_problem_are_read() -> None:
     "header", [b"", b"Tokyo,5\n", b"name;population\nTokyo;5\n", b"name,name,population\n", b'"name\n', b"name\n"]
 )
 def test_columns_without_names_are_one_sentence(header: bytes) -> None:
-    with pytest.raises(CannotUse, match="write name,population above"):
+    with pytest.raises(OperatorError, match="write name,population above"):
         read(header)
 
 
 @pytest.mark.parametrize("format_", Format)
 def test_another_encoding_is_told_with_its_line(format_: Format) -> None:
-    with pytest.raises(CannotUse, match="Line 2 is not UTF-8"):
+    with pytest.raises(OperatorError, match="Line 2 is not UTF-8"):
         read("name,population\nZürich,5\n".encode("latin-1") if format_ is Format.CSV else b"{}\n\xff", format_)
 
 
 def test_a_file_without_lines_is_not_read_into_memory() -> None:
-    with pytest.raises(CannotUse, match="Line 1 is longer"):
+    with pytest.raises(OperatorError, match="Line 1 is longer"):
         read(b"x" * (files.LINE_BYTES_MAX + 1))
 
 
 def test_a_row_that_goes_on_over_many_lines_is_not_read_into_memory() -> None:
     # No line and no cell is too long.
     row = b'"' + b'","'.join([b"x\n" * 1_000] * (files.LINE_BYTES_MAX // 2_000)) + b'"\n'
-    with pytest.raises(CannotUse, match="too long"):
+    with pytest.raises(OperatorError, match="too long"):
         read(b"name,population\nTokyo,5\n" + row)
     assert [line.problem for line in read(b"name,population\n" + b"Tokyo,5\n" * 150_000)] == 150_000 * [""]
 
@@ -123,13 +124,13 @@ def test_json_lines_are_read() -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CannotUse, match="No such file"), files.opened(tmp_path / "nowhere.csv"):
+    with pytest.raises(OperatorError, match="No such file"), files.opened(tmp_path / "nowhere.csv"):
         pass
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence() -> None:
     # At the address 0 of a process nothing can be read.
-    with files.opened(Path("/proc/self/mem")) as stream, pytest.raises(CannotUse, match="cannot be read"):
+    with files.opened(Path("/proc/self/mem")) as stream, pytest.raises(OperatorError, match="cannot be read"):
         next(files.lines(stream, Format.CSV))
 
 
@@ -162,7 +163,7 @@ def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> No
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"before")
-    with pytest.raises(CannotUse, match="--yes"), files.written(path, overwrite=False):
+    with pytest.raises(OperatorError, match="--yes"), files.written(path, overwrite=False):
         pass
     with files.written(path, overwrite=True) as target:
         target.write(b"after")
@@ -199,7 +200,7 @@ def test_a_link_that_waits_under_the_temporary_name_is_not_followed(
     victim = tmp_path / "victim"
     victim.write_bytes(b"before")
     (tmp_path / ".a.csv.0123abcd").symlink_to(victim)
-    with pytest.raises(CannotUse, match="exists"), files.written(tmp_path / "a.csv", overwrite=False) as target:
+    with pytest.raises(OperatorError, match="exists"), files.written(tmp_path / "a.csv", overwrite=False) as target:
         target.write(b"after")
     assert victim.read_bytes() == b"before"
 
@@ -219,12 +220,15 @@ def test_a_device_is_written_to_and_stays() -> None:
 
 
 def test_a_full_disk_is_a_sentence() -> None:
-    with pytest.raises(CannotUse, match="No space left"), files.written(Path("/dev/full"), overwrite=True) as target:
+    with (
+        pytest.raises(OperatorError, match="No space left"),
+        files.written(Path("/dev/full"), overwrite=True) as target,
+    ):
         target.write(b"x" * 100_000)
 
 
 def test_a_folder_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CannotUse, match="No such file"), files.written(tmp_path / "no" / "a.csv", overwrite=False):
+    with pytest.raises(OperatorError, match="No such file"), files.written(tmp_path / "no" / "a.csv", overwrite=False):
         pass
 
 

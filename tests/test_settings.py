@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import make_url
 
 from cityweb import settings
-from cityweb.settings import InvalidSetting, RateLimit
+from cityweb.settings import OperatorError, RateLimit
 
 NAMES = [
     "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT", "CITYWEB_ECHO",
@@ -179,13 +179,13 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "text", "sentence"), WRONG, ids=lambda value: value[:40])
 def test_a_wrong_setting_is_named_in_one_sentence_that_says_what_to_write(name: str, text: str, sentence: str) -> None:
-    with pytest.raises(InvalidSetting) as wrong:
+    with pytest.raises(OperatorError) as wrong:
         settings.read({name: text})
     assert str(wrong.value) == sentence.format(name=name, text=text)
 
 
 def test_one_wrong_entry_of_a_list_is_the_one_that_is_named() -> None:
-    with pytest.raises(InvalidSetting, match=r"^CITYWEB_TRUSTED_PROXIES has \*,"):
+    with pytest.raises(OperatorError, match=r"^CITYWEB_TRUSTED_PROXIES has \*,"):
         settings.read({"CITYWEB_TRUSTED_PROXIES": "10.0.0.2,*"})
 
 
@@ -193,6 +193,6 @@ def test_one_wrong_entry_of_a_list_is_the_one_that_is_named() -> None:
     "text", ["secret", "mysql://me:secret@db.example/cities", "postgresql://me:secret@db.example:port/cities"]
 )
 def test_a_wrong_address_of_a_database_is_not_shown_for_its_password(text: str) -> None:
-    with pytest.raises(InvalidSetting) as wrong:
+    with pytest.raises(OperatorError) as wrong:
         settings.read({"DATABASE_URL": text})
     assert "secret" not in str(wrong.value)

@@ -303,7 +303,7 @@ import asyncio, sys
 from pathlib import Path
 from sqlalchemy import make_url
 from cityweb.postgres import database, embedded
-from cityweb.postgres.cluster import EmbeddedFailed
+from cityweb.settings import OperatorError
 
 async def ask(url):
     connection = await database.connect(make_url(url))
@@ -313,7 +313,7 @@ async def ask(url):
 try:
     with embedded.serving(Path(sys.argv[1])) as served:
         asyncio.run(ask(served.url))
-except EmbeddedFailed as error:
+except OperatorError as error:
     print(error)
 """
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cityweb import settings
 from cityweb.postgres import corrections, database, schema
 from cityweb.server import launch
-from cityweb.settings import COMMAND
+from cityweb.settings import COMMAND, OperatorError
 from cityweb.web import assets
 
 
@@ -31,7 +31,7 @@ def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Runs the checks one after another; those that need an unavailable database are left out."""
     try:
         read = settings.read(environment)
-    except settings.InvalidSetting as error:
+    except OperatorError as error:
         yield Finding("settings", str(error), well=False)
     else:
         yield Finding("settings", "all can be used")
@@ -39,7 +39,7 @@ def findings(environment: Mapping[str, str]) -> Iterator[Finding]:
             # The checks use the application's role, because the application has to work with the database.
             with launch.database_urls(read) as (_, url):
                 yield from asyncio.run(_database(url))
-        except launch.CannotServe as error:
+        except OperatorError as error:
             yield Finding("database", str(error), well=False)
     yield from _vendored()
 

@@ -19,7 +19,7 @@ from cityweb.commands import checkup
 from cityweb.postgres import corrections, schema, transfers
 from cityweb.postgres.cities import Stored
 from cityweb.server import launch
-from cityweb.settings import COMMAND
+from cityweb.settings import COMMAND, OperatorError
 
 app = typer.Typer(
     help="The public leaderboard of the world's biggest cities. Run runserver first; it prepares what is missing.",
@@ -173,8 +173,7 @@ def _city(name: list[str] | None, city_id: int | None) -> str | int:
 def _change(city: str | int, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
     """Shows a city before and after a change, asks for confirmation, and stores the change."""
     with _ready() as url:
-        find = corrections.find(url, city) if isinstance(city, str) else corrections.find_by_id(url, city)
-        before = asyncio.run(find)
+        before = asyncio.run(corrections.find(url, city))
         after = change(before)
         typer.echo(f"before: {before.name}, {before.population:,} people")
         typer.echo(f"after:  {after.name}, {after.population:,} people" if after else "after:  removed")
@@ -187,13 +186,9 @@ INTERRUPTED = "Interrupted. A command does all of its work or none: running it a
 UNWINDING_SECONDS = 8
 
 
-class Interrupted(Exception):
-    """A signal interrupted the command."""
-
-
 @contextmanager
 def _ready() -> Iterator[URL]:
-    """The URL of the prepared database for its owner. Raises Interrupted after a signal has unwound the stack."""
+    """The URL of the prepared database for its owner. Raises OperatorError after a signal has unwound the stack."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -201,7 +196,7 @@ def _ready() -> Iterator[URL]:
             asyncio.run(schema.prepare(url))
             yield url
     except KeyboardInterrupt as error:  # pragma: no cover (`_give_up` may end its process)
-        raise Interrupted(INTERRUPTED) from error
+        raise OperatorError(INTERRUPTED) from error
 
 
 def _interrupt(*_: object) -> NoReturn:  # pragma: no cover (`_give_up` may end its process)
@@ -236,17 +231,6 @@ def _progress(stream: BinaryIO) -> Iterator[Callable[[], None]]:
         yield read
 
 
-SENTENCES = (
-    settings.InvalidSetting,
-    launch.CannotServe,
-    files.CannotUse,
-    transfers.LinesRejected,
-    transfers.Stopped,
-    corrections.CannotCorrect,
-    Interrupted,
-)
-
-
 def main() -> None:
     """Runs a command; an expected error is one sentence on standard error and status 1."""
     # A character that the encoding of the terminal lacks is printed as an escape.
@@ -257,6 +241,6 @@ def main() -> None:
         # Python flushes standard output at exit and would report the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except SENTENCES as error:
+    except OperatorError as error:
         typer.echo(error, err=True)
         sys.exit(1)

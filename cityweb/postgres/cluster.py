@@ -15,6 +15,8 @@ from pathlib import Path
 from socket import AF_UNIX
 from socket import socket as unix_socket
 
+from cityweb.settings import OperatorError
+
 PATIENCE_SECONDS = 15
 """How long a start waits for a previous server that is still stopping."""
 
@@ -44,10 +46,6 @@ REVOKE TEMPORARY ON DATABASE cityweb FROM PUBLIC
 """
 
 
-class EmbeddedFailed(Exception):
-    """PostgreSQL cannot be set up or started; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
 class Cluster:
     """A data folder of PostgreSQL and the folder of its programs."""
@@ -71,16 +69,14 @@ class Cluster:
         if not done:
             log = self.path.with_name("postgres.log")
             log.write_text(output)
-            raise EmbeddedFailed(
-                f"PostgreSQL could not be set up: read {log}, put right what it says, and start again."
-            )
+            raise OperatorError(f"PostgreSQL could not be set up: read {log}, put right what it says, and start again.")
         new.path.rename(self.path)
         parent = os.open(self.path.parent, os.O_RDONLY)
         os.fsync(parent)  # Otherwise a power failure could undo the rename, and the next start would delete the cities.
         os.close(parent)
 
     def start(self) -> Path:
-        """Starts the server, unless it is running, and returns the folder of its socket. Raises EmbeddedFailed."""
+        """Starts the server, unless it is running, and returns the folder of its socket. Raises OperatorError."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         folder = None
         while (socket := self.running_socket()) is None:
@@ -146,7 +142,7 @@ class Cluster:
         os.chown(made, self.path.stat().st_uid, -1)
         return made
 
-    def start_error(self) -> EmbeddedFailed:
+    def start_error(self) -> OperatorError:
         """The error if PostgreSQL does not start; it names the process in postmaster.pid, or the log."""
         number = ""
         with suppress(OSError):
@@ -154,11 +150,11 @@ class Cluster:
         processes = importlib.import_module("psutil").process_iter(["name"])
         for process in processes:
             if str(process.pid) == number:
-                return EmbeddedFailed(
+                return OperatorError(
                     f"PostgreSQL does not start: process {number} ({process.info['name']}) is in its way, named by "
                     f"{self.path / 'postmaster.pid'}. Wait for it to end, or end it, and start again."
                 )
-        return EmbeddedFailed(
+        return OperatorError(
             f"PostgreSQL does not start: read the end of {self.path / 'server.log'}, put right what it says, "
             "and start again."
         )

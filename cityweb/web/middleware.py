@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,10 +55,8 @@ class Prepared:
         begun = time.perf_counter()
         found = None
         if scope["type"] == "http" and self._is_plain(scope):
-            try:
+            with suppress(Exception):  # the view raises it again, for the other middleware to handle
                 found = self.find(scope)
-            except Exception:  # the view raises it again, for the other middleware to handle
-                found = None
         if found is None:
             await self.app(scope, receive, send)
             return

@@ -93,9 +93,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         },
         "components": {
             "schemas": {
-                "CitySubmission": TypeAdapter(CitySubmission).json_schema(),
-                "RankedCity": TypeAdapter(RankedCity).json_schema(),
-                "Stored": TypeAdapter(Stored).json_schema(),
+                **{model.__name__: TypeAdapter(model).json_schema() for model in (CitySubmission, RankedCity, Stored)},
                 "Problem": PROBLEM,
             }
         },

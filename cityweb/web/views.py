@@ -1,7 +1,6 @@
 """The views: the board, an add, the description of the API, static files, health checks."""
 
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -20,6 +19,7 @@ from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepar
 from cityweb.web.errors import RETRY_SECONDS, Rejection
 from cityweb.web.state import State, client_ip, site_origin
 
+NO_STORE = {"cache-control": "no-store"}
 NEWLY_ADDED = timedelta(minutes=2)
 """How long after an add `/?added=ID` shows the rank; limited, because each such request reads the database."""
 
@@ -101,15 +101,11 @@ async def show_asset(request: Request[State]) -> ASGIApp:
 
 async def check_health(request: Request[State]) -> Response:  # noqa: ARG001 (a view)
     """The health check: 200 while the process runs."""
-    return _text("alive\n", HTTPStatus.OK)
+    return PlainTextResponse("alive\n", headers=NO_STORE)
 
 
 async def check_readiness(request: Request[State]) -> Response:
     """The readiness check: 200 while the board is current, 503 while it is stale or was never read."""
-    if not request.state["board"].is_stale:
-        return _text("ready\n", HTTPStatus.OK)
-    return _text("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": str(RETRY_SECONDS)})
-
-
-def _text(text: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return PlainTextResponse(text, status, {"cache-control": "no-store", **(headers or {})})
+    if request.state["board"].is_stale:
+        return PlainTextResponse("not ready\n", 503, {**NO_STORE, "retry-after": str(RETRY_SECONDS)})
+    return PlainTextResponse("ready\n", headers=NO_STORE)

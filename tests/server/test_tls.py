@@ -13,6 +13,7 @@ from sqlalchemy import URL
 from cityweb.postgres import schema
 from cityweb.postgres.database import Pool
 from cityweb.server import launch
+from cityweb.settings import OperatorError
 from tests.conftest import Addresses, assert_one_sentence, open_site, run
 from tests.proxy import Proxy
 
@@ -98,7 +99,7 @@ async def test_a_server_that_cannot_be_what_the_url_says_is_one_sentence(
 ) -> None:
     async with Proxy(empty.owner) as proxy:
         url = proxy.url.set(host=host, port=port or proxy.url.port).update_query_dict({"sslmode": "require"})
-        with pytest.raises(launch.CannotServe, match=reason) as raised, launch.translate_errors(url):
+        with pytest.raises(OperatorError, match=reason) as raised, launch.translate_errors(url):
             await schema.prepare(url)
     assert not isinstance(raised.value, launch.Unreachable)
 
