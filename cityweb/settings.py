@@ -1,4 +1,4 @@
-"""The settings, read from the environment and checked once at startup."""
+"""The settings, read from the environment and checked when a process starts (docs/settings.md)."""
 
 import ipaddress
 import os
@@ -94,16 +94,13 @@ def _is_readable(path: str) -> bool:
         return False
 
 
+FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 PARAMETERS = {
     "host": r"[^,:\[]+",
     "port": "[1-9][0-9]{0,4}",
     "sslmode": "disable|allow|prefer|require|verify-ca|verify-full",
-    "sslrootcert": ".+",
-    "sslcert": ".+",
-    "sslkey": ".+",
-    "sslcrl": ".+",
+    **dict.fromkeys(FILES, ".+"),
     "ssl_min_protocol_version": r"TLSv1\.[23]",
-    "passfile": ".+",
     "application_name": ".+",
     "options": ".+",
 }
@@ -111,7 +108,6 @@ PARAMETERS = {
 
 asyncpg sends any other parameter to the server as a setting, and the server rejects the connection.
 """
-FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"}
 
 
 def _read_folder(environment: Mapping[str, str]) -> Path:

@@ -94,7 +94,7 @@ def test_the_address_of_a_database_is_read_and_asyncpg_speaks_to_it(scheme: str)
 
 
 PARAMETERS = (
-    "host, port, sslmode, sslrootcert, sslcert, sslkey, sslcrl, ssl_min_protocol_version, passfile, application_name,"
+    "host, port, sslmode, sslrootcert, sslcert, sslkey, sslcrl, passfile, ssl_min_protocol_version, application_name,"
     " options"
 )
 
@@ -102,7 +102,7 @@ PARAMETERS = (
 def test_the_parameters_of_a_database_url_are_those_of_libpq_and_in_the_docs() -> None:
     text = (
         f"postgresql:///cities?host=/run/x&port=5433&sslmode=verify-full&sslrootcert={__file__}&sslcert={__file__}"
-        f"&sslkey={__file__}&sslcrl={__file__}&ssl_min_protocol_version=TLSv1.3&passfile={__file__}"
+        f"&sslkey={__file__}&sslcrl={__file__}&passfile={__file__}&ssl_min_protocol_version=TLSv1.3"
         "&application_name=x&options=-c%20search_path%3Dx"
     )
     read = settings.read({"DATABASE_URL": text})

@@ -129,12 +129,13 @@ async def add(session: Session, name: str, population: int) -> tuple[Stored, boo
 
 @unit_of_work
 async def _insert_or_find(session: Session, values: dict[str, object], lost: list[float]) -> tuple[Stored, bool]:
-    """Appends the time of an insert to `lost` if its result is lost.
+    """Stores the city, or finds the one with its name. Returns it, and whether an insert of this call stored it.
 
-    A row with the same values that is younger than a lost insert counts as stored by this call. Otherwise a visitor
-    would be told that the city that they have just added was already stored.
+    If the result of an insert is lost, its time is appended to `lost`. A row with the same values that is younger than
+    a lost insert counts as stored by this call. Otherwise a visitor would be told that the city that they have just
+    added was already stored.
     """
-    await session.connection()
+    await session.connection()  # If this fails, no insert was sent.
     began = time.monotonic()
     try:
         row = (await session.execute(INSERT, values)).one_or_none()

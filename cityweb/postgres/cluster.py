@@ -52,6 +52,7 @@ class Cluster:
 
     path: Path
     programs: Path
+    patience: float = PATIENCE_SECONDS
 
     def create(self) -> None:
         """Creates the cluster in another folder and renames that, so that a killed start leaves no partial cluster."""
@@ -77,7 +78,7 @@ class Cluster:
 
     def start(self) -> Path:
         """Starts the server, unless it is running, and returns the folder of its socket. Raises OperatorError."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience
         folder = None
         while (socket := self.running_socket()) is None:
             if folder is None:

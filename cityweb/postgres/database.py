@@ -18,7 +18,7 @@ ADD_CONNECTIONS = 5  # rather than two, because concurrent commits share a flush
 CONNECT_SECONDS = 2
 """The time limit of a connection attempt."""
 REQUEST_SECONDS = 2.3
-"""The time limit of all units of work of a request, from the beginning of the first one."""
+"""The time limit of all units of work of a request, from the beginning of the first one; the default of `Pool`."""
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """The errors that a connection outside the pools raises if the database fails."""
@@ -71,7 +71,7 @@ async def connect(url: URL, *, command_timeout: float | None = None) -> DriverCo
 
 
 def outside_the_pool(url: URL, *, command_timeout: float | None = None) -> AsyncEngine:
-    """An engine without a pool, for work without a time limit; `command_timeout`, in seconds, sets one."""
+    """An engine without a pool, whose statements have a time limit only if `command_timeout`, in seconds, is set."""
     creator = partial(connect, url, command_timeout=command_timeout)
     return create_async_engine(url, async_creator=creator, hide_parameters=True, poolclass=NullPool)
 
@@ -98,7 +98,7 @@ def wrong_url(error: BaseException) -> str:
 
 
 def is_disconnected(error: BaseException) -> bool:
-    """Whether the connection broke, so that work that is safe to repeat may be retried at once."""
+    """Whether the connection broke, so that work that is safe to repeat may be retried."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error).startswith(("08", "57P0"))
     return isinstance(error, ConnectionError)
@@ -107,11 +107,9 @@ def is_disconnected(error: BaseException) -> bool:
 def is_unavailable(error: BaseException) -> bool:
     """Whether the error means that the database is unavailable (a 503 response); any other error is our bug."""
     if isinstance(error, DBAPIError):
-        return (
-            is_disconnected(error)
-            or isinstance(error, InterfaceError)
-            or sqlstate(error).startswith(("25006", "28", "3D", "42P01", "53", "55P03", "57", "58"))
-        )
+        # Read-only, access, no database, no tables, no resources, a lock, an operator, the system.
+        states = ("25006", "28", "3D", "42P01", "53", "55P03", "57", "58")
+        return is_disconnected(error) or isinstance(error, InterfaceError) or sqlstate(error).startswith(states)
     return isinstance(error, OSError)  # TimeoutError is one
 
 
@@ -136,7 +134,7 @@ class Session(AsyncSession):
 class Pool:
     """At most `connections` connections for the sessions of requests, whose units of work share a limit of `seconds`.
 
-    Each statement is its own transaction: no request needs two in one, and BEGIN and COMMIT would cost round trips.
+    Each statement is its own transaction: no request needs one of two, and BEGIN and COMMIT would cost round trips.
     """
 
     def __init__(self, url: URL, connections: int, seconds: float = REQUEST_SECONDS) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from cityweb.postgres.cluster import Cluster
+from cityweb.postgres.cluster import PATIENCE_SECONDS, Cluster
 from cityweb.settings import COMMAND, IS_CHECKOUT, OperatorError
 
 EXTRA = "-r requirements/embedded.txt" if IS_CHECKOUT else "'cityweb[embedded]'"
@@ -41,7 +41,7 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, watch_seconds: float = WATCH_SECONDS, patience: float = PATIENCE_SECONDS) -> Iterator[Server]:
     """The server of this folder. It is created at first use, shared by all processes, and stopped by the last one.
 
     If it is killed before that, it is restarted. Raises OperatorError before it yields. If cityweb
@@ -57,7 +57,8 @@ def serving(folder: Path) -> Iterator[Server]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            cluster = Cluster(folder.resolve() / "postgres", Path(wheel.origin).parent / f"pginstall{MAJOR}" / "bin")
+            programs = Path(wheel.origin).parent / f"pginstall{MAJOR}" / "bin"
+            cluster = Cluster(folder.resolve() / "postgres", programs, patience)
             start_lock = stack.enter_context(_lock_file(folder / "postgres.start.lock"))
             holders = stack.enter_context(_lock_file(folder / "postgres.lock"))
             with _exclusively(start_lock):
@@ -74,7 +75,7 @@ def serving(folder: Path) -> Iterator[Server]:
                         "with this one into another folder (CITYWEB_DATA)."
                     )
                 socket = cluster.start()
-            stack.enter_context(_watched(cluster, socket, start_lock))
+            stack.enter_context(_watched(cluster, socket, start_lock, watch_seconds))
         except (OSError, subprocess.SubprocessError) as error:
             message = (
                 f"The embedded PostgreSQL cannot use {folder} ({error}): set CITYWEB_DATA to a folder of this account, "
@@ -104,11 +105,11 @@ def _exclusively(start_lock: IO[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(cluster: Cluster, socket: Path, start_lock: IO[str]) -> Iterator[None]:
+def _watched(cluster: Cluster, socket: Path, start_lock: IO[str], seconds: float) -> Iterator[None]:
     stopped = threading.Event()
 
     def watch() -> None:
-        while not stopped.wait(WATCH_SECONDS):
+        while not stopped.wait(seconds):
             try:
                 if cluster.is_gone(socket):
                     log.warning("the embedded PostgreSQL is gone and is started again")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -234,13 +234,14 @@ class Spelling:
     """Suggestions for a misspelled name from the 10,000 biggest cities, which are read at most once a minute."""
 
     def __init__(self) -> None:
+        self.seconds = SPELLING_SECONDS
         self._bare_names: list[str] = []
         self._cities: list[Stored] = []
         self._read_at = -math.inf
 
     async def nearest(self, session: Session, words: str) -> list[Stored]:
         """At most three cities, the most similar first and, among equals, the biggest first."""
-        if time.monotonic() - self._read_at > SPELLING_SECONDS:
+        if time.monotonic() - self._read_at > self.seconds:
             rows = await _read_biggest(session)
             self._bare_names = [row.name_bare for row in rows]
             self._cities = [Stored(row.id, row.name, row.population) for row in rows]
@@ -273,22 +274,22 @@ async def newest(session: Session) -> Sequence[Row[int, str, int, datetime]]:
 
 
 @asynccontextmanager
-async def reading(url: URL) -> AsyncIterator[Fetch]:
-    """A function that reads the next 500 cities with `COLUMNS`, and none after the last. Raises DatabaseUnavailable.
+async def reading(url: URL) -> AsyncIterator[tuple[Sequence[RankedRow], Fetch]]:
+    """The first 500 cities with `COLUMNS`, and a function that reads the next ones. Raises DatabaseUnavailable.
 
-    It reads as of one moment, on a connection of its own.
+    It reads as of one moment, on a connection of its own. The function raises the errors of asyncpg.
     """
-    try:
-        connection = await database.connect(url)
-    except database.DRIVER_ERRORS as error:
-        raise DatabaseUnavailable from error
-    try:
-        async with connection.transaction(readonly=True):
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await database.connect(url)
+            stack.callback(connection.terminate)
+            await stack.enter_async_context(connection.transaction(readonly=True))
             await connection.execute(READING)
             cursor = await connection.cursor(EVERY_CITY)
-            yield partial(cursor.fetch, FETCHED)
-    finally:
-        connection.terminate()
+            first = await cursor.fetch(FETCHED)
+        except database.DRIVER_ERRORS as error:
+            raise DatabaseUnavailable from error
+        yield first, partial(cursor.fetch, FETCHED)
 
 
 async def _read_nearest(

@@ -11,7 +11,7 @@ from cityweb.postgres.database import Session, unit_of_work
 
 REMEMBERED_MAX = 10_000
 """Rejected client networks that a process remembers, so that a flood from them does not reach the pool."""
-REMEMBERED_SECONDS = 60
+REMEMBERED_SECONDS = 60.0
 """The longest time that a process remembers a rejection."""
 SWEEP_SECONDS = 60
 """The interval at which a process deletes expired rows."""
@@ -61,6 +61,7 @@ class Limiter:
     """Limits the adds of a client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
 
     def __init__(self, burst: int, per_minute: int, per_hour: int) -> None:
+        self.remembered_max, self.remembered_seconds = REMEMBERED_MAX, REMEMBERED_SECONDS
         self._limits = {"gap": 60 / per_minute, "span": burst * 60 / per_minute, "hour_gap": 3600 / per_hour}
         self._salt = b""
         self._rejected: dict[bytes, tuple[float, float]] = {}
@@ -81,9 +82,9 @@ class Limiter:
         if is_sweep_due:
             self._next_sweep = now + SWEEP_SECONDS
         if seconds := await _charge(session, {**self._limits, "address": key}, sweep=is_sweep_due):
-            if len(self._rejected) >= REMEMBERED_MAX:
+            if len(self._rejected) >= self.remembered_max:
                 self._rejected.clear()
-            self._rejected[network] = (now + seconds, now + min(seconds, REMEMBERED_SECONDS))
+            self._rejected[network] = (now + seconds, now + min(seconds, self.remembered_seconds))
             raise RateLimited(seconds)
 
 

@@ -29,9 +29,9 @@ class UnfitDatabase(OperatorError):
     """The server could lose stored cities, or its schema is old and this role may not migrate it."""
 
 
-async def prepare(url: URL) -> None:
-    """Checks the server and migrates the schema if needed. Raises UnfitDatabase."""
-    async with database.outside_the_pool(url, command_timeout=database.CONNECT_SECONDS).connect() as connection:
+async def prepare(url: URL, seconds: float = database.CONNECT_SECONDS) -> None:
+    """Checks the server, in `seconds` a statement, and migrates the schema if needed. Raises UnfitDatabase."""
+    async with database.outside_the_pool(url, command_timeout=seconds).connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")  # no ROLLBACK waits for a hanging server
         await reject_unsafe(connection)
         if await is_current(connection):

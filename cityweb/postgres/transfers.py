@@ -110,6 +110,7 @@ async def load(
     skipping: AbstractContextManager[Refuse] | None = None,
     update: bool = False,
     read: Callable[[], None] = lambda: None,
+    batch_size: int = BATCH,
 ) -> Outcome:
     """Stores the cities of a file: all of them, or none if it is interrupted. Raises OperatorError.
 
@@ -128,7 +129,7 @@ async def load(
             await driver.execute(f"{PATIENT}; SET LOCAL maintenance_work_mem = '128MB'")
             records = _check_lines(lines, outcome, report)
             # Not one COPY of all lines: asyncpg 0.32 cannot end one that KeyboardInterrupt leaves.
-            while batch := list(islice(records, BATCH)):
+            while batch := list(islice(records, batch_size)):
                 with _explain_errors():
                     await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
                 read()

@@ -20,7 +20,6 @@ from cityweb.postgres import database, embedded, schema
 from cityweb.server.protocol import GuardedProtocol
 from cityweb.settings import LOCAL_HOSTS, TOP, OperatorError, Settings
 
-APP = "cityweb.web.app:from_environment"
 BACKLOG = 2048
 """Connections that the kernel queues, so that requests to the printed URL wait until uvicorn has started."""
 STOP_SECONDS = 15
@@ -112,7 +111,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
 
 def configure(settings: Settings, *, workers: int, reload: bool) -> uvicorn.Config:
     return uvicorn.Config(
-        APP,
+        "cityweb.web.app:from_environment",
         factory=True,
         workers=workers,
         reload=reload,

@@ -226,7 +226,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Closes the connection after its last response."""
         if self.is_last and not self.pipeline:
             self.transport.close()
         super().on_response_complete()

@@ -15,9 +15,8 @@ from functools import partial
 from sqlalchemy import URL
 from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor, register_url_convertor
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
@@ -25,13 +24,13 @@ from starlette.types import ASGIApp, Scope
 from cityweb import __version__, settings
 from cityweb.log import Requests
 from cityweb.postgres import database, schema
-from cityweb.postgres.database import DatabaseUnavailable, Pool
+from cityweb.postgres.database import Pool
 from cityweb.postgres.ranking import Spelling
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.settings import Settings
 from cityweb.web import errors, lists, views
 from cityweb.web.assets import Assets
-from cityweb.web.board import CACHE_CONTROL, Board, NoBoard
+from cityweb.web.board import CACHE_CONTROL, Board
 from cityweb.web.downloads import Downloads
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
@@ -90,8 +89,6 @@ ROUTES = [
 ]
 # fmt: on
 PATHS = {route.name: route.path_format for route in ROUTES}
-EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ClientDisconnect)
-"""Expected exceptions, which are not bugs: each has an error response."""
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 """The response to a poll from a page that already shows the current snapshot."""
 SEEN = re.compile(b"seen=[0-9a-f]*")
@@ -162,7 +159,7 @@ def create(settings: Settings) -> Prepared:
             Middleware(KnownHost, hosts=settings.hosts, reject=reject),
             Middleware(SameOrigin, reject=reject),
         ],
-        exception_handlers=dict.fromkeys(EXPECTED, respond_to_exception),
+        exception_handlers=dict.fromkeys(errors.EXPECTED, respond_to_exception),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -170,7 +167,7 @@ def create(settings: Settings) -> Prepared:
 
 
 def find_prepared(board: Board, scope: Scope) -> tuple[Head, bytes] | None:
-    """The prepared response to a request, identical to that of its view, or None. Raises NoBoard."""
+    """The prepared response to a request, with the body that its view would send, or None. Raises NoBoard."""
     path, query = scope["path"], scope["query_string"]
     if path not in {"/", "/board", "/cities/biggest"} or (query and path != "/board"):
         return None
@@ -215,18 +212,7 @@ async def follow_parent() -> None:
 
 
 async def respond_to_exception(request: Request, exception: Exception) -> Response:
-    match exception:
-        case Rejection():
-            rejection = exception
-        case HTTPException(status_code=status, headers=headers):
-            rejection = Rejection(status, headers=headers or {})
-        case NoBoard():
-            rejection = Rejection(503, errors.NO_BOARD)
-        case DatabaseUnavailable():
-            rejection = Rejection(503, errors.NOT_SHOWN)
-        case _:
-            rejection = Rejection(400)
-    return errors.respond(request.scope, rejection)
+    return errors.respond(request.scope, errors.rejection_of(exception))
 
 
 def reject(scope: Scope, status: int) -> ASGIApp:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -100,9 +100,7 @@ class Snapshot:
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
         return prepare_json(rows, last_modified)
 
-    def render(
-        self, *, form: Form = NEW_FORM, landed: object = None, problem: Sequence[str] = (), live: bool = True
-    ) -> str:
+    def render(self, *, form: Form = NEW_FORM, landed: object = None, problem: str = "", live: bool = True) -> str:
         """The HTML of the page with a form, and a message about an added city (`landed`) or an error (`problem`)."""
         return self.templates.render("page.html", board=self, form=form, landed=landed, problem=problem, live=live)
 
@@ -125,6 +123,7 @@ class Board:
 
     def __init__(self, connect: Callable[[], Awaitable[DriverConnection]], templates: Templates) -> None:
         self._connect, self._templates = connect, templates
+        self.deadline_seconds = DEADLINE_SECONDS
         self._connection: DriverConnection | None = None
         self._failing = False
         self._current: Snapshot | None = None
@@ -195,7 +194,7 @@ class Board:
         """Reads the board once and returns whether that succeeded. Logs only the first of several failures in a row."""
         began, as_of = time.monotonic(), datetime.now(UTC)
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(self.deadline_seconds):
                 self._connection = self._connection or await self._connect()
                 leaders = await cities.leaders(self._connection)
         except Exception as error:

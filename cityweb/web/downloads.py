@@ -12,7 +12,6 @@ from sqlalchemy import URL
 from starlette.types import Receive, Scope, Send
 
 from cityweb.postgres import ranking
-from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.ranking import Fetch, RankedRow
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
@@ -53,21 +52,19 @@ JSON = Format("cities.json", "application/json", "[\n", _render_json, ",\n", "\n
 
 
 class Downloads:
-    def __init__(self, url: URL, most: int = DOWNLOADS_MAX) -> None:
-        self.url, self.most = url, most
+    def __init__(self, url: URL, slots: int = DOWNLOADS_MAX) -> None:
+        self.url, self.slots = url, slots
         self._networks: set[bytes] = set()
 
     @asynccontextmanager
-    async def slot(self, network: bytes) -> AsyncIterator[Fetch]:
-        """A function that reads the next cities. One client network has one slot. Raises Rejection (503)."""
-        if network in self._networks or len(self._networks) >= self.most:
+    async def slot(self, network: bytes) -> AsyncIterator[tuple[Sequence[RankedRow], Fetch]]:
+        """What `ranking.reading` yields. A network has one slot. Raises DatabaseUnavailable or Rejection (503)."""
+        if network in self._networks or len(self._networks) >= self.slots:
             raise Rejection(503, errors.DOWNLOADS_FULL)
         self._networks.add(network)
         try:
-            async with ranking.reading(self.url) as fetch:
-                yield fetch
-        except DatabaseUnavailable:
-            raise Rejection(503, errors.NOT_SHOWN) from None
+            async with ranking.reading(self.url) as cities:
+                yield cities
         finally:
             self._networks.remove(network)
 
@@ -93,10 +90,9 @@ class Download:
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        async with self.downloads.slot(self.network) as fetch:
-            first = await fetch()
+        async with self.downloads.slot(self.network) as (first, fetch):
             await send(start)
-            disconnect = asyncio.create_task(left(receive))
+            disconnect = asyncio.create_task(wait_for_disconnect(receive))
             writing = asyncio.create_task(self.write(fetch, first, send))
             try:
                 done, _ = await asyncio.wait(
@@ -125,7 +121,7 @@ class Download:
             rows = await fetch()
 
 
-async def left(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Returns when the client has disconnected; `send` does not report that."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
+from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.web import templates
+from cityweb.web.board import NoBoard
 
 RETRY_SECONDS = 5
 """The default `Retry-After`, a guess: the length of an outage is unknown."""
@@ -41,6 +45,7 @@ UNREADABLE_ADD = "The form could not be read. The city was not saved. Go to the 
 UNCONFIRMED = "We could not confirm that the city was saved. Adding it again is safe."
 NO_BOARD = "The service cannot show the board at the moment. Nothing was lost. Try again in {seconds} seconds."
 WRONG_HOST = "This site is not known by the name that was asked for. Nothing was saved. Check the address."
+SAVED = "The city was saved. The service cannot show the board at the moment. Try again in {seconds} seconds."
 NOT_SHOWN = "The service cannot show this at the moment. Nothing was lost. Try again in {seconds} seconds."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {seconds} seconds."
 NO_CITY = "There is no city at this address. Nothing was saved. Go to the leaderboard and look for it."
@@ -66,7 +71,7 @@ class Rejection(Exception):
     def text(self) -> str:
         """The message: what happened, whether anything was saved, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
-        # Not str.format: a message may quote a name, and a name may have braces.
+        # Not str.format: the sentence about forbidden characters has braces.
         return sentence.replace("{seconds}", str(self.retry_seconds))
 
     @property
@@ -84,7 +89,7 @@ def respond(scope: Scope, rejection: Rejection) -> Response:
     title = TITLES.get(rejection.status, TITLES[400])
     entered = scope["state"].get("entered")
     document = scope["state"]["templates"].render(
-        "error.html", title=title, sentences=[rejection.text], request_id=request_id, entered=entered
+        "error.html", title=title, sentence=rejection.text, request_id=request_id, entered=entered
     )
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 
@@ -111,3 +116,21 @@ def wants_json(scope: Scope) -> bool:
 def sends_json(scope: Scope) -> bool:
     kind: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return kind.partition(b";")[0].strip().lower() == b"application/json"
+
+
+EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ClientDisconnect)
+"""Expected exceptions, which are not bugs: each has an error response."""
+
+
+def rejection_of(exception: Exception) -> Rejection:
+    """The rejection for one of the expected exceptions."""
+    match exception:
+        case Rejection():
+            return exception
+        case HTTPException(status_code=status, headers=headers):
+            return Rejection(status, headers=headers or {})
+        case NoBoard():
+            return Rejection(503, NO_BOARD)
+        case DatabaseUnavailable():
+            return Rejection(503, NOT_SHOWN)
+    return Rejection(400)  # ClientDisconnect

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
+from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.ranking import START, Cursor
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
@@ -55,8 +56,8 @@ async def show_city(request: Request[State]) -> ASGIApp:
 async def show_city_json(request: Request[State]) -> ASGIApp:
     try:
         city = (await _find_city(request)).city
-    except Rejection as rejection:
-        return errors.problem(rejection)
+    except (Rejection, DatabaseUnavailable) as error:
+        return errors.problem(errors.rejection_of(error))
     return prepare_json({**vars(city), "created_at": city.created_at.isoformat()})
 
 

@@ -16,9 +16,6 @@ from cityweb.web.board import Form, NoBoard
 from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
-Fields = Mapping[str, object]
-"""The submitted values by the name of their field."""
-
 
 async def added(request: Request[State], city: Stored) -> Response:
     """The response if the city was stored: 201, fragments, or a redirect to the page that shows its rank."""
@@ -34,14 +31,18 @@ async def added(request: Request[State], city: Stored) -> Response:
     # The city is stored, even if the database is unavailable now, and the response says so.
     with suppress(DatabaseUnavailable):
         landed = await cities.landing(request.state["session"], city.id) or landed
-    document = request.state["templates"].render(
-        "_added.html", board=board.snapshot, form=Form(focus=True), landed=landed
-    )
-    return html(document)
+    try:
+        snapshot = board.snapshot
+    except NoBoard:
+        return errors.respond(request.scope, Rejection(503, errors.SAVED))
+    return html(request.state["templates"].render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
 
 
 def invalid(
-    request: Request[State], fields: Fields, invalid_fields: Mapping[str, str], stored: Stored | None = None
+    request: Request[State],
+    fields: Mapping[str, object],
+    invalid_fields: Mapping[str, str],
+    stored: Stored | None = None,
 ) -> Response:
     """The 422 with an error for each invalid field; the form keeps the entered values."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -49,32 +50,37 @@ def invalid(
         if stored:
             return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=vars(stored))
         return errors.problem(Rejection(status, ". ".join(invalid_fields.values())), errors=invalid_fields)
-    snapshot = request.state["board"].snapshot
     form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored)
-    if is_partial(request):
-        return html(request.state["templates"].render("_refused.html", board=snapshot, form=form), status)
-    return html(snapshot.render(form=form), status)
+    return _respond_with_form(request, Rejection(status, ". ".join(invalid_fields.values())), form)
 
 
-def already_stored(request: Request[State], fields: Fields, city: Stored) -> Response:
+def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
     """The 422 for a name that is taken; `city` has it."""
     taken = f"{ALREADY_STORED}: {city.name}, population {city.population:,}"
     return invalid(request, fields, {"name": taken}, stored=city)
 
 
-def failed(request: Request[State], fields: Fields, rejection: Rejection) -> Response:
+def failed(request: Request[State], fields: Mapping[str, object], rejection: Rejection) -> Response:
     """The response if the city could not be stored; the form keeps the entered values, and the board is shown."""
     if errors.sends_json(request.scope):
         return errors.respond(request.scope, rejection)
     try:
-        snapshot = request.state["board"].snapshot
+        return _respond_with_form(request, rejection, Form(values=entered_texts(fields)), rejection.text)
     except NoBoard:
         return errors.respond(request.scope, rejection)
-    document = snapshot.render(form=Form(values=entered_texts(fields)), problem=[rejection.text])
+
+
+def _respond_with_form(request: Request[State], rejection: Rejection, form: Form, problem: str = "") -> Response:
+    """The page with a form, or fragments if the form has the errors. Raises NoBoard."""
+    snapshot = request.state["board"].snapshot
+    if form.errors and is_partial(request):
+        document = request.state["templates"].render("_refused.html", board=snapshot, form=form)
+    else:
+        document = snapshot.render(form=form, problem=problem)
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 
 
-def entered_texts(fields: Fields) -> dict[str, str]:
+def entered_texts(fields: Mapping[str, object]) -> dict[str, str]:
     """The entered name and population as strings, empty if missing."""
     return {field: str(fields.get(field, "")) for field in FIELDS}
 

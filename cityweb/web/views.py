@@ -1,4 +1,4 @@
-"""The views: the board, an add, the description of the API, static files, health checks."""
+"""Views: the board, an add, the description of the API, static files, health checks. The others are in lists.py."""
 
 import re
 from datetime import timedelta
@@ -55,8 +55,8 @@ async def show_fragment(request: Request[State]) -> ASGIApp:
 async def list_biggest(request: Request[State]) -> ASGIApp:
     try:
         return request.state["board"].snapshot.biggest
-    except NoBoard:
-        return errors.problem(Rejection(503, errors.NO_BOARD))
+    except NoBoard as error:
+        return errors.problem(errors.rejection_of(error))
 
 
 async def add_city(request: Request[State]) -> ASGIApp:

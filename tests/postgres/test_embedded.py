@@ -21,7 +21,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from cityweb.postgres import cluster, embedded
+from cityweb.postgres import cluster
 from cityweb.postgres.embedded import serving
 from cityweb.settings import OperatorError
 
@@ -85,11 +85,6 @@ def running(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def empty_folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "not" / "yet"
     shutil.rmtree(tmp_path)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.3)
 
 
 def ask(url: str, statement: str) -> object:
@@ -334,10 +329,9 @@ def test_a_killed_server_is_followed_by_another_at_once(folder: Path) -> None:
 
 
 def test_a_server_that_is_killed_while_it_serves_is_started_again(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.2)
-    with serving(folder) as server:
+    with serving(folder, watch_seconds=0.2) as server:
         killed = postmaster(folder)
         kill_server(folder)
         wait_until(lambda: pid_file(folder).exists() and postmaster(folder) != killed and answers(server.url))
@@ -347,10 +341,9 @@ def test_a_server_that_is_killed_while_it_serves_is_started_again(
 
 
 def test_a_server_that_is_killed_while_no_file_can_be_opened_is_started_again_later(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.2)
-    with serving(folder) as server:
+    with serving(folder, watch_seconds=0.2) as server:
         killed = postmaster(folder)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
@@ -362,12 +355,10 @@ def test_a_server_that_is_killed_while_no_file_can_be_opened_is_started_again_la
         wait_until(lambda: pid_file(folder).exists() and postmaster(folder) != killed and answers(server.url))
 
 
-@pytest.mark.usefixtures("impatient")
 def test_what_is_in_the_way_of_a_new_start_is_named_and_outlived(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(embedded, "WATCH_SECONDS", 0.5)
-    with serving(folder) as server:
+    with serving(folder, watch_seconds=0.5, patience=0.3) as server:
         with stranger(account(folder)) as process:
             kill_server(folder)
             write_pid_file(folder, process.pid)
@@ -395,12 +386,11 @@ def test_a_first_start_that_was_killed_is_begun_again(empty_folder: Path) -> Non
         assert not list(empty_folder.glob("postgres.new-*"))
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_stranger_in_the_way_is_named_and_left_alone(folder: Path) -> None:
     with stranger(account(folder)) as process:
         write_pid_file(folder, process.pid)
         before = pid_file(folder).read_text()
-        with pytest.raises(OperatorError, match=rf"process {process.pid} \(sleep\)"), serving(folder):
+        with pytest.raises(OperatorError, match=rf"process {process.pid} \(sleep\)"), serving(folder, patience=0.3):
             pass
         assert pid_file(folder).read_text() == before
         assert process.poll() is None
@@ -481,23 +471,24 @@ def test_a_socket_folder_of_another_account_is_not_used_again(long_folder: Path)
         assert ask(server.url, "SELECT 1") == 1
 
 
-@pytest.mark.usefixtures("impatient")
 def test_the_copy_of_a_running_folder_does_not_serve_the_original(long_folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / TOO_LONG
-    with serving(long_folder) as server:
+    with serving(long_folder, patience=0.3) as server:
         subprocess.run(["cp", "-a", long_folder, copy], check=True)
-        with pytest.raises(OperatorError, match=rf"process {postmaster(long_folder)} \(postgres\)"), serving(copy):
+        with (
+            pytest.raises(OperatorError, match=rf"process {postmaster(long_folder)} \(postgres\)"),
+            serving(copy, patience=0.3),
+        ):
             pass
         assert ask(server.url, "SELECT 1") == 1
     shutil.rmtree(copy)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_server_that_does_not_start_names_its_log(own_folder: Path) -> None:
     log = own_folder / "postgres" / "server.log"
     with (own_folder / "postgres" / "postgresql.conf").open("a") as configuration:
         configuration.write("nonsense = on\n")
-    with pytest.raises(OperatorError, match=re.escape(str(log))), serving(own_folder):
+    with pytest.raises(OperatorError, match=re.escape(str(log))), serving(own_folder, patience=0.3):
         pass
     assert 'unrecognized configuration parameter "nonsense"' in log.read_text()
 

@@ -63,12 +63,11 @@ async def test_a_city_that_is_stored_already_uses_up_no_number(empty: Addresses)
 async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
     empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 2)
     monkeypatch.setattr(transfers, "PROBLEMS_SHOWN", 2)
     start = "City name must start with a letter, a number or an apostrophe"
     given = lines(("A", 1), ("B", 2), ("=C", "x"), ("D", 4), ("E", None), ("", 1))
     with pytest.raises(OperatorError) as refused:
-        await transfers.load(empty.owner, given)
+        await transfers.load(empty.owner, given, batch_size=2)
     assert str(refused.value).splitlines() == [
         f"Line 4: {start}. Population must be a whole number, like 13,960,000.",
         "Line 6: Enter the population.",
@@ -100,26 +99,22 @@ async def test_wrong_lines_can_be_skipped(empty: Addresses) -> None:
 RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
 
 
-async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(
-    empty: Addresses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 2)
+async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(empty: Addresses) -> None:
     before = lines(("Rome", 9), ("A;b", 5), ("C@d", 4), ("a;B", 3), ("E=f", 2))
-    assert str(await transfers.load(empty.owner, before)) == "5 read, 4 added, 1 already stored, 0 refused"
-    assert str(await transfers.load(empty.owner, before)) == "5 read, 0 added, 5 already stored, 0 refused"
-    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True)
+    outcome = await transfers.load(empty.owner, before, batch_size=2)
+    assert str(outcome) == "5 read, 4 added, 1 already stored, 0 refused"
+    outcome = await transfers.load(empty.owner, before, batch_size=2)
+    assert str(outcome) == "5 read, 0 added, 5 already stored, 0 refused"
+    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True, batch_size=2)
     assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 refused"
     assert await stored(empty) == [("Rome", 9), ("A;b", 6), ("C@d", 4), ("E=f", 2), ("New", 1)]
 
 
-async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_stored(
-    empty: Addresses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 2)
-    await transfers.load(empty.owner, lines(("A;b", 5)))
+async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_stored(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("A;b", 5)), batch_size=2)
     given = lines(("Rome", 9), ("A;b", 5), ("G<h", 4), ("I|j", "x"), ("A;c", 3))
     with pytest.raises(OperatorError) as refused:
-        await transfers.load(empty.owner, given)
+        await transfers.load(empty.owner, given, batch_size=2)
     assert str(refused.value).splitlines() == [
         "Line 5: Population must be a whole number, like 13,960,000.",
         f"Line 4: {RESERVED}.",
@@ -129,7 +124,7 @@ async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_store
     assert await stored(empty) == [("A;b", 5)]
     told: list[tuple[int, object, str]] = []
     skipping = nullcontext(lambda line, problem: told.append((line.number, line.values["name"], problem)))
-    outcome = await transfers.load(empty.owner, given, skipping=skipping)
+    outcome = await transfers.load(empty.owner, given, skipping=skipping, batch_size=2)
     assert str(outcome) == "5 read, 1 added, 1 already stored, 3 refused"
     assert told[1:] == [(4, "G<h", RESERVED), (6, "A;c", RESERVED)]
     assert await stored(empty) == [("Rome", 9), ("A;b", 5)]
@@ -192,14 +187,13 @@ async def test_a_vacuum_that_fails_is_a_note_on_a_load_that_is_stored(empty: Add
     assert await stored(empty) == [("A", 1)]
 
 
-async def test_a_load_that_reads_keeps_none_from_storing(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 1)
+async def test_a_load_that_reads_keeps_none_from_storing(empty: Addresses) -> None:
 
     def given() -> Iterator[Line]:
         yield from lines(("A", 1))
-        elsewhere(transfers.load(empty.owner, lines(("B", 1))))
+        elsewhere(transfers.load(empty.owner, lines(("B", 1)), batch_size=1))
 
-    outcome = await transfers.load(empty.owner, given())
+    outcome = await transfers.load(empty.owner, given(), batch_size=1)
     assert outcome.added == 1
     assert await stored(empty) == [("B", 1), ("A", 1)]
 
@@ -210,8 +204,7 @@ def elsewhere(work: Coroutine[object, object, object]) -> None:
         threads.submit(asyncio.run, asyncio.wait_for(work, 20)).result()
 
 
-async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "BATCH", 1)
+async def test_a_load_outlasts_the_timeouts_of_its_role(empty: Addresses) -> None:
     role = empty.owner.username
     settings = ("statement_timeout = '200ms'", "idle_in_transaction_session_timeout = '200ms'")
     await run_sql(empty.server, *(f"ALTER ROLE {role} SET {setting}" for setting in settings))

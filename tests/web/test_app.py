@@ -147,6 +147,18 @@ async def test_an_add_is_told_of_though_the_database_goes_away_right_after(
     assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom added"
 
 
+async def test_an_add_is_told_of_though_there_is_no_board(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(cities, "leaders", away)
+    async with open_site(empty.app) as site:
+        answer = await submit(site, "htmx")
+    assert answer.status_code == 503
+    assert "The city was saved." in answer.text
+    assert await run_sql(empty.app, "SELECT FROM cities")
+
+
 async def test_a_city_that_was_removed_at_once_was_added_all_the_same(
     site: Site, empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,7 +286,7 @@ async def test_nobody_waits_to_be_told(proxied: tuple[Site, Proxy]) -> None:
 
 
 async def test_a_timer_that_hangs_makes_the_board_stale(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "DEADLINE_SECONDS", 60)
+    site.board.deadline_seconds = 60
     monkeypatch.setattr(cities, "leaders", lambda _: asyncio.sleep(60))
     await until(lambda: site.board.is_stale)
     assert site.board.snapshot.as_of

@@ -13,7 +13,7 @@ from cityweb.postgres import ranking, transfers
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads
 from cityweb.web.downloads import Download, Downloads
-from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, open_site, run_sql, until
+from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, locking, open_site, run_sql, until
 from tests.pages import add
 from tests.proxy import Proxy
 
@@ -172,6 +172,13 @@ async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addr
             answer = await site.client.get("/cities.csv", headers={"accept": "application/json"})
             assert answer.status_code == 503
             assert "Nothing was lost" in answer.json()["detail"]
+
+
+async def test_a_table_that_is_locked_is_a_503_before_a_file_begins(site: Site, empty: Addresses) -> None:
+    async with locking(empty.owner, "ACCESS EXCLUSIVE", 1.5):
+        answer = await site.client.get("/cities.csv")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "Nothing was lost" in answer.text
 
 
 async def test_a_real_server_sends_a_big_file_and_stops_for_whom_leaves(

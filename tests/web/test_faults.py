@@ -191,12 +191,11 @@ async def test_an_add_in_a_black_hole_is_answered(empty: Addresses, log: Path) -
             proxy.up()
 
 
-async def test_a_start_in_a_black_hole_ends(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.5)
+async def test_a_start_in_a_black_hole_ends(empty: Addresses) -> None:
     async with Proxy(empty.app) as proxy:
         owner = await database.connect(empty.owner)
         await owner.execute("BEGIN; LOCK TABLE alembic_version")
-        starting = asyncio.create_task(schema.prepare(proxy.url))
+        starting = asyncio.create_task(schema.prepare(proxy.url, seconds=0.5))
         while not await run_sql(empty.server, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             await asyncio.sleep(0.01)
         proxy.swallow()

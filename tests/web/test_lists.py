@@ -311,16 +311,14 @@ async def test_what_is_misspelled_leads_to_the_nearest_names(site: Site, way: st
         assert text(one(await show(site.client, str(link["href"])), "h1")) == text(link)
 
 
-async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled(site: Site) -> None:
     await add(site.client, "json", "Mumbai", 5)
     await show(site.client, "/cities?q=mumbai")
     assert site.spelling._cities == []
     await show(site.client, "/cities?q=mumbi")
     await add(site.client, "json", "Hamburg", 5)
     assert not (await show(site.client, "/cities?q=hamburk")).select("#found a")
-    monkeypatch.setattr(ranking, "SPELLING_SECONDS", 0)
+    site.spelling.seconds = 0
     assert (await show(site.client, "/cities?q=hamburk")).select("#found a")
 
 
@@ -496,6 +494,8 @@ async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addr
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
         assert "Nothing was lost" in answer.text
+        # The URL of a document in JSON always gets one.
+        assert (answer.headers["content-type"] == "application/problem+json") is address.endswith(".json")
 
 
 async def test_a_broken_connection_costs_a_reader_nothing(empty: Addresses) -> None:

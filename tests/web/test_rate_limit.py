@@ -7,7 +7,6 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from cityweb.postgres import rate_limit
 from cityweb.postgres.database import Pool
 from cityweb.postgres.rate_limit import Limiter, RateLimited, network_of
 from tests.conftest import Addresses, Site, open_site, run_sql
@@ -82,12 +81,10 @@ async def test_a_refused_address_does_not_reach_the_database_again(pool: Pool, e
     assert await waits(pool, limiter, 1) == [60]
 
 
-async def test_a_rejection_is_remembered_for_a_minute_at_most(
-    pool: Pool, empty: Addresses, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert rate_limit.REMEMBERED_SECONDS <= 60
-    monkeypatch.setattr(rate_limit, "REMEMBERED_SECONDS", 0.2)
+async def test_a_rejection_is_remembered_for_a_minute_at_most(pool: Pool, empty: Addresses) -> None:
     limiter = Limiter(100, 6000, 1)
+    assert limiter.remembered_seconds <= 60
+    limiter.remembered_seconds = 0.2
     assert (await waits(pool, limiter, 2))[1] > 3500
     await run_sql(empty.owner, "TRUNCATE adds")
     # What is told is the whole wait, while it is remembered.
@@ -117,9 +114,9 @@ async def test_after_a_server_time_stepped_back_no_wait_of_a_day_is_told(pool: P
     assert await waits(pool, Limiter(2, 2, 60), 1) == [60]
 
 
-async def test_only_so_many_refused_addresses_are_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "REMEMBERED_MAX", 2)
+async def test_only_so_many_refused_addresses_are_kept(pool: Pool) -> None:
     limiter = Limiter(1, 1, 60)
+    limiter.remembered_max = 2
     for last in range(4):
         await waits(pool, limiter, 2, f"192.0.2.{last}")
     assert len(limiter._rejected) <= 2

@@ -57,7 +57,7 @@ def rendered(template: str, **context: object) -> BeautifulSoup:
     return BeautifulSoup(TEMPLATES.render(template, **context), "html5lib")
 
 
-WHOLE = {"board": BOARD, "form": Form(), "landed": None, "problem": (), "live": True}
+WHOLE = {"board": BOARD, "form": Form(), "landed": None, "problem": "", "live": True}
 
 
 def page(**context: object) -> BeautifulSoup:
@@ -65,8 +65,9 @@ def page(**context: object) -> BeautifulSoup:
 
 
 def error_page() -> BeautifulSoup:
-    sentences = ["There is no page at this address.", "Nothing was saved."]
-    return rendered("error.html", title="No such page", sentences=sentences, request_id=None, entered=None)
+    return rendered(
+        "error.html", title="No such page", sentence="There is no page at this address.", request_id=None, entered=None
+    )
 
 
 def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:
@@ -120,7 +121,7 @@ def test_the_form_comes_before_the_board() -> None:
         ({"landed": replace(OSAKA, rank=0), "board": STALE}, "Osaka added - City leaderboard"),
         ({"form": TWO_ERRORS}, "Error: City leaderboard"),
         ({"form": TWO_ERRORS, "landed": OSAKA}, "Error: City leaderboard"),
-        ({"problem": ("The city was not saved.",)}, "Error: City leaderboard"),
+        ({"problem": "The city was not saved."}, "Error: City leaderboard"),
     ],
 )
 def test_the_title_says_the_news_first(context: dict[str, object], title: str) -> None:
@@ -134,10 +135,8 @@ def test_both_regions_are_there_and_empty_to_the_last_space() -> None:
 
 
 def test_a_problem_is_told_in_its_region() -> None:
-    assert texts(page(problem=("The city was not saved.", "Try again.")), "#problem > #problem-text > p") == [
-        "The city was not saved.",
-        "Try again.",
-    ]
+    found = texts(page(problem="The city was not saved."), "#problem > #problem-text > p")
+    assert found == ["The city was not saved."]
 
 
 def test_a_stale_page_says_of_when_the_board_is() -> None:
@@ -327,7 +326,7 @@ def test_an_error_page_is_whole_and_has_its_own_heading() -> None:
 
 def test_the_problem_text_is_paragraphs_only() -> None:
     soup = error_page()
-    assert texts(soup, "#problem-text > p") == ["There is no page at this address.", "Nothing was saved."]
+    assert texts(soup, "#problem-text > p") == ["There is no page at this address."]
     assert {element.name for element in one(soup, "#problem-text").find_all()} == {"p"}
 
 
