@@ -35,10 +35,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Landing:
-    """An added city, with its rank, its age by the database's clock, and the biggest city that differs only in accents.
-
-    If the database could not say, they are 0 and None.
-    """
+    """An added city: its age by the database's clock, its rank or 0, the biggest city that differs only in accents."""
 
     city: Stored
     age: timedelta = timedelta()

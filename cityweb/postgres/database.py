@@ -127,8 +127,7 @@ class Session(AsyncSession):
     def __init__(self, engine: AsyncEngine, turns: asyncio.Semaphore, seconds: float) -> None:
         super().__init__(engine)
         self.turns, self.seconds = turns, seconds
-        self.deadline: float | None = None
-        """The time of the event loop at which all units of work have to be done; the first one sets it."""
+        self.deadline: float | None = None  # in the time of the event loop; the first unit of work sets it
 
 
 class Pool:

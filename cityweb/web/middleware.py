@@ -129,9 +129,7 @@ class SecurityHeaders:
             return message
 
         request_id = scope.setdefault("state", {})["request_id"] = self.requests.next_id()
-        app = self.app
-        if size > HEAD_BYTES:
-            app = self.reject(scope, 431)
+        app = self.reject(scope, 431) if size > HEAD_BYTES else self.app
         try:
             await app(scope, receive_to_the_end, send_with_headers)
         except Exception:
