@@ -170,8 +170,10 @@ def unit_of_work(query: Query[P, T]) -> Query[P, T]:
             finally:
                 await session.close()  # gives the connection back; the session can be used again
 
-        if session.deadline is None:
-            session.deadline = asyncio.get_running_loop().time() + session.seconds
+        now = asyncio.get_running_loop().time()
+        session.deadline = session.deadline or now + session.seconds
+        if now >= session.deadline:  # Otherwise the statement would be sent, and the connection lost with it.
+            raise DatabaseUnavailable
         try:
             async with asyncio.timeout_at(session.deadline), session.turns:
                 try:

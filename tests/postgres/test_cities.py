@@ -19,6 +19,8 @@ CUT = (
     " WHERE application_name = 'cityweb' AND usename = current_user AND pid <> pg_backend_pid()"
 )
 
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cityweb' AND pid <> pg_backend_pid()"
+
 
 @pytest.fixture
 async def proxied(empty: Addresses) -> AsyncIterator[tuple[Pool, Proxy]]:
@@ -187,9 +189,12 @@ async def test_all_work_of_a_request_shares_one_time_limit(empty: Addresses) -> 
     pool = Pool(empty.app, 1, 0.2)
     async with pool.open() as session:
         assert await ranking.newest(session) == []
+        backends = await run_sql(empty.app, BACKENDS)
         await asyncio.sleep(0.2)
         with pytest.raises(DatabaseUnavailable):
             await ranking.newest(session)
+        assert len(backends) == 1
+        assert await run_sql(empty.app, BACKENDS) == backends
     await pool.engine.dispose()
 
 
