@@ -133,7 +133,7 @@ class Session(AsyncSession):
 class Pool:
     """At most `connections` connections for the sessions of requests, whose units of work share a limit of `seconds`.
 
-    Each statement is its own transaction: no request needs one of two, and BEGIN and COMMIT would cost round trips.
+    Each statement is its own transaction: no request needs a longer one, and BEGIN and COMMIT would cost round trips.
     """
 
     def __init__(self, url: URL, connections: int, seconds: float = REQUEST_SECONDS) -> None:
