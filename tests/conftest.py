@@ -30,6 +30,8 @@ from cityweb.postgres.ranking import Spelling
 from cityweb.web import app as application
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
+from tests import forks
+from tests.forks import Forked
 
 TOP = Path(__file__).parent.parent
 
@@ -38,6 +40,10 @@ SHARED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_s
 hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=200)
 hypothesis.register_profile("torture", SHARED, max_examples=10_000, database=None, print_blob=True)
 hypothesis.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+def pytest_sessionfinish() -> None:
+    forks.end()
 
 
 @pytest.fixture(scope="session")
@@ -168,6 +174,7 @@ async def refusing(owner: URL, code: str) -> AsyncIterator[None]:
         await run_sql(owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
 
 
+MANAGE = (sys.executable, TOP / "manage.py")
 ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_LIMIT": "off"}
 
 
@@ -246,18 +253,21 @@ async def ready(server: Server) -> int:
 
 
 @contextmanager
-def serving(
-    url: URL | None, log: Path, program: Sequence[str | Path] = (sys.executable, TOP / "manage.py")
-) -> Iterator[Callable[..., Server]]:
-    """A function that starts servers on a database, each on a free port and logging to a file; all are stopped."""
+def serving(url: URL | None, log: Path, program: Sequence[str | Path] = ()) -> Iterator[Callable[..., Server]]:
+    """A function that starts servers on a database, each on a free port and logging to a file; all are stopped.
+
+    Without a program, they are forked, except those that start processes themselves.
+    """
     servers: list[Server] = []
 
     def start(*arguments: str, stderr: int | None = None, **environment: str) -> Server:
         database_url = url.render_as_string(hide_password=False) if url else ""
         given = {**ENVIRONMENT, "DATABASE_URL": database_url, **environment}
+        is_forked = not program and not {"--workers", "--reload"} & {*arguments}
+        popen = Forked[str] if is_forked else subprocess.Popen[str]
         with log.open("a") as errors:
-            process = subprocess.Popen(
-                [*program, "runserver", "--port", "0", *arguments],
+            process = popen(
+                [*(() if is_forked else program or MANAGE), "runserver", "--port", "0", *arguments],
                 cwd=log.parent,
                 env={**os.environ, **given},
                 stdout=subprocess.PIPE,
@@ -299,16 +309,20 @@ def start_server(empty: Addresses, log: Path) -> Iterator[Callable[..., Server]]
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=TOP,
-        env={**os.environ, **ENVIRONMENT, **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        input="n\n",
-    )
+    return finished(arguments, TOP, {**os.environ, **ENVIRONMENT, **environment}, "n\n")
+
+
+def finished(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], typed: str
+) -> "subprocess.CompletedProcess[str]":
+    """A command that has run in a folder."""
+    pipe = subprocess.PIPE
+    with Forked(arguments, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(typed, timeout=60)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *words: str) -> None:

@@ -16,7 +16,8 @@ import pytest
 from cityweb import __version__
 from cityweb.postgres import database
 from cityweb.web import assets
-from tests.conftest import ENVIRONMENT, FILL, TOP, TWINS, Addresses, run_sql
+from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, finished, insert, run_sql
+from tests.forks import Forked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -30,16 +31,7 @@ def run(empty: Addresses, tmp_path: Path) -> Run:
     """Runs a command on the empty database, in a folder of its own."""
 
     def run(*arguments: str, typed: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, TOP / "manage.py", *arguments],
-            cwd=tmp_path,
-            env={**environment(empty), **more},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            input=typed,
-        )
+        return finished(arguments, tmp_path, {**environment(empty), **more}, typed)
 
     return run
 
@@ -140,8 +132,9 @@ def test_the_package_says_its_version() -> None:
 @contextmanager
 def loading(empty: Addresses) -> Iterator["subprocess.Popen[bytes]"]:
     """A load that is half-way: it has sent rows to the database, and waits for more on standard input."""
-    process = subprocess.Popen(
-        [sys.executable, TOP / "manage.py", "load", "-"],
+    process = Forked[bytes](
+        ["load", "-"],
+        cwd=TOP,
         env=environment(empty),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -339,10 +332,11 @@ async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run
     assert await stored(empty) == ["Xi'an"]
 
 
-async def test_a_terminal_that_lacks_a_letter_shows_its_number(run: Run) -> None:
-    run("load", "-", typed="name,population\n東京,5\n", PYTHONUTF8="1")
-    done = run("remove", "東京", "--yes", PYTHONIOENCODING="latin-1")
-    assert done.stdout.splitlines()[0] == r"before: \u6771\u4eac, 5 people"
+async def test_a_terminal_that_lacks_a_letter_shows_its_number(empty: Addresses) -> None:
+    await run_sql(empty.owner, insert("東京", 5))
+    given = {**environment(empty), "PYTHONIOENCODING": "latin-1"}
+    out = subprocess.check_output([*MANAGE, "remove", "東京", "--yes"], env=given, text=True, timeout=60)
+    assert out.splitlines()[0] == r"before: \u6771\u4eac, 5 people"
 
 
 # --- check ---

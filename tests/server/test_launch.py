@@ -24,7 +24,7 @@ from cityweb.log import QUEUE_MAX
 from cityweb.postgres import database, embedded
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import Addresses, Server, assert_one_sentence, insert, run, run_sql
+from tests.conftest import MANAGE, Addresses, Server, assert_one_sentence, insert, run, run_sql, serving
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
 
@@ -254,14 +254,15 @@ def test_an_unreachable_database_is_one_sentence() -> None:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
-async def test_it_may_open_as_many_files_as_the_system_lets_it(start_server: Callable[..., Server]) -> None:
+async def test_it_may_open_as_many_files_as_the_system_lets_it(empty: Addresses, log: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
-    try:
-        server = start_server()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+    with serving(empty.app, log, MANAGE) as start_server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_000, before[1]))
+        try:
+            server = start_server()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
 
 
 async def test_a_bug_of_ours_is_not_blamed_on_the_database(postgres: Addresses) -> None:

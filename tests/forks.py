@@ -1,0 +1,107 @@
+"""Commands without the second that Python takes to start: one process has imported them, and forks for each.
+
+A fork has its own arguments, environment, folder and standard files. Limits, and what Python reads only when it starts
+(PYTHONUTF8), are those of the first process.
+"""
+
+import gc
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, AnyStr
+
+from cityweb.commands import cli
+from cityweb.web import app  # noqa: F401 (a server loads it)
+
+TOP = Path(__file__).parent.parent
+NUMBER = struct.Struct("i")
+
+
+class Forked(subprocess.Popen[AnyStr]):
+    """`python manage.py` with these arguments."""
+
+    _watcher: socket.socket
+
+    def _execute_child(self, args: tuple[str, ...], *more: Any) -> None:
+        """The step of Popen that starts a process; its pipes are there already."""
+        folder, environment, files = more[4], more[5], more[9:15]
+        standard: map[int] = map(max, range(3), (files[0], files[3], files[5]))  # -1 is the standard file itself
+        self._watcher, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(first()[0], [b"1"], [*standard, theirs.fileno()])
+        self._watcher.sendall(json.dumps([args, str(folder), dict(environment)]).encode() + b"\n")
+        self._close_pipe_fds(*files)  # type: ignore[attr-defined]
+        self.pid = self._number()
+        self._child_created = True
+
+    def _number(self) -> int:
+        return int(NUMBER.unpack(self._watcher.recv(NUMBER.size, socket.MSG_WAITALL))[0])
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._watcher], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            with self._watcher:
+                self.returncode = os.waitstatus_to_exitcode(self._number())
+        return self.returncode
+
+
+@cache
+def first() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    """The process that forks, and the way to it."""
+    ours, theirs = socket.socketpair()
+    code = f"import sys; sys.path[0] = {str(TOP)!r}; from tests import forks; forks.fork({theirs.fileno()})"
+    with theirs:
+        command = [sys.executable, "-c", code]
+        return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+
+
+def end() -> None:
+    if first.cache_info().currsize:
+        way, process = first()
+        way.close()
+        process.wait(20)
+
+
+def fork(way: int) -> None:
+    """Runs each command that is asked for in a fork, which ends as any process does, and has another watch it."""
+    gc.freeze()  # at its end, a fork need not look through all that was imported
+    files: list[int] = []
+    with socket.socket(fileno=way) as asking:
+        while not files or os.fork():
+            for file in files:
+                os.close(file)
+            asked, files, *_ = socket.recv_fds(asking, 1, 4)
+            if not asked:
+                return
+    with socket.socket(fileno=files.pop()) as watched, watched.makefile() as request:
+        arguments, folder, environment = json.loads(request.readline())
+        if pid := os.fork():
+            for file in files:
+                os.close(file)
+            watched.sendall(NUMBER.pack(pid))
+            watched.sendall(NUMBER.pack(os.waitpid(pid, 0)[1]))
+            os._exit(0)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    # What the first process has found out about its own files is not so here.
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace")
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["manage.py", *arguments]
+    cli.main()
