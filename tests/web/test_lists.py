@@ -13,7 +13,7 @@ from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.ranking import Source
-from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql
+from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, unmeasured
 from tests.pages import HTMX, add, one, parse, text
 from tests.proxy import Proxy
 
@@ -97,6 +97,7 @@ async def test_rows_that_come_and_go_do_not_move_the_page_that_is_read(site: Sit
 LIMITS = [f"{population}-{id_}" for population in (0, 1, POPULATION_MAX) for id_ in (0, 1, ID_MAX - 1, ID_MAX)]
 
 
+@unmeasured
 @pytest.mark.parametrize("ids", [[], [1, ID_MAX], range(ID_MAX - 59, ID_MAX + 1)], ids=["none", "two", "sixty"])
 @pytest.mark.parametrize("population", [0, POPULATION_MAX])
 async def test_every_link_of_every_page_leads_to_a_page(
@@ -226,6 +227,7 @@ WALKS = {
 each_walk = pytest.mark.parametrize("source", WALKS.values(), ids=WALKS)
 
 
+@unmeasured
 @pytest.mark.parametrize("way", ["plain", "htmx"])
 @each_walk
 @pytest.mark.parametrize(("q", "found"), SEARCHES.items())
