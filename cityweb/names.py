@@ -61,8 +61,8 @@ class Flaw(enum.StrEnum):
     RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
 
 
-NEWER_FLAWS = frozenset({Flaw.RESERVED})
-"""Flaws that earlier versions allowed; a stored name may have them."""
+NEWER_FLAWS = frozenset(Flaw) - {Flaw.UNREADABLE, Flaw.FIRST_CHARACTER, Flaw.NO_LETTER}
+"""Flaws that earlier versions allowed; a stored name may have them. A new flaw is one of them."""
 
 
 @lru_cache(maxsize=8)  # `flaw`, `key` and `bare` of a name need the same result.

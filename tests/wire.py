@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.pages import PAGES
+
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "QUERY"]
-READ_ONLY: dict[str, set[int]] = {
-    "/": {200}, "/?added=1": {200}, "/?live=off": {200}, "/?name=Tokyo&population=5": {200},
+READ_ONLY: dict[str, set[int]] = {path: {200} for path in PAGES} | {
+    "/?added=1": {200}, "/?live=off": {200}, "/?name=Tokyo&population=5": {200},
     "/cities/biggest": {200}, "/cities/1": {200, 404}, "/cities/1.json": {200, 404}, "/cities/0": {404},
-    "/cities.csv": {200, 503}, "/cities.json": {200, 503}, "/feed.atom": {200}, "/api": {200}, "/openapi.json": {200},
+    "/cities.csv": {200, 503}, "/cities.json": {200, 503}, "/feed.atom": {200}, "/openapi.json": {200},
     "/livez": {200}, "/readyz": {200, 503}, "/static/site.css": {200}, "/static/none": {404},
 }  # fmt: skip
 """The possible statuses of GET at each path. Two downloads at a time are served, others are rejected with 503."""

@@ -22,6 +22,7 @@ from tests.browser.steps import (
     submit,
 )
 from tests.conftest import Addresses, Server, insert, ready, run_sql
+from tests.pages import PAGES
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
@@ -193,7 +194,7 @@ async def test_nothing_scrolls_sideways_with_a_long_word_in_a_refusal(visitor: V
     await expect_room(visitor.page)
 
 
-@pytest.mark.parametrize("address", ["/", "/cities", "/cities/1", "/api", "/nowhere"])
+@pytest.mark.parametrize("address", [*PAGES, "/nowhere"])
 async def test_a_page_of_1280_pixels_enlarged_four_times_scrolls_one_way_only(
     visitor: Visitor, fill: Fill, address: str
 ) -> None:

@@ -14,7 +14,7 @@ from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.ranking import Source
 from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, unmeasured
-from tests.pages import HTMX, add, one, parse, text
+from tests.pages import BESIDE_THE_BOARD, HTMX, add, one, parse, text
 from tests.proxy import Proxy
 
 
@@ -476,7 +476,7 @@ async def test_a_duplicate_that_is_not_on_the_board_is_linked_in_the_summary(sit
 
 # --- HTTP ---
 
-ADDRESSES = ["/cities", "/cities?q=a", "/cities/1", "/cities/1.json", "/feed.atom", "/api", "/openapi.json"]
+ADDRESSES = [*BESIDE_THE_BOARD, "/cities?q=a", "/cities/1.json", "/feed.atom", "/openapi.json"]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

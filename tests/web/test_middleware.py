@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cityweb.log import FLUSH_SECONDS, Requests
+from cityweb.log import FLUSH_SECONDS, Requests, output
 from cityweb.postgres import cities, database
 from cityweb.postgres.database import Pool, Session
 from cityweb.web.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
@@ -353,6 +353,7 @@ async def lines(capfd: pytest.CaptureFixture[str], wanted: int = 0) -> list[dict
     async with asyncio.timeout(5):
         while True:
             await asyncio.sleep(1.5 * FLUSH_SECONDS)
+            output().flush()
             written = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
             found += [line for line in written if line["message"] == "answered"]
             if len(found) >= wanted:

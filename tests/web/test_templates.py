@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
+from cityweb.city import FIELDS
 from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
 from cityweb.web import templates
 from cityweb.web.app import url_for
@@ -36,21 +37,22 @@ BOARD = Snapshot(
     TEMPLATES,
 )
 STALE = replace(BOARD, as_of=datetime(2026, 11, 27, 14, 3, 7, tzinfo=UTC))
+EMPTY = dict.fromkeys(FIELDS, "")
 TWO_ERRORS = Form(
-    values={"name": ' "x"><b>', "population": "12x"},
+    values=EMPTY | {"name": ' "x"><b>', "population": "12x"},
     errors={
         "name": "City name must include a letter or a number",
         "population": "Population must be a whole number, like 13,960,000",
     },
 )
 DUPLICATE = Form(
-    values={"name": "tokyo", "population": "1"},
+    values=EMPTY | {"name": "tokyo", "population": "1"},
     errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
     stored=Stored(7, "Tokyo", 37_400_068),
 )
 OSAKA = Landing(Stored(10, "Osaka", 5), rank=10)
 ELSEWHERE = "added at rank 10, outside the top 20. The 20th place takes more than 0"
-TRAPPED = Form(values={"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
+TRAPPED = Form(values=EMPTY | {"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
 
 
 def rendered(template: str, **context: object) -> BeautifulSoup:
