@@ -1,7 +1,7 @@
-"""Commands without the second that Python takes to start: one process has imported them, and forks for each.
+"""Starts commands in a tenth of a second: one process imports cityweb and forks for each command.
 
-A fork has its own arguments, environment, folder and standard files. Limits, and what Python reads only when it starts
-(PYTHONUTF8), are those of the first process.
+A fork has its own arguments, environment, folder and standard files. It inherits resource limits, and settings that
+Python reads only at its start (PYTHONUTF8).
 """
 
 import gc
@@ -27,14 +27,14 @@ LOCK = threading.Lock()
 
 
 class Forked(subprocess.Popen[AnyStr]):
-    """`python manage.py` with these arguments."""
+    """Runs `python manage.py` with these arguments, in a fork."""
 
     _watcher: socket.socket
 
     def _execute_child(self, args: tuple[str, ...], *more: Any) -> None:
-        """The step of Popen that starts a process; its pipes are there already."""
+        """Replaces the step of Popen that starts a process; the pipes exist already (as in CPython 3.11)."""
         folder, environment, files = more[4], more[5], more[9:15]
-        standard: map[int] = map(max, range(3), (files[0], files[3], files[5]))  # -1 is the standard file itself
+        standard: map[int] = map(max, range(3), (files[0], files[3], files[5]))  # -1 means the standard file
         self._watcher, theirs = socket.socketpair()
         with theirs, LOCK:
             socket.send_fds(first()[0], [b"1"], [*standard, theirs.fileno()])
@@ -62,7 +62,7 @@ class Forked(subprocess.Popen[AnyStr]):
 
 @cache
 def first() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
-    """The process that forks, and the way to it."""
+    """A socket to the process that forks, and that process."""
     ours, theirs = socket.socketpair()
     code = f"import sys; sys.path[0] = {str(TOP)!r}; from tests import forks; forks.fork({theirs.fileno()})"
     with theirs:
@@ -78,28 +78,30 @@ def end() -> None:
 
 
 def fork(way: int) -> None:
-    """Runs each command that is asked for in a fork, which ends as any process does, and has another watch it."""
-    gc.freeze()  # at its end, a fork need not look through all that was imported
-    files: list[int] = []
-    with socket.socket(fileno=way) as asking:
-        while not files or os.fork():
+    """Runs each requested command in a fork of a fork; the one between reports the id and the status of the command."""
+    gc.freeze()  # Otherwise each fork would search all imported objects for garbage at its end.
+    with socket.socket(fileno=way) as requests:
+        while True:
+            request, files, *_ = socket.recv_fds(requests, 1, 4)
+            if not request:
+                return
+            if os.fork() == 0:
+                break
             for file in files:
                 os.close(file)
-            asked, files, *_ = socket.recv_fds(asking, 1, 4)
-            if not asked:
-                return
-    with socket.socket(fileno=files.pop()) as watched, watched.makefile() as request:
-        arguments, folder, environment = json.loads(request.readline())
+    *standard, watcher = files
+    with socket.socket(fileno=watcher) as watched, watched.makefile() as lines:
+        arguments, folder, environment = json.loads(lines.readline())
         if pid := os.fork():
-            for file in files:
+            for file in standard:
                 os.close(file)
             watched.sendall(NUMBER.pack(pid))
             watched.sendall(NUMBER.pack(os.waitpid(pid, 0)[1]))
             os._exit(0)
-    for number, file in enumerate(files):
+    for number, file in enumerate(standard):
         os.dup2(file, number)
         os.close(file)
-    # What the first process has found out about its own files is not so here.
+    # The objects of the first process have the encodings and buffers of its own files.
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace")
     os.chdir(folder)
