@@ -75,7 +75,8 @@ async def test_a_quiet_board_costs_a_query_a_tick_and_no_rendering(
     begun = asyncio.get_running_loop().time()
     while len(reads) < 3:
         for path in ("/", "/board", f"/board?seen={site.board.snapshot.id}", "/cities/biggest"):
-            await site.client.get(path)
+            if not site.board.is_stale:  # as it may be on a busy machine; its responses are rendered then
+                await site.client.get(path)
         await asyncio.sleep(0)  # a client in this process never waits
     assert asyncio.get_running_loop().time() - begun > board_module.PAUSE_SECONDS
     assert rendered == []
