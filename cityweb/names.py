@@ -53,7 +53,7 @@ No input produces such a key, because case folding leaves no capital letters."""
 
 
 class Flaw(enum.StrEnum):
-    """The reason why a name is not allowed, as a visitor is told it."""
+    """The reasons why a name is not allowed, each with its message to the visitor."""
 
     UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
     FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
