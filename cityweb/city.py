@@ -1,7 +1,5 @@
 """The limits of a city and of the board."""
 
-FIELDS = ("name", "population")
-"""What is entered for a city, in forms, JSON and files: the header of a CSV file, the members of `/cities/biggest`."""
 BOARD_SIZE = 20
 NAME_MAX = 200
 """In characters. The longest real name, Bangkok's ceremonial name, has 193."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cityweb import submissions
-from cityweb.city import FIELDS
 from cityweb.settings import OperatorError
+from cityweb.submissions import FIELDS, REQUIRED
 
 STANDARD = Path("-")
 """Standard input or output."""
@@ -128,10 +128,11 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
         header = [cell.strip().lower() for cell in next(rows, [])]
     except csv.Error:
         header = []
-    if any(header.count(field) != 1 for field in FIELDS):
+    if any(header.count(field) != 1 for field in FIELDS if field in header or field in REQUIRED):
         raise OperatorError(
             f"The first line does not name the columns: write {','.join(FIELDS)} above the cities, and load it again."
         )
+    columns = {field: header.index(field) for field in FIELDS if field in header}
     while True:
         row_text.seek(0)
         row_text.truncate()
@@ -148,7 +149,7 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
             # Otherwise `Tokyo,37,400,068` would become a city of 37 people.
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
-            values = {field: cells[header.index(field)] for field in FIELDS}
+            values = {field: cells[column] for field, column in columns.items()}
             yield Line(number, row_text.getvalue(), values, problem)
 
 

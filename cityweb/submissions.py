@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, NoReturn
 
 from pydantic import Field, WithJsonSchema
@@ -115,6 +115,11 @@ class CitySubmission:
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
     population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
+
+
+FIELDS = tuple(field.name for field in fields(CitySubmission))
+"""What is entered for a city, in forms, JSON and files, and stored in columns of these names."""
+REQUIRED = tuple(field.name for field in fields(CitySubmission) if field.default is MISSING)
 
 
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:

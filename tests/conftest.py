@@ -99,12 +99,12 @@ async def run_sql(url: URL, *statements: str) -> list[asyncpg.Record]:
         await connection.close()
 
 
-def insert(name: str, population: int) -> str:
-    """An INSERT as an operator might write it in psql."""
-    return (
-        "INSERT INTO cities (name, name_key, name_bare, population)"
-        f" VALUES ('{name}', lower('{name}'), lower('{name}'), {population})"
-    )
+def insert(name: str, population: int, **others: object) -> str:
+    """An INSERT as an operator might write it in psql; `others` are SQL for further columns."""
+    key = f"lower({quoted(name)})"
+    columns = {"name": quoted(name), "name_key": key, "name_bare": key, "population": population, **others}
+    values = ", ".join(map(str, columns.values()))
+    return f"INSERT INTO cities ({', '.join(columns)}) OVERRIDING SYSTEM VALUE VALUES ({values})"
 
 
 def quoted(text: str) -> str:

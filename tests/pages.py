@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import httpx
 from bs4 import BeautifulSoup, Tag
 
+from cityweb.submissions import FIELDS
 from cityweb.web.app import ROUTES, url_for
 from cityweb.web.templates import Templates
 
@@ -106,7 +107,7 @@ def _from_form(status: int, document: BeautifulSoup) -> Outcome:
     assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside
     assert {str(field["id"]) for field in document.select("[aria-invalid=true]")} == beside.keys()
     for name in beside:
-        hint = ["population-hint"] if name == "population" else []
+        hint = [f"{name}-hint"] if document.select(f"#{name}-hint") else []
         assert str(one(document, f"#{name}")["aria-describedby"]).split() == [*hint, f"{name}-error"]
-    kept = {name: str(one(document, f"#{name}")["value"]) for name in ("name", "population")}
+    kept = {name: str(one(document, f"#{name}")["value"]) for name in FIELDS}
     return Outcome(status, errors=summary, kept=kept)

@@ -11,17 +11,8 @@ from cityweb import names
 from cityweb.city import BOARD_SIZE
 from cityweb.postgres import database
 from cityweb.postgres.database import DatabaseUnavailable, DriverConnection, Session, Unconfirmed, unit_of_work
-
-
-@dataclass(frozen=True)
-class RankedCity:
-    """A ranked city; cities with equal populations share a rank (1, 2, 2, 4)."""
-
-    id: int
-    name: str
-    population: int
-    created_at: datetime
-    rank: int
+from cityweb.postgres.tables import City
+from cityweb.submissions import FIELDS, CitySubmission
 
 
 @dataclass(frozen=True)
@@ -31,6 +22,14 @@ class Stored:
     id: int
     name: str
     population: int
+
+
+@dataclass(frozen=True)
+class RankedCity(Stored):
+    """A ranked city; cities with equal populations share a rank (1, 2, 2, 4)."""
+
+    created_at: datetime
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,9 @@ class Landing:
 
 
 @dataclass(frozen=True)
-class BoardRow:
+class BoardRow(Stored):
     """A row of the board; `new` if the city is younger than a minute by the database's clock."""
 
-    id: int
-    name: str
-    population: int
     rank: int
     new: bool
 
@@ -89,35 +85,39 @@ async def leaders(connection: DriverConnection) -> Leaders:
 
 # --- an add ---
 
+COLUMNS = {column: City.__table__.c[column].type for column in (*FIELDS, "name_key", "name_bare")}
+"""The columns that are written for a city, with their types; PostgreSQL fills the others."""
+_COLUMNS = ", ".join(COLUMNS)
+_VALUES = ", ".join(f"(:{column})::{type_}" for column, type_ in COLUMNS.items())
 # The unique key decides. NOT EXISTS only saves the id that a conflicting row would use up.
-INSERT = text("""
-INSERT INTO cities (name, name_key, name_bare, population)
-SELECT :name, :name_key, :name_bare, CAST(:population AS integer)
+INSERT = text(f"""
+INSERT INTO cities ({_COLUMNS})
+SELECT {_VALUES}
 WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
 ON CONFLICT DO NOTHING
 RETURNING id, name, population
-""")
-# The last column is the age in seconds.
-STORED = text(
-    "SELECT id, name, population, extract(epoch FROM now() - created_at) FROM cities WHERE name_key = :name_key"
-)
+""")  # noqa: S608 (no value is put in)
+STORED = text(f"""
+SELECT id, name, population, extract(epoch FROM now() - created_at) AS age,
+  ({_COLUMNS}) IS NOT DISTINCT FROM ({_VALUES}) AS is_same
+FROM cities WHERE name_key = :name_key
+""")  # noqa: S608 (no value is put in)
 
 
-def name_columns(name: str) -> dict[str, object]:
-    """The columns of a stored name."""
-    return {"name": name, "name_key": names.key(name), "name_bare": names.bare(name)}
+def columns(name: str, others: dict[str, object]) -> dict[str, object]:
+    """The columns of a name and of other entered values; for all of them, in the order of `COLUMNS`."""
+    return {"name": name, **others, "name_key": names.key(name), "name_bare": names.bare(name)}
 
 
-async def add(session: Session, name: str, population: int) -> tuple[Stored, bool]:
+async def add(session: Session, city: CitySubmission) -> tuple[Stored, bool]:
     """Adds a city, unless its name is stored. Returns the stored city, and whether this call stored it.
 
     The insert is one statement and its own transaction; the unique key decides. Raises Unconfirmed if its result
     is lost, or DatabaseUnavailable.
     """
-    values = {**name_columns(name), "population": population}
     lost: list[float] = []
     try:
-        return await _insert_or_find(session, values, lost)
+        return await _insert_or_find(session, columns(city.name, vars(city)), lost)
     except DatabaseUnavailable as error:
         if lost:
             raise Unconfirmed from error
@@ -142,9 +142,9 @@ async def _insert_or_find(session: Session, values: dict[str, object], lost: lis
         raise
     if row:
         return Stored(*row), True
-    id_, *stored, age = (await session.execute(STORED, values)).one()
-    is_ours = bool(lost) and stored == [values["name"], values["population"]] and age < time.monotonic() - lost[0]
-    return Stored(id_, *stored), is_ours
+    stored = (await session.execute(STORED, values)).one()
+    is_ours = bool(lost) and stored.is_same and stored.age < time.monotonic() - lost[0]
+    return Stored(stored.id, stored.name, stored.population), is_ours
 
 
 # All cities that differ only in accents are found before the LIMIT applies: with the LIMIT in the same query, a plan

@@ -8,13 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import names, submissions
 from cityweb.postgres import database
-from cityweb.postgres.cities import Stored, name_columns
+from cityweb.postgres.cities import Stored, columns
 from cityweb.postgres.tables import City
 from cityweb.settings import COMMAND, OperatorError
 
 NEAR_MISSES_MAX = 5
-
-
 COLUMNS = select(City.id, City.name, City.population)
 
 
@@ -68,7 +66,7 @@ async def store(url: URL, before: Stored, after: Stored) -> None:
     values: dict[str, object] = {"population": after.population}
     if after.population == before.population:
         # Only for a rename: one of the `duplicates` cannot get the key of its name while another city has that key.
-        values = name_columns(after.name)
+        values = columns(after.name, {})
     statement = update(City).where(*_match_unchanged(before)).values(values)
     try:
         async with database.outside_the_pool(url).begin() as connection:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 
@@ -16,7 +16,7 @@ from sqlalchemy import URL, Row, TextClause, text
 from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres import database
-from cityweb.postgres.cities import TOTAL, RankedCity, Stored
+from cityweb.postgres.cities import TOTAL, RankedCity
 from cityweb.postgres.database import DatabaseUnavailable, Session, unit_of_work
 
 PAGE_SIZE = 50
@@ -25,7 +25,6 @@ FETCHED = 500
 SPELLING_SECONDS = 60
 SIMILARITY = 0.7
 """From 0 to 1: three letters in ten may differ."""
-
 
 RankedRow = asyncpg.Record
 Fetch = Callable[[], Awaitable[Sequence[RankedRow]]]
@@ -65,6 +64,7 @@ class Surroundings:
 # --- the statements ---
 # Parameters are written as `(SELECT ...)`, because the planner would estimate row counts from plain values.
 
+RANKED = ", ".join(field.name for field in fields(RankedCity))
 # The number of cities of a source, and the 51 next to a cursor with ranks; if there are none, one row has the total.
 PAGE = """
 WITH {found} page AS MATERIALIZED (
@@ -73,10 +73,10 @@ WITH {found} page AS MATERIALIZED (
 ), ranks AS MATERIALIZED (
   {ranks}
 )
-SELECT total, city.*, rank
+SELECT total, city.*
 FROM (SELECT ({total}) AS total) AS counted LEFT JOIN (
   page JOIN ranks USING (population)
-  CROSS JOIN LATERAL (SELECT id, name, population, created_at FROM cities WHERE id = page.id LIMIT 1) AS city
+  CROSS JOIN LATERAL (SELECT {ranked} FROM cities WHERE id = page.id LIMIT 1) AS city
 ) ON true
 ORDER BY page.population {order}, -page.id {order}
 """
@@ -109,7 +109,7 @@ class Source:
         def make_statement(side: str, order: str) -> TextClause:
             direction = {"beyond": BEYOND.format(side=side), "order": order}
             found_here = found.format(**direction, **numbers, stored=TOTAL)
-            return text(PAGE.format(rows=rows, total=total, ranks=ranks, found=found_here, **direction))
+            return text(PAGE.format(ranked=RANKED, rows=rows, total=total, ranks=ranks, found=found_here, **direction))
 
         self.after, self.before = make_statement("<", "DESC"), make_statement(">", "ASC")
 
@@ -171,31 +171,29 @@ def matches(near: int = 1_000, far: int = 12_000, least: int = 5, counted: int =
 SEARCH = matches()
 SURROUNDINGS = text(f"""
 WITH city AS MATERIALIZED (
-  SELECT id, name, population, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
+  SELECT * FROM cities WHERE id = (SELECT CAST(:id AS int))
 ), higher AS MATERIALIZED (
-  SELECT id, name, population, created_at FROM cities
-  WHERE (population, -id) > ((SELECT population FROM city), (SELECT -id FROM city))
+  SELECT * FROM cities WHERE (population, -id) > ((SELECT population FROM city), (SELECT -id FROM city))
   ORDER BY population, -id LIMIT 3
 ), lower AS MATERIALIZED (
-  SELECT id, name, population, created_at FROM cities
-  WHERE (population, -id) < ((SELECT population FROM city), (SELECT -id FROM city))
+  SELECT * FROM cities WHERE (population, -id) < ((SELECT population FROM city), (SELECT -id FROM city))
   ORDER BY population DESC, -id DESC LIMIT 3
 ), page AS MATERIALIZED (
   TABLE higher UNION ALL TABLE city UNION ALL TABLE lower
 ), ranks AS MATERIALIZED (
   {RANKS_IN_A_ROW}
 )
-SELECT page.*, rank FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
+SELECT {RANKED} FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
 """)  # noqa: S608 (no value is put in)
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
 # The candidates for a misspelled name.
-BIGGEST = text("SELECT id, name, population, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
-COLUMNS = ("rank", "id", "name", "population", "created_at")
-EVERY_CITY = """
-SELECT rank() OVER (ORDER BY population DESC), id, name, population,
-  to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at
+BIGGEST = text("SELECT id, name, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
+COLUMNS = ("rank", *(field.name for field in fields(RankedCity) if field.name != "rank"))
+CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
+EVERY_CITY = f"""
+SELECT rank() OVER (ORDER BY population DESC), {", ".join(COLUMNS[1:]).replace("created_at", CREATED_AT)}
 FROM cities ORDER BY population DESC, -id DESC
-"""
+"""  # noqa: S608 (no value is put in)
 # Without a sort, PostgreSQL reads the rows from an index and sends the first one at once. SET LOCAL is needed because a
 # pooler lends a connection for one transaction only.
 READING = """
@@ -236,15 +234,14 @@ class Spelling:
     def __init__(self) -> None:
         self.seconds = SPELLING_SECONDS
         self._bare_names: list[str] = []
-        self._cities: list[Stored] = []
+        self._cities: Sequence[Row[int, str, str]] = []
         self._read_at = -math.inf
 
-    async def nearest(self, session: Session, words: str) -> list[Stored]:
+    async def nearest(self, session: Session, words: str) -> list[Row[int, str, str]]:
         """At most three cities, the most similar first and, among equals, the biggest first."""
         if time.monotonic() - self._read_at > self.seconds:
-            rows = await _read_biggest(session)
-            self._bare_names = [row.name_bare for row in rows]
-            self._cities = [Stored(row.id, row.name, row.population) for row in rows]
+            self._cities = await _read_biggest(session)
+            self._bare_names = [city.name_bare for city in self._cities]
             self._read_at = time.monotonic()
         similar = process.extract(
             names.bare(words), self._bare_names, scorer=OSA.normalized_similarity, score_cutoff=SIMILARITY, limit=3
@@ -253,7 +250,7 @@ class Spelling:
 
 
 @unit_of_work
-async def _read_biggest(session: Session) -> Sequence[Row[int, str, int, str]]:
+async def _read_biggest(session: Session) -> Sequence[Row[int, str, str]]:
     return (await session.execute(BIGGEST)).all()
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import submissions
 from cityweb.files import Format, Line
-from cityweb.postgres import database, schema
-from cityweb.postgres.cities import name_columns
+from cityweb.postgres import cities, database, schema
 from cityweb.settings import OperatorError
+from cityweb.submissions import FIELDS
 
 BATCH = 5_000
 """Lines that are checked and sent together: what a load keeps in memory."""
@@ -27,31 +27,31 @@ LOAD_LOCK = 0x6C6F6164
 PATIENT = """
 SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0
 """
-STAGE = """
+COLUMNS = ", ".join(cities.COLUMNS)
+STAGE = f"""
 CREATE TEMPORARY TABLE arrivals (
-  line bigint, name text, name_key text COLLATE "C", name_bare text COLLATE "C", population integer, problem text
+  line bigint, {", ".join(f"{column} {type_}" for column, type_ in cities.COLUMNS.items())}, problem text
 ) ON COMMIT DROP
 """
-COLUMNS = ("line", "name", "name_key", "name_bare", "population", "problem")
 # Lines with one of `names.NEWER_FLAWS` are rejected, unless the name is stored or there are no cities.
 REJECT = """
 DELETE FROM arrivals
 WHERE problem <> '' AND EXISTS (SELECT FROM cities)
   AND NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrivals.name_key)
-RETURNING line, name, population, problem
+RETURNING *
 """
 # If lines have the same name, the first one counts.
 FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived"
 UPDATE = f"""
-UPDATE cities SET name = arrived.name, name_bare = arrived.name_bare, population = arrived.population
+UPDATE cities SET {", ".join(f"{column} = arrived.{column}" for column in cities.COLUMNS)}
 FROM {FIRST_LINES}
 WHERE cities.name_key = arrived.name_key
-  AND (cities.name, cities.population) IS DISTINCT FROM (arrived.name, arrived.population)
+  AND ({" OR ".join(f"cities.{field} IS DISTINCT FROM arrived.{field}" for field in FIELDS)})
 """  # noqa: S608 (no value is put in)
 # The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up.
 INSERT = f"""
-INSERT INTO cities (name, name_key, name_bare, population)
-SELECT name, name_key, name_bare, population FROM {FIRST_LINES}
+INSERT INTO cities ({COLUMNS})
+SELECT {COLUMNS} FROM {FIRST_LINES}
 WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrived.name_key)
 ORDER BY line
 ON CONFLICT DO NOTHING
@@ -68,7 +68,7 @@ WHERE indrelid = 'cities'::regclass AND pg_has_role(relowner, 'USAGE') AND NOT E
 """)
 
 
-BOARD_ORDER = "SELECT name, population FROM cities ORDER BY population DESC, -id DESC"
+BOARD_ORDER = f"SELECT {', '.join(FIELDS)} FROM cities ORDER BY population DESC, -id DESC"  # noqa: S608 (no value is put in)
 # The COPY arguments with which PostgreSQL writes each format.
 COPIES: dict[Format, dict[str, Any]] = {
     # Names are quoted because some spreadsheets also split at semicolons, which stored names may contain.
@@ -131,13 +131,15 @@ async def load(
             # Not one COPY of all lines: asyncpg 0.32 cannot end one that KeyboardInterrupt leaves.
             while batch := list(islice(records, batch_size)):
                 with _explain_errors():
-                    await driver.copy_records_to_table("arrivals", records=batch, columns=COLUMNS)
+                    await driver.copy_records_to_table("arrivals", records=batch)
                 read()
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
             with _explain_errors():
-                async for number, name, population, problem in driver.cursor(REJECT):
-                    _reject(Line(number, "", {"name": name, "population": population}), problem, outcome, report)
+                async for row in driver.cursor(REJECT):
+                    _reject(
+                        Line(row["line"], "", {field: row[field] for field in FIELDS}), row["problem"], outcome, report
+                    )
                 if outcome.refused and not skipping:
                     raise OperatorError(_format_problems(outcome))
                 if update:
@@ -174,12 +176,12 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
 
 
 def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Refuse | None) -> Iterator[tuple[object, ...]]:
-    """The rows to stage, in the order of `COLUMNS`; rejected lines are counted and reported."""
+    """The rows to stage, in the order of `STAGE`; rejected lines are counted and reported."""
     for line in lines:
         outcome.read += 1
         city, problem = _check_line(line)
         if city:
-            yield line.number, *name_columns(city.name).values(), city.population, problem
+            yield line.number, *cities.columns(city.name, vars(city)).values(), problem
         else:
             _reject(line, problem, outcome, report)
 

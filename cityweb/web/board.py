@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cached_property
 
-from cityweb.city import FIELDS
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
 from cityweb.postgres.database import DriverConnection
+from cityweb.submissions import FIELDS
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.templates import VARY, Templates
 
@@ -96,7 +96,7 @@ class Snapshot:
     @cached_property
     def biggest(self) -> PreparedResponse:
         """The board as JSON. A stale one has a Last-Modified header, since an array has no room for a notice."""
-        rows = [{field: getattr(row, field) for field in FIELDS} for row in self.leaders.rows]
+        rows = [{"name": row.name, "population": row.population} for row in self.leaders.rows]
         last_modified = {"last-modified": format_datetime(self.as_of, usegmt=True)} if self.as_of else {}
         return prepare_json(rows, last_modified)
 

@@ -8,15 +8,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cityweb import submissions
-from cityweb.city import FIELDS
-from cityweb.submissions import UnreadableBody
+from cityweb.submissions import FIELDS, UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import BODY_BYTES
 from cityweb.web.state import State
 
 FIELDS_MAX = 8
-"""The maximum number of fields in a form; ours has three."""
+"""The maximum number of fields in a form; ours has fewer."""
 PART_BYTES = 4_096
 """The longest field of a multipart form, in bytes."""
 

@@ -7,10 +7,10 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from cityweb.city import FIELDS
 from cityweb.postgres import cities
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.submissions import FIELDS
 from cityweb.web import errors, templates
 from cityweb.web.board import Form, NoBoard
 from cityweb.web.errors import ALREADY_STORED, Rejection
@@ -81,7 +81,7 @@ def _respond_with_form(request: Request[State], rejection: Rejection, form: Form
 
 
 def entered_texts(fields: Mapping[str, object]) -> dict[str, str]:
-    """The entered name and population as strings, empty if missing."""
+    """The entered values as strings, empty if missing."""
     return {field: str(fields.get(field, "")) for field in FIELDS}
 
 

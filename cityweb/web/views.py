@@ -65,10 +65,10 @@ async def add_city(request: Request[State]) -> ASGIApp:
     request.state["entered"] = responses.entered_texts(fields)
     session, limiter = request.state["session"], request.state["limiter"]
     try:
-        submission = submissions.check(fields)
+        entered = submissions.check(fields)
         if limiter:
             await limiter.charge(session, client_ip(request))
-        city, is_new = await cities.add(session, submission.name, submission.population)
+        city, is_new = await cities.add(session, entered)
     except InvalidSubmission as invalid:
         return responses.invalid(request, fields, invalid.errors)
     except RateLimited as limited:

@@ -191,9 +191,7 @@ async def test_a_load_that_is_killed_while_it_stores_leaves_nothing(empty: Addre
     somebody = await database.connect(empty.owner)
     adding = somebody.transaction()
     await adding.start()
-    await somebody.execute(
-        "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('City 9', 'city 9', 'city 9', 9)"
-    )
+    await somebody.execute(insert("City 9", 9))
     try:
         with loading(empty) as process:
             assert process.stdin

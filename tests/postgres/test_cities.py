@@ -11,6 +11,7 @@ from sqlalchemy.exc import NoResultFound
 from cityweb.postgres import cities, database, ranking
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable, Pool, Unconfirmed
+from cityweb.submissions import CitySubmission
 from tests.conftest import Addresses, insert, locking, refusing, run_sql
 from tests.proxy import Proxy
 
@@ -40,7 +41,7 @@ async def pool(empty: Addresses) -> AsyncIterator[Pool]:
 
 async def add(pool: Pool, name: str, population: int = 5) -> bool:
     async with pool.open() as session:
-        _, is_new = await cities.add(session, name, population)
+        _, is_new = await cities.add(session, CitySubmission(name, population))
         return is_new
 
 
@@ -81,8 +82,7 @@ async def test_a_city_like_ours_that_was_stored_before_is_not_ours(proxied: tupl
     await add(pool, "First")
     await run_sql(
         proxy.database,
-        "INSERT INTO cities (name, name_key, name_bare, population, created_at)"
-        " VALUES ('Paris', 'paris', 'paris', 5, now() - interval '1 minute')",
+        insert("Paris", 5, created_at="now() - interval '1 minute'"),
         CUT,
     )
     assert await add(pool, "Paris") is False

@@ -10,18 +10,20 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from cityweb.postgres import cities, database, ranking
+from cityweb.submissions import CitySubmission
 from tests.conftest import Addresses, run_sql
 
 Node = dict[str, Any]
-Values = dict[str, int | str]
+Values = dict[str, object]
 
 BESIDE: Values = {"population": 40_000, "id": 30_000}
+ADDED: Values = cities.columns("c5", vars(CitySubmission("c5", 5)))
 SEARCH: Values = {**BESIDE, "bare": "a1 77"}
 # As short to this table as ours is to 150,000 cities: where a walk is a third of them, reading all is the better plan.
 SEARCHED = ranking.matches(near=1_000, far=5_000)
 QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "board": (text(cities.LEADERS), {}),
-    "stored": (cities.STORED, {"name_key": "c5"}),
+    "stored": (cities.STORED, ADDED),
     "landing": (cities.LANDING, {"id": 5}),
     "list": (ranking.CITIES.after, {"population": 100_000_001, "id": 0}),
     "list after": (ranking.CITIES.after, BESIDE),
@@ -30,7 +32,7 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "search before": (SEARCHED.before, SEARCH),
     "city": (ranking.SURROUNDINGS, {"id": 5}),
     "feed": (ranking.NEWEST, {}),
-    "add": (cities.INSERT, {"name": "c5", "name_key": "c5", "name_bare": "c5", "population": 5}),
+    "add": (cities.INSERT, ADDED),
 }
 # 40,000 cities have one population, in which the cursor is; the others have one each.
 FILL = """
@@ -92,7 +94,7 @@ async def plan(postgres: Addresses, statement: ClauseElement, given: Values, set
     """How PostgreSQL answers a statement with these settings."""
     compiled = statement.compile(dialect=PGDialect_asyncpg())  # type: ignore[no-untyped-call]
     assert isinstance(compiled, SQLCompiler)
-    arguments = ", ".join(repr(given[name]) for name in compiled.positiontup or ())
+    arguments = ", ".join("NULL" if given[name] is None else repr(given[name]) for name in compiled.positiontup or ())
     connection = await database.connect(postgres.app)
     try:
         await connection.execute(settings)

@@ -5,6 +5,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from cityweb.postgres import cities
 from cityweb.postgres.tables import Base
 from tests.conftest import Addresses, run_sql
 
@@ -27,6 +28,11 @@ async def test_the_migrations_make_what_the_models_say(postgres: Addresses) -> N
         for constraint in Base.metadata.tables["cities"].constraints
         if "cities_" in str(constraint.name)
     }
+
+
+def test_every_column_that_postgresql_does_not_fill_is_written() -> None:
+    columns = Base.metadata.tables["cities"].columns
+    assert {column.name for column in columns if not column.server_default} == {*cities.COLUMNS}
 
 
 async def test_no_locale_decides_which_names_are_one(postgres: Addresses) -> None:

@@ -17,7 +17,7 @@ from cityweb.files import Format, Line
 from cityweb.postgres import transfers
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import Addresses, dumped, lines, refusing, run_sql, stored, unmeasured
+from tests.conftest import FILL, Addresses, dumped, insert, lines, refusing, run_sql, stored, unmeasured
 from tests.proxy import Proxy
 
 # --- loading ---
@@ -131,9 +131,7 @@ async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_store
 
 
 async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addresses) -> None:
-    await run_sql(
-        empty.owner, "INSERT INTO cities (name, name_key, name_bare, population) VALUES ('=A;', '=a;', '=a;', 1)"
-    )
+    await run_sql(empty.owner, insert("=A;", 1))
     with pytest.raises(OperatorError, match="Line 2: City name must start with"):
         await transfers.load(empty.owner, lines(("=A;", 1)))
 
@@ -318,11 +316,7 @@ async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:
 
 
 async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Addresses) -> None:
-    await run_sql(
-        empty.owner,
-        "INSERT INTO cities (name, name_key, name_bare, population)"
-        " SELECT 'City ' || n, 'city ' || n, 'city ' || n, n FROM generate_series(1, 200000) n",
-    )
+    await run_sql(empty.owner, FILL.format(population="n", first=1, last=200_000))
     async with Proxy(empty.owner) as proxy:
         with pytest.raises(OperatorError, match="run the command again"):
             await transfers.dump(proxy.url, lambda _: proxy.down(), Format.CSV)

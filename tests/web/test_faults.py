@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cityweb.postgres import cities, database, schema
 from cityweb.postgres.database import DatabaseUnavailable, Pool
+from cityweb.submissions import CitySubmission
 from tests.conftest import Addresses, Site, locking, open_site, ready, run_sql, serving, until
 from tests.pages import add
 from tests.proxy import Proxy
@@ -86,11 +87,11 @@ async def test_without_the_second_try_they_would(empty: Addresses, monkeypatch: 
     # The pool alone: on a whole site the board may meet the broken connection first.
     pool = Pool(empty.app, 1)
     async with pool.open() as session:
-        await cities.add(session, "First", 1)
+        await cities.add(session, CitySubmission("First", 1))
         monkeypatch.setattr(database, "is_disconnected", lambda _: False)
         await run_sql(empty.server, CUT_ALL)
         with pytest.raises((DBAPIError, DatabaseUnavailable)):
-            await cities.add(session, "Second", 2)
+            await cities.add(session, CitySubmission("Second", 2))
     await pool.engine.dispose()
 
 
@@ -148,7 +149,7 @@ async def test_a_pool_exhausted_tenfold_is_a_503(site: Site, empty: Addresses) -
 async def test_a_wait_for_a_lock_ends_before_everything_else_does(site: Site, empty: Addresses) -> None:
     async with locking(empty.owner, "SHARE", 3), site.add_pool.open() as session:
         with pytest.raises(DatabaseUnavailable) as waited:
-            await cities.add(session, "Tokyo", 1)
+            await cities.add(session, CitySubmission("Tokyo", 1))
     assert isinstance(waited.value.__cause__, DBAPIError)
     assert database.sqlstate(waited.value.__cause__) == "55P03"
 

@@ -104,11 +104,7 @@ async def test_every_link_of_every_page_leads_to_a_page(
     site: Site, empty: Addresses, ids: Sequence[int], population: int
 ) -> None:
     for id_ in ids:
-        await run_sql(
-            empty.owner,
-            "INSERT INTO cities (id, name, name_key, name_bare, population) OVERRIDING SYSTEM VALUE"
-            f" VALUES ({id_}, 'C{id_}', 'c{id_}', 'c{id_}', {population})",
-        )
+        await run_sql(empty.owner, insert(f"C{id_}", population, id=id_))
     ahead = {f"/cities?{q}{side}={limit}" for q in ("", "q=c&") for side in ("after", "before") for limit in LIMITS}
     seen: set[str] = set()
     while ahead:
@@ -172,14 +168,11 @@ NAMES = {
 
 
 async def store_names(site: Site) -> None:
-    rows = [
-        ", ".join([quoted(name), quoted(names.key(name)), quoted(names.bare(name)), str(population)])
+    inserts = [
+        insert(name, population, name_key=quoted(names.key(name)), name_bare=quoted(names.bare(name)))
         for name, population in NAMES.items()
     ]
-    await run_sql(
-        site.read_pool.engine.url,
-        f"INSERT INTO cities (name, name_key, name_bare, population) VALUES ({'), ('.join(rows)})",
-    )
+    await run_sql(site.read_pool.engine.url, *inserts)
 
 
 SEARCHES = {

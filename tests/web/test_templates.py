@@ -13,8 +13,8 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
-from cityweb.city import FIELDS
 from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
+from cityweb.submissions import FIELDS
 from cityweb.web import templates
 from cityweb.web.app import url_for
 from cityweb.web.board import Form, Snapshot

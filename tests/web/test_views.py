@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from cityweb.postgres import transfers
-from tests.conftest import Addresses, Site, lines, open_site, run_sql
+from tests.conftest import FILL, Addresses, Site, lines, open_site, run_sql
 from tests.pages import HTMX, WAYS, Outcome, add, one, parse, table, text
 
 ways = pytest.mark.parametrize("way", WAYS)
@@ -235,11 +235,7 @@ async def test_names_that_are_stored_from_before_are_escaped(site: Site, empty: 
 
 async def fill(site: Site, count: int) -> None:
     """Cities of 1,000, 2,000 … people, by psql."""
-    await run_sql(
-        site.read_pool.engine.url,
-        "INSERT INTO cities (name, name_key, name_bare, population)"
-        f" SELECT 'C' || n, 'c' || n, 'c' || n, 1000 * n FROM generate_series(1, {count}) n",
-    )
+    await run_sql(site.read_pool.engine.url, FILL.format(population="1000 * n", first=1, last=count))
 
 
 LANDINGS = [
