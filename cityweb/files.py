@@ -130,7 +130,7 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
         header = []
     if any(header.count(field) != 1 for field in FIELDS if field in header or field in REQUIRED):
         raise OperatorError(
-            f"The first line does not name the columns: write {','.join(FIELDS)} above the cities, and load it again."
+            f"The first line does not name the columns: write {','.join(REQUIRED)} above the cities, and load it again."
         )
     columns = {field: header.index(field) for field in FIELDS if field in header}
     while True:

@@ -27,6 +27,7 @@ from cityweb.files import Format, Line
 from cityweb.postgres import database, embedded, schema, transfers
 from cityweb.postgres.database import Pool
 from cityweb.postgres.ranking import Spelling
+from cityweb.submissions import FIELDS
 from cityweb.web import app as application
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
@@ -127,6 +128,12 @@ async def stored(empty: Addresses) -> list[tuple[str, int]]:
     """All cities in descending order of population."""
     rows = await run_sql(empty.owner, "SELECT name, population FROM cities ORDER BY population DESC, id")
     return [tuple(row) for row in rows]
+
+
+def csv(*cities: tuple[str, int]) -> str:
+    """A dump of cities that have only a name and a population."""
+    rest = "," * (len(FIELDS) - 2)
+    return "".join([",".join(FIELDS), "\n", *(f'"{name}",{population}{rest}\n' for name, population in cities)])
 
 
 async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cityweb import submissions
 from cityweb.city import NAME_MAX, POPULATION_MAX
 from cityweb.names import NEWER_FLAWS, flaw
-from cityweb.submissions import CitySubmission, InvalidSubmission, UnreadableBody
+from cityweb.submissions import FIELDS, CitySubmission, InvalidSubmission, UnreadableBody
 from cityweb.web import bodies
 
 EMPTY = "Enter the population"
@@ -188,6 +188,12 @@ def test_a_number_over_the_limit_is_refused(number: int) -> None:
 def test_a_submitted_city_has_a_name_and_a_population() -> None:
     city = submissions.check({"name": "Ōsaka", "population": "2,753,862"})
     assert city == CitySubmission("Ōsaka", 2_753_862)
+
+
+def test_every_field_is_checked() -> None:
+    with pytest.raises(InvalidSubmission) as refused:
+        submissions.check({field: {} for field in FIELDS})
+    assert tuple(refused.value.errors) == FIELDS
 
 
 def test_a_submitted_name_is_normalised() -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Text, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -67,12 +67,12 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indrelid LEFT JOIN pg_constraint O
 WHERE indrelid = 'cities'::regclass AND pg_has_role(relowner, 'USAGE') AND NOT EXISTS (SELECT FROM cities)
 """)
 
-
+TEXTS = tuple(field for field in FIELDS if isinstance(cities.COLUMNS[field], Text))
 BOARD_ORDER = f"SELECT {', '.join(FIELDS)} FROM cities ORDER BY population DESC, -id DESC"  # noqa: S608 (no value is put in)
 # The COPY arguments with which PostgreSQL writes each format.
 COPIES: dict[Format, dict[str, Any]] = {
-    # Names are quoted because some spreadsheets also split at semicolons, which stored names may contain.
-    Format.CSV: {"query": BOARD_ORDER, "header": True, "force_quote": ("name",)},
+    # Texts are quoted because some spreadsheets also split at semicolons, which stored names may contain.
+    Format.CSV: {"query": BOARD_ORDER, "header": True, "force_quote": TEXTS},
     # JSON contains no control characters, so with these PostgreSQL quotes nothing.
     Format.JSONL: {
         "query": f"SELECT row_to_json(city) FROM ({BOARD_ORDER}) AS city",  # noqa: S608 (no value is put in)

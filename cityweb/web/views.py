@@ -65,10 +65,10 @@ async def add_city(request: Request[State]) -> ASGIApp:
     request.state["entered"] = responses.entered_texts(fields)
     session, limiter = request.state["session"], request.state["limiter"]
     try:
-        entered = submissions.check(fields)
+        submission = submissions.check(fields)
         if limiter:
             await limiter.charge(session, client_ip(request))
-        city, is_new = await cities.add(session, entered)
+        city, is_new = await cities.add(session, submission)
     except InvalidSubmission as invalid:
         return responses.invalid(request, fields, invalid.errors)
     except RateLimited as limited:

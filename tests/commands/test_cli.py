@@ -1,5 +1,6 @@
 """The operator's commands as an operator runs them: processes of their own, killed in earnest."""
 
+import json
 import os
 import pty
 import re
@@ -16,7 +17,7 @@ import pytest
 from cityweb import __version__
 from cityweb.postgres import database
 from cityweb.web import assets
-from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, finished, insert, run_sql
+from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, csv, finished, insert, run_sql
 from tests.forks import Forked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -251,7 +252,7 @@ async def test_a_dump_is_a_file_that_is_not_overwritten_unasked(run: Run, tmp_pa
     run("load", "-", typed="name,population\nTokyo,5\n")
     for _ in range(2):
         assert run("dump", "all.jsonl", "--yes").returncode == 0
-    assert (tmp_path / "all.jsonl").read_text() == '{"name":"Tokyo","population":5}\n'
+    assert json.loads((tmp_path / "all.jsonl").read_text()).items() >= {("name", "Tokyo"), ("population", 5)}
     assert_refused(run("dump", "all.jsonl"), "all.jsonl exists already", "--yes")
     assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
 
@@ -261,7 +262,7 @@ async def test_who_has_read_enough_of_a_dump_may_go(empty: Addresses) -> None:
     await run_sql(empty.owner, FILL.format(population="n", first=1, last=20_000))
     command = f"{sys.executable} {TOP}/manage.py dump - | head -1"
     done = subprocess.run(command, shell=True, env=environment(empty), capture_output=True, text=True, timeout=30)  # noqa: PLW1510, S602
-    assert (done.stdout, done.stderr) == ("name,population\n", "")
+    assert (done.stdout, done.stderr) == (csv(), "")
 
 
 async def test_a_full_disk_is_a_sentence(run: Run) -> None:
@@ -296,9 +297,9 @@ async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Address
     for answer in ("n\n", ""):
         done = run("correct", "tokyo", "37,400,068", typed=answer)
         assert (done.returncode, done.stdout.startswith(shown)) == (1, True)
-        assert run("dump").stdout == 'name,population\n"Tokyo",5\n'
+        assert run("dump").stdout == csv(("Tokyo", 5))
     assert run("correct", "tokyo", "37,400,068", typed="y\n").returncode == 0
-    assert run("dump").stdout == 'name,population\n"Tokyo",37400068\n'
+    assert run("dump").stdout == csv(("Tokyo", 37_400_068))
     assert run("rename", "tokyo", "Tōkyō", "--yes").stdout.splitlines()[1] == "after:  Tōkyō, 37,400,068 people"
     assert await stored(empty) == ["Tōkyō"]
     assert run("remove", "tōkyō", "--yes").stdout.splitlines()[1] == "after:  removed"
@@ -316,7 +317,7 @@ async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run
     check = run("check")
     assert (check.returncode, check.stderr) == (1, "")
     assert "WRONG  names: Xi’an (id 2) was stored beside an earlier city of the same name" in check.stdout
-    both = 'name,population\n"Xi\'an",5\n"Xi’an",4\n'
+    both = csv(("Xi'an", 5), ("Xi’an", 4))
     assert run("dump").stdout == both
     assert run("correct", "--id", "2", "3", "--yes").stdout.splitlines()[1] == "after:  Xi’an, 3 people"
     assert run("rename", "Xi’an, Anhui", "--id=2", "--yes").returncode == 0

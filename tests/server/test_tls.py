@@ -14,7 +14,7 @@ from cityweb.postgres import schema
 from cityweb.postgres.database import Pool
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import Addresses, assert_one_sentence, open_site, run
+from tests.conftest import Addresses, assert_one_sentence, csv, open_site, run
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="only openssl makes certificates here")
@@ -68,7 +68,7 @@ async def test_a_demand_that_is_met_serves_pages_downloads_and_commands(
         assert (await site.client.post("/cities/", json={"name": "Tokyo", "population": 5})).status_code == 201
         assert (await site.client.get("/cities.json")).json()[0]["name"] == "Tokyo"
     done = await asyncio.to_thread(run, "dump", DATABASE_URL=url.render_as_string(hide_password=False))
-    assert done.stdout.splitlines() == ["name,population", '"Tokyo",5']
+    assert done.stdout == csv(("Tokyo", 5))
 
 
 NOT_MET = [

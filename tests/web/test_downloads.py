@@ -17,8 +17,12 @@ from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, locking
 from tests.pages import add
 from tests.proxy import Proxy
 
-HEAD = ["rank", "id", "name", "population", "created_at"]
+HEAD = [*ranking.COLUMNS]
 EXPORTING = "SELECT FROM pg_stat_activity WHERE query LIKE '%to_char(created_at%' AND pid <> pg_backend_pid()"
+
+
+def test_a_new_column_is_after_those_that_scripts_know() -> None:
+    assert HEAD[:5] == ["rank", "id", "name", "population", "created_at"]
 
 
 async def test_csv_is_the_whole_ranking(site: Site) -> None:

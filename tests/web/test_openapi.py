@@ -36,6 +36,11 @@ async def test_the_limits_are_those_of_the_model(site: Site) -> None:
     assert schema["required"] == ["name", "population"]
 
 
+async def test_all_that_is_entered_for_a_city_is_told_of_it(site: Site) -> None:
+    schemas = (await site.client.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["CitySubmission"]["properties"].keys() <= schemas["RankedCity"]["properties"].keys()
+
+
 async def test_the_page_shows_lines_for_this_site(site: Site) -> None:
     page = parse((await site.client.get("/api")).text)
     lines = [text(line) for line in page.select("pre")]

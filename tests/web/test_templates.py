@@ -262,6 +262,11 @@ def test_every_field_has_its_label(form: Form, name: str, label: str) -> None:
     assert texts(soup, f"label[for={name}]") == [label]
 
 
+def test_the_page_of_a_city_shows_every_field() -> None:
+    template = (templates.TEMPLATES / "city.html").read_text()
+    assert [field for field in FIELDS if f"{{{{ city.{field}" not in template] == []
+
+
 def test_a_fresh_form_is_quiet() -> None:
     soup = rendered("_city_form.html", form=Form())
     assert not soup.select("[autofocus], [aria-invalid], .error, .error-summary")
