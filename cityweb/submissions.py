@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from fractions import Fraction
 from typing import Annotated, NoReturn
 
 from pydantic import Field, WithJsonSchema
@@ -19,20 +20,23 @@ POPULATION_LENGTH_MAX = 40
 _NAME_MISSING = "Enter a city name"
 _NAME_TOO_LONG = f"City name must be {NAME_MAX:,} characters or less"
 _POPULATION_MISSING = "Enter the population"
-_POPULATION_NOT_WHOLE = "Population must be a whole number, like 13,960,000"
+_POPULATION_NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million"
 _POPULATION_TOO_LOW = "Population must be 0 or more"
 _POPULATION_TOO_HIGH = f"Population must be {POPULATION_MAX:,} or fewer"
 
-_MINUS = "-−"
-_SEPARATOR = "[,.'’_ \u00a0\u202f\u2009]"
+_SPACE = " \u00a0\u202f\u2009"
+_SEPARATOR = f"[,.'’_٬{_SPACE}]"
 _SEPARATORS = re.compile(_SEPARATOR)
-# Groups of three digits, or, as in India, groups of two before the last three, all with the same separator.
-_WHOLE_NUMBER = re.compile(
+_UNITS = {"k": 1_000, "m": 1_000_000}
+# Groups of three digits, or, as in India, groups of two before the last three, all with the same separator. With a
+# unit, a decimal number: after a comma not with three digits, because 1,396 million could be 1.396 or 1,396 million.
+_NUMBER = re.compile(
     rf"""
-    [{_MINUS}]?
-    (?: [0-9]+
-    |   [0-9]{{1,3}} (?P<thousands> {_SEPARATOR}) [0-9]{{3}} (?: (?P=thousands) [0-9]{{3}} )*
-    |   [0-9]{{1,2}} (?P<lakhs> {_SEPARATOR}) (?: [0-9]{{2}} (?P=lakhs) )+ [0-9]{{3}}
+    (?P<minus> [-−])?
+    (?: (?P<whole> \d+
+        |   \d{{1,3}} (?P<thousands> {_SEPARATOR}) \d{{3}} (?: (?P=thousands) \d{{3}} )*
+        |   \d{{1,2}} (?P<lakhs> {_SEPARATOR}) (?: \d{{2}} (?P=lakhs) )+ \d{{3}} )
+    |   (?P<decimal> \d+ (?: (?: \. | , (?! \d{{3}} \D ) ) \d+ )? ) [{_SPACE}]* (?P<unit> k | m | mio\.? | million )
     )
     """,
     re.VERBOSE,
@@ -52,17 +56,27 @@ class InvalidSubmission(ValueError):
 
 
 def parse_population(text: str) -> int:
-    """The population in a text, which may have separators. Raises ValueError with a message for the visitor."""
-    text = text.strip()
+    """The population in a text, like 37,400,068 or 13.96 million, in the digits of any one script.
+
+    Raises ValueError with a message for the visitor.
+    """
+    text = text.strip().casefold()
     if not text:
         raise ValueError(_POPULATION_MISSING)
-    if not _WHOLE_NUMBER.fullmatch(text):
-        raise ValueError(_POPULATION_NOT_WHOLE)
-    if text[0] in _MINUS:
+    number = _NUMBER.fullmatch(text)
+    zeros = {ord(digit) - int(digit) for digit in text if digit.isdecimal()}
+    if number is None or len(zeros) > 1:
+        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
+    if number["minus"]:
         raise ValueError(_POPULATION_TOO_LOW)
     if len(text) > POPULATION_LENGTH_MAX:
         raise ValueError(_POPULATION_TOO_HIGH)
-    return _check_range(int(_SEPARATORS.sub("", text)))
+    if number["whole"]:
+        return _check_range(int(_SEPARATORS.sub("", number["whole"])))
+    population = Fraction(number["decimal"].replace(",", ".")) * _UNITS[number["unit"][0]]
+    if population.denominator > 1:
+        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
+    return _check_range(int(population))
 
 
 def _check_range(population: int) -> int:
@@ -80,7 +94,7 @@ def _check_population(value: object) -> int:
         return parse_population(value)
     # Not isinstance, because bool is a subclass of int.
     if type(value) is not int:
-        raise ValueError(_POPULATION_NOT_WHOLE)
+        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
     return _check_range(value)
 
 
@@ -104,7 +118,7 @@ def _check_name(value: object, *, as_stored: bool = False) -> str:
 
 _POPULATION_SCHEMA = {
     "title": "Population",
-    "description": "A whole number, or a text of one that may be grouped as people do: 37,400,068",
+    "description": "A whole number, or a text like 37,400,068 or 13.96 million.",
     "anyOf": [{"type": "integer", "minimum": 0, "maximum": POPULATION_MAX}, {"type": "string"}],
 }
 

@@ -1,8 +1,11 @@
 """What a visitor may submit, and what is wrong with it."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from urllib.parse import urlencode
 
 import pytest
@@ -16,7 +19,7 @@ from cityweb.submissions import FIELDS, CitySubmission, InvalidSubmission, Unrea
 from cityweb.web import bodies
 
 EMPTY = "Enter the population"
-NOT_WHOLE = "Population must be a whole number, like 13,960,000"
+NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million"
 TOO_LOW = "Population must be 0 or more"
 TOO_HIGH = "Population must be 100,000,000 or fewer"
 
@@ -30,7 +33,7 @@ RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
 FILLED = "Leave this field empty"
 WORDS = {
     EMPTY,
-    NOT_WHOLE,
+    NOT_UNDERSTOOD,
     TOO_LOW,
     TOO_HIGH,
     NOT_TEXT,
@@ -65,57 +68,98 @@ ACCEPTED = {
     "10,00,00,000": 100_000_000,
     "100000000": 100_000_000,
     "0000000000000000000000000000000000000007": 7,
+    "１２": 12,
+    "٣": 3,
+    "٨٧٦٥٤٣٢١": 87_654_321,
+    "١٬٢٣٤٬٥٦٧": 1_234_567,
+    "२,१२,८७६": 212_876,
+    "13.96 million": 13_960_000,
+    "13.96\u00a0Million": 13_960_000,
+    "13.96m": 13_960_000,
+    "13.96 mio": 13_960_000,
+    "13,96 Mio.": 13_960_000,
+    "1,5 million": 1_500_000,
+    "1.396 million": 1_396_000,
+    "1,3965 million": 1_396_500,
+    "13 million": 13_000_000,
+    "٦.٧ million": 6_700_000,
+    "536k": 536_000,
+    "1.5 K": 1_500,
+    "0.0 million": 0,
+    "0.000001m": 1,
+    "100m": 100_000_000,
 }
 
 REFUSED = {
     "": EMPTY,
     " \u00a0\n": EMPTY,
-    "1.5": NOT_WHOLE,
-    "1,5": NOT_WHOLE,
-    "1e6": NOT_WHOLE,
-    "12x": NOT_WHOLE,
-    "1,2345": NOT_WHOLE,
-    "1.000,000": NOT_WHOLE,
-    "1,000 000": NOT_WHOLE,
-    "1,24 78,447": NOT_WHOLE,
-    "12,34": NOT_WHOLE,
-    "123,45,678": NOT_WHOLE,
-    "1234,567": NOT_WHOLE,
-    ",123": NOT_WHOLE,
-    "1,": NOT_WHOLE,
-    "1,,000": NOT_WHOLE,
-    "1  000": NOT_WHOLE,
-    "1\n000": NOT_WHOLE,
-    "1-000": NOT_WHOLE,
-    "+5": NOT_WHOLE,
-    "--5": NOT_WHOLE,
-    "-": NOT_WHOLE,
-    "-1.5": NOT_WHOLE,
-    "0x10": NOT_WHOLE,
-    "1_0": NOT_WHOLE,
-    "²": NOT_WHOLE,
-    "½": NOT_WHOLE,
-    "１２": NOT_WHOLE,
-    "١٢": NOT_WHOLE,
-    "٣": NOT_WHOLE,
-    "1\x00": NOT_WHOLE,
-    "\ud800": NOT_WHOLE,
-    "NaN": NOT_WHOLE,
-    "Infinity": NOT_WHOLE,
-    "13 million": NOT_WHOLE,
+    "1.5": NOT_UNDERSTOOD,
+    "1,5": NOT_UNDERSTOOD,
+    "1e6": NOT_UNDERSTOOD,
+    "12x": NOT_UNDERSTOOD,
+    "1,2345": NOT_UNDERSTOOD,
+    "1.000,000": NOT_UNDERSTOOD,
+    "1,000 000": NOT_UNDERSTOOD,
+    "1,24 78,447": NOT_UNDERSTOOD,
+    "12,34": NOT_UNDERSTOOD,
+    "123,45,678": NOT_UNDERSTOOD,
+    "1234,567": NOT_UNDERSTOOD,
+    ",123": NOT_UNDERSTOOD,
+    "1,": NOT_UNDERSTOOD,
+    "1,,000": NOT_UNDERSTOOD,
+    "1  000": NOT_UNDERSTOOD,
+    "1\n000": NOT_UNDERSTOOD,
+    "1-000": NOT_UNDERSTOOD,
+    "+5": NOT_UNDERSTOOD,
+    "--5": NOT_UNDERSTOOD,
+    "-": NOT_UNDERSTOOD,
+    "-1.5": NOT_UNDERSTOOD,
+    "0x10": NOT_UNDERSTOOD,
+    "1_0": NOT_UNDERSTOOD,
+    "²": NOT_UNDERSTOOD,
+    "½": NOT_UNDERSTOOD,
+    "١2": NOT_UNDERSTOOD,
+    "1,٢٣٤": NOT_UNDERSTOOD,
+    "１.٥ million": NOT_UNDERSTOOD,
+    "一二": NOT_UNDERSTOOD,
+    "1\x00": NOT_UNDERSTOOD,
+    "\ud800": NOT_UNDERSTOOD,
+    "NaN": NOT_UNDERSTOOD,
+    "Infinity": NOT_UNDERSTOOD,
+    "1,396 million": NOT_UNDERSTOOD,
+    "536,000k": NOT_UNDERSTOOD,
+    "13,960,000 million": NOT_UNDERSTOOD,
+    "1 396k": NOT_UNDERSTOOD,
+    "1.2345k": NOT_UNDERSTOOD,
+    "0.0000001m": NOT_UNDERSTOOD,
+    "1.m": NOT_UNDERSTOOD,
+    ".5m": NOT_UNDERSTOOD,
+    "13\nm": NOT_UNDERSTOOD,
+    "13 millions": NOT_UNDERSTOOD,
+    "13 bn": NOT_UNDERSTOOD,
+    "1 mıo": NOT_UNDERSTOOD,
+    "13 MİO": NOT_UNDERSTOOD,
+    "million": NOT_UNDERSTOOD,
     "-3": TOO_LOW,
     "−1": TOO_LOW,
     "-1,000": TOO_LOW,
+    "-1.5 million": TOO_LOW,
     "-100000001": TOO_LOW,
     "100,000,001": TOO_HIGH,
     "100000001": TOO_HIGH,
+    "100.000001 million": TOO_HIGH,
+    4_301 * "9" + "k": TOO_HIGH,
     str(2**63): TOO_HIGH,
     str(10**40): TOO_HIGH,
     4_301 * "9": TOO_HIGH,
-    1_000 * "1,": NOT_WHOLE,
+    1_000 * "1,": NOT_UNDERSTOOD,
 }
 
-separators = st.sampled_from(",.'’_ \u00a0\u202f\u2009")
+SEPARATORS = ",.'’_٬ \u00a0\u202f\u2009"
+SPACES = SEPARATORS[-4:]
+ZEROS = [chr(point) for point in range(0x110000) if unicodedata.decimal(chr(point), None) == 0]
+UNITS = {"k": 1_000, "m": 1_000_000, "mio": 1_000_000, "mio.": 1_000_000, "million": 1_000_000}
+separators = st.sampled_from(SEPARATORS)
 populations = st.integers(0, POPULATION_MAX)
 
 
@@ -146,36 +190,79 @@ def test_a_text_that_is_no_population_is_refused(text: str, words: str) -> None:
         submissions.parse_population(text)
 
 
-@given(populations, separators)
-def test_a_population_in_threes_is_read_as_it_was_printed(population: int, separator: str) -> None:
-    assert submissions.parse_population(f"{population:,}".replace(",", separator)) == population
+def group(population: int, separator: str, size: int) -> str:
+    """The digits with separators: before the last three in groups of two, as in India, or of three."""
+    head, last = str(population)[:-3], str(population)[-3:]
+    groups = [head[max(end - size, 0) : end] for end in range(len(head), 0, -size)]
+    return separator.join([*reversed(groups), last])
 
 
-@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 999), separators)
-def test_a_population_in_lakhs_is_read_as_it_was_printed(lakhs: int, thousands: int, ones: int, separator: str) -> None:
-    typed = f"{lakhs}{separator}{thousands:02}{separator}{ones:03}"
-    assert submissions.parse_population(typed) == lakhs * 100_000 + thousands * 1_000 + ones
+def abbreviate(population: int, space: str, unit: str, zeros: str, mark: str) -> str:
+    """The population as a decimal number of a unit, with more zeros after the decimal mark."""
+    number, _, decimals = f"{Decimal(population) / UNITS[unit.lower()]:f}".partition(".")
+    decimals += zeros
+    if len(decimals) == 3:
+        mark = "."
+    return f"{number}{mark if decimals else ''}{decimals}{space}{unit}"
+
+
+spaces = st.text(SPACES, max_size=2)
+units = st.sampled_from([case(unit) for unit in UNITS for case in (str.lower, str.title, str.upper)])
+written = st.one_of(
+    st.tuples(populations, separators | st.just(""), st.sampled_from([2, 3])).map(
+        lambda how: (how[0], group(how[0], how[1], how[2]))
+    ),
+    st.tuples(populations, spaces, units, st.text("0", max_size=3), st.sampled_from(".,")).map(
+        lambda how: (how[0], abbreviate(*how))
+    ),
+)
+"""A population, and a form in which it may be entered."""
+
+
+@given(written, st.sampled_from(ZEROS))
+def test_every_population_is_read_in_every_form_and_script(form: tuple[int, str], zero: str) -> None:
+    population, text = form
+    digits = "".join(chr(ord(zero) + int(digit)) for digit in "0123456789")
+    assert submissions.parse_population(text.translate(str.maketrans("0123456789", digits))) == population
 
 
 grouped = st.one_of(
-    st.text("0123456789,.'’_ \u00a0\u202f\u2009", max_size=14),
+    st.text("0123456789" + SEPARATORS, max_size=14),
     st.text("0123456789 ,", max_size=9),
+    st.text("012٠١٢०१२,.", max_size=6),
     st.lists(st.from_regex("[0-9]{2,3}", fullmatch=True), min_size=1, max_size=4).flatmap(
         lambda groups: separators.map(lambda separator: separator.join(groups))
     ),
     st.text(max_size=5).map(lambda text: f"1{text}000"),
+    st.from_regex("[0-9]{1,3}[.,][0-9]{1,7}", fullmatch=True),
+)
+decimals = st.from_regex("[0-9]{1,3}[.,][0-9]{1,4}", fullmatch=True)
+entered = st.one_of(
+    grouped,
+    st.tuples(grouped, spaces, units | st.text("kmiol. ", max_size=4)).map("".join),
+    st.tuples(decimals, spaces, units).map("".join),
 )
 
 
-@given(grouped)
-def test_an_accepted_number_prints_back_as_it_was_typed_but_for_its_grouping(typed: str) -> None:
+@given(entered)
+def test_an_accepted_number_is_read_as_a_person_reads_it(entered: str) -> None:
     try:
-        population = submissions.parse_population(typed)
+        population = submissions.parse_population(entered)
     except ValueError:
         return
-    digits = "".join(character for character in typed if character in "0123456789")
-    assert str(population) == (digits.lstrip("0") or "0")
-    assert {*typed.strip()} - {*"0123456789"} <= {*",.'’_ \u00a0\u202f\u2009"}
+    assert len({unicodedata.name(digit).rpartition(" ")[0] for digit in entered if digit.isdecimal()}) == 1
+    plain = "".join(str(int(digit)) if digit.isdecimal() else digit for digit in entered.strip().lower())
+    parts = re.fullmatch("(.*?)([kmilon]*[.]?)", plain, re.DOTALL)
+    assert parts
+    number, unit = parts.groups()
+    if unit:
+        assert not re.search(",[0-9]{3}$", number.rstrip(SPACES))
+        assert population == Decimal(number.rstrip(SPACES).replace(",", ".")) * UNITS[unit]
+    else:
+        assert str(population) == ("".join(re.findall("[0-9]", number)).lstrip("0") or "0")
+        assert len({*re.findall("[^0-9]", number)}) <= 1
+        first, *others = map(len, re.split("[^0-9]", number))
+        assert not others or (first <= 3 and others.pop() == 3 and {*others} in ({2}, {3}, set()))
     assert submissions.parse_population(f"{population:,}") == population
 
 
@@ -264,14 +351,14 @@ def test_a_refused_name_is_answered_in_our_words(name: object, words: str) -> No
     [
         (None, EMPTY),
         ("", EMPTY),
-        (True, NOT_WHOLE),
-        (False, NOT_WHOLE),
-        (1.0, NOT_WHOLE),
-        (1.5, NOT_WHOLE),
-        (float("inf"), NOT_WHOLE),
-        ([7], NOT_WHOLE),
-        ({}, NOT_WHOLE),
-        ("1.5", NOT_WHOLE),
+        (True, NOT_UNDERSTOOD),
+        (False, NOT_UNDERSTOOD),
+        (1.0, NOT_UNDERSTOOD),
+        (1.5, NOT_UNDERSTOOD),
+        (float("inf"), NOT_UNDERSTOOD),
+        ([7], NOT_UNDERSTOOD),
+        ({}, NOT_UNDERSTOOD),
+        ("1.5", NOT_UNDERSTOOD),
         (-1, TOO_LOW),
         (POPULATION_MAX + 1, TOO_HIGH),
         (2**63, TOO_HIGH),
@@ -294,7 +381,7 @@ def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_form() -> None:
     wrong = refusal_of({"website": "x", "population": "many", "name": "---"})
     assert list(wrong.items()) == [
         ("name", FIRST_CHARACTER),
-        ("population", NOT_WHOLE),
+        ("population", NOT_UNDERSTOOD),
         ("website", FILLED),
     ]
 
@@ -422,7 +509,7 @@ def test_json_that_cannot_be_read_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b'{"population": 1e400}', b'{"population": 1.5}', b'{"population": true}'])
 def test_json_that_gives_no_whole_number_is_refused(body: bytes) -> None:
-    assert refusal_of(submissions.from_json(body))["population"] == NOT_WHOLE
+    assert refusal_of(submissions.from_json(body))["population"] == NOT_UNDERSTOOD
 
 
 @given(st.dictionaries(short, short | st.booleans() | st.integers(-(10**18), 10**18)))

@@ -97,7 +97,7 @@ async def test_a_refusal_says_what_is_wrong_where_the_eyes_and_the_focus_are(vis
     summary = visitor.page.locator("#error-summary")
     await expect(summary).to_be_focused()
     await expect(summary.get_by_role("link")).to_have_text(
-        ["Enter a city name", "Population must be a whole number, like 13,960,000"]
+        ["Enter a city name", "Write the number in full, like 13,960,000, or as 13.96 million"]
     )
     await expect(visitor.page).to_have_title("Error: City leaderboard")
     await expect(name(visitor.page)).to_have_accessible_description("Error: Enter a city name")
@@ -107,7 +107,7 @@ async def test_a_refusal_says_what_is_wrong_where_the_eyes_and_the_focus_are(vis
 async def test_a_link_of_the_summary_leads_to_its_field_where_it_is_mended(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "1.5")
-    await visitor.page.get_by_role("link", name="Population must be a whole number").click()
+    await visitor.page.get_by_role("link", name="Write the number in full").click()
     await expect(population(visitor.page)).to_be_focused()
     await population(visitor.page).fill("19 281 000")
     await button(visitor.page).click()
@@ -143,7 +143,7 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     await visitor.open()
     await type_city(page, "Osaka", "many")
     await expect(page.locator("#error-summary")).to_be_focused()
-    await tab_to(page.get_by_role("link", name="Population must be a whole number"))
+    await tab_to(page.get_by_role("link", name="Write the number in full"))
     await keyboard.press("Enter")
     await expect(population(page)).to_be_focused()
     await keyboard.press("ControlOrMeta+A")

@@ -73,7 +73,7 @@ async def test_a_name_that_is_taken_is_refused(cities: Addresses) -> None:
 
 async def test_what_the_form_refuses_is_refused() -> None:
     city = Stored(1, "Zürich", 4)
-    with pytest.raises(OperatorError, match="Population must be a whole number"):
+    with pytest.raises(OperatorError, match="Write the number in full"):
         corrections.corrected(city, "1.5")
     with pytest.raises(OperatorError, match="City name must start with"):
         corrections.renamed(city, "=A")

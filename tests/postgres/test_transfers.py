@@ -69,7 +69,7 @@ async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
     with pytest.raises(OperatorError) as refused:
         await transfers.load(empty.owner, given, batch_size=2)
     assert str(refused.value).splitlines() == [
-        f"Line 4: {start}. Population must be a whole number, like 13,960,000.",
+        f"Line 4: {start}. Write the number in full, like 13,960,000, or as 13.96 million.",
         "Line 6: Enter the population.",
         "And 1 more.",
         "Nothing was stored: 3 of 6 lines are refused. Mend them, or go on without them: add --skip-bad.",
@@ -116,7 +116,7 @@ async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_store
     with pytest.raises(OperatorError) as refused:
         await transfers.load(empty.owner, given, batch_size=2)
     assert str(refused.value).splitlines() == [
-        "Line 5: Population must be a whole number, like 13,960,000.",
+        "Line 5: Write the number in full, like 13,960,000, or as 13.96 million.",
         f"Line 4: {RESERVED}.",
         f"Line 6: {RESERVED}.",
         "Nothing was stored: 3 of 5 lines are refused. Mend them, or go on without them: add --skip-bad.",

@@ -483,7 +483,8 @@ def submit(client: httpx.Client, way: str, name: str, population: str, **headers
 
 NUMBERS = [
     "1.5", "1,5", "-3", "1e6", "12x", "", "1,2345", "1.000,000", "12,34", "+5", "0x10", "²", "-1", "−1", "100,000,001",
-    "100000001", str(2**63), "9" * 4_301, "１２３", "٣", "1_0", "NaN", "\x00", "5\x00", "5;DROP TABLE cities",
+    "100000001", str(2**63), "9" * 4_301, "1２", "1,396 million", "1.5 m m", "1_0", "NaN", "\x00", "5\x00",
+    "5;DROP TABLE cities",
 ]  # fmt: skip
 
 
@@ -504,6 +505,7 @@ async def test_what_is_no_population_is_refused(client: httpx.Client, way: str, 
         ("37\u00a0400\u00a0068", 37_400_068), ("37\u202f400\u202f068", 37_400_068),
         ("37\u2009400\u2009068", 37_400_068),
         ("37.400.068", 37_400_068), ("37'400'068", 37_400_068), ("37_400_068", 37_400_068), ("1,24,78,447", 12_478_447),
+        ("１２３", 123), ("٣", 3), ("13.96 million", 13_960_000), ("536k", 536_000),
     ],
 )  # fmt: skip
 async def test_a_population_is_stored(

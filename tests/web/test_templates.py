@@ -42,7 +42,7 @@ TWO_ERRORS = Form(
     values=EMPTY | {"name": ' "x"><b>', "population": "12x"},
     errors={
         "name": "City name must include a letter or a number",
-        "population": "Population must be a whole number, like 13,960,000",
+        "population": "Write the number in full, like 13,960,000, or as 13.96 million",
     },
 )
 DUPLICATE = Form(
@@ -271,7 +271,7 @@ def test_a_fresh_form_is_quiet() -> None:
     soup = rendered("_city_form.html", form=Form())
     assert not soup.select("[autofocus], [aria-invalid], .error, .error-summary")
     assert one(soup, "#population").get("aria-describedby") == "population-hint"
-    assert texts(soup, "#population-hint") == ["A whole number, like 13,960,000"]
+    assert texts(soup, "#population-hint") == ["Like 13,960,000 or 13.96 million"]
 
 
 def test_the_browser_checks_nothing_and_cuts_nothing() -> None:
@@ -285,7 +285,7 @@ def test_the_summary_takes_the_focus_and_links_to_each_field() -> None:
     assert texts(summary, "[role=alert] > h3") == ["There is a problem"]
     assert [(link.get("href"), link.get_text()) for link in summary.select("a")] == [
         ("#name", "City name must include a letter or a number"),
-        ("#population", "Population must be a whole number, like 13,960,000"),
+        ("#population", "Write the number in full, like 13,960,000, or as 13.96 million"),
     ]
 
 
