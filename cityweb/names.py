@@ -19,7 +19,7 @@ _DROPPED = "\u00ad\u200e\u200f"
 # White_Space of UAX #44. In Python, \s also matches four control characters, which are rejected.
 _SPACES = re.compile(r"[^\S\x1c-\x1f]+")
 
-# Composed Latin without hidden characters: most names skip the slower pattern below.
+# Composed Latin without hidden characters: most names skip the slower patterns below.
 _LATIN = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff\u1e00-\u1eff‘’]*")
 # Script extensions (scx), because the script of the tatweel is Common.
 _CURSIVE = r"[\p{L}&&[\p{scx=Adlam}\p{scx=Arabic}\p{scx=Mongolian}\p{scx=Nko}\p{scx=Syriac}]]"
@@ -33,8 +33,12 @@ _UNREADABLE = regex.compile(
     )
     | (?: \p{{M}} [\u200c\u200d]? ){{5}}                            # Burmese needs four: မြို့.
     """,
-    regex.VERBOSE | regex.VERSION1,  # Only VERSION1 has &&.
+    regex.VERBOSE | regex.VERSION1,  # Only VERSION1 has && and --.
 )
+# Extended_Pictographic also has ❤, which many fonts show as an emoji, and ©, which they do not.
+_EMOJI = regex.compile(r"[[\p{Emoji_Presentation}\p{Extended_Pictographic}\u20e3]--[©®™]]", regex.VERSION1)
+_SCRIPTS = [regex.compile(rf"\p{{{script}}}") for script in ("Latin", "Greek", "Cyrillic")]
+_PILE_OF_MARKS = regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}] (?: \p{M} [\u200c\u200d]? ){3}", regex.VERBOSE)
 
 # The accents of Latin, Greek and Cyrillic, the points of Hebrew and Arabic, ZWNJ and ZWJ.
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u200c\u200d]")
@@ -52,20 +56,20 @@ DUPLICATE = "DUPLICATE:"
 No input produces such a key, because case folding leaves no capital letters."""
 
 
-class Flaw(enum.StrEnum):
-    """The reasons why a name is not allowed, each with its message to the visitor."""
+class Rule(enum.StrEnum):
+    """The rules for names, each with the message to a visitor whose name breaks it."""
 
+    EMOJI = "City names can't include emoji"
     UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
     FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
     NO_LETTER = "City name must include a letter or a number"
     RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
+    WEB_ADDRESS = "City names can't include web addresses"
+    MIXED_SCRIPTS = "City names can't mix Latin, Greek and Cyrillic letters in one word"
+    MARKS = "City names can't have more than two accents on one letter"
 
 
-NEWER_FLAWS = frozenset(Flaw) - {Flaw.UNREADABLE, Flaw.FIRST_CHARACTER, Flaw.NO_LETTER}
-"""Flaws that earlier versions allowed; a stored name may have them. A new flaw is one of them."""
-
-
-@lru_cache(maxsize=8)  # `flaw`, `key` and `bare` of a name need the same result.
+@lru_cache(maxsize=8)  # `broken_rule`, `key` and `bare` of a name need the same result.
 def normal(name: str) -> str:
     """The name as it is stored: NFC (UAX #15), with single spaces, without soft hyphens and direction marks."""
     for character in _DROPPED:
@@ -73,18 +77,34 @@ def normal(name: str) -> str:
     return _collapse_spaces(unicodedata.normalize("NFC", name))
 
 
-def flaw(name: str) -> Flaw | None:
-    """The first flaw of a normalised name, or None; one of `NEWER_FLAWS` only if there is no other."""
-    # Hidden characters are first: "must start with a letter" would be a confusing error for "\u200bParis".
-    if not _is_readable(name):
-        return Flaw.UNREADABLE
+def broken_rule(name: str, *, as_stored: bool = False) -> Rule | None:
+    """The first rule that a normalised name breaks, or None.
+
+    With `as_stored`, only the rules of the first version count, since a stored name may break the others.
+    """
+    is_latin = _LATIN.fullmatch(name)
+    # These two are first: "must start with a letter" would be a confusing error for "\u200bParis" or an emoji.
+    if not as_stored and not is_latin and _EMOJI.search(name):
+        return Rule.EMOJI
+    if not is_latin and _is_unreadable(name):
+        return Rule.UNREADABLE
     if not (name[:1].isalpha() or name[:1].isdecimal() or name[:1] in _APOSTROPHES):
-        return Flaw.FIRST_CHARACTER
+        return Rule.FIRST_CHARACTER
     if not any(character.isalpha() or character.isdecimal() for character in name):
-        return Flaw.NO_LETTER
+        return Rule.NO_LETTER
+    if as_stored:
+        return None
     # Not after NFKC, which turns the sign in サン＝ジル (Saint-Gilles) into =.
     if not RESERVED.isdisjoint(name):
-        return Flaw.RESERVED
+        return Rule.RESERVED
+    if "://" in name or "www." in name.lower():
+        return Rule.WEB_ADDRESS
+    if is_latin:
+        return None
+    if _mixes_scripts(name):
+        return Rule.MIXED_SCRIPTS
+    if _PILE_OF_MARKS.search(name):
+        return Rule.MARKS
     return None
 
 
@@ -106,11 +126,15 @@ def _collapse_spaces(text: str) -> str:
     return _SPACES.sub(" ", text).strip(" ")
 
 
-def _is_readable(name: str) -> bool:
-    if _LATIN.fullmatch(name):
-        return True
+def _is_unreadable(name: str) -> bool:
     # Python computes the key, and cannot fold characters that only the newer Unicode of `regex` has.
-    return not _UNREADABLE.search(name) and "Cn" not in map(unicodedata.category, name)
+    return bool(_UNREADABLE.search(name)) or "Cn" in map(unicodedata.category, name)
+
+
+def _mixes_scripts(name: str) -> bool:
+    """Whether a word has letters of two scripts whose letters look alike (UTS #39)."""
+    # A slash ends a word too, because bilingual places have names like Скопје/Shkup.
+    return any(sum(bool(script.search(word)) for script in _SCRIPTS) > 1 for word in re.split("[ /]", name))
 
 
 @lru_cache(maxsize=8)

@@ -110,9 +110,8 @@ def _check_name(value: object, *, as_stored: bool = False) -> str:
         raise ValueError(_NAME_MISSING)
     if len(name) > NAME_MAX:
         raise ValueError(_NAME_TOO_LONG)
-    flaw = names.flaw(name)
-    if flaw and not (as_stored and flaw in names.NEWER_FLAWS):
-        raise ValueError(flaw)
+    if rule := names.broken_rule(name, as_stored=as_stored):
+        raise ValueError(rule)
     return name
 
 
@@ -139,7 +138,7 @@ REQUIRED = tuple(field.name for field in fields(CitySubmission) if field.default
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
     """The submitted city; a missing field counts as empty. Raises InvalidSubmission if a field is invalid.
 
-    With `as_stored`, the name may have one of `names.NEWER_FLAWS`, as a stored name may.
+    With `as_stored`, the name may break newer rules, as a stored name may.
     """
     errors = {}
     name, population = "", 0

@@ -33,7 +33,7 @@ CREATE TEMPORARY TABLE arrivals (
   line bigint, {", ".join(f"{column} {type_}" for column, type_ in cities.COLUMNS.items())}, problem text
 ) ON COMMIT DROP
 """
-# Lines with one of `names.NEWER_FLAWS` are rejected, unless the name is stored or there are no cities.
+# Lines whose names break newer rules are rejected, unless the name is stored or there are no cities.
 REJECT = """
 DELETE FROM arrivals
 WHERE problem <> '' AND EXISTS (SELECT FROM cities)
@@ -116,7 +116,7 @@ async def load(
 
     `skipping` yields a function that receives rejected lines; without it, one rejected line raises OperatorError. Of
     lines with the same name, the first one counts. `update` overwrites stored cities. `read` is called after each
-    batch. A name with one of `names.NEWER_FLAWS` is accepted if it is stored, or if there were no cities.
+    batch. A name that breaks newer rules is accepted if it is stored, or if there were no cities.
 
     A load into an empty table blocks reads and adds until it commits, for longer than requests wait.
     """
@@ -187,16 +187,17 @@ def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Refuse | None)
 
 
 def _check_line(line: Line) -> tuple[submissions.CitySubmission | None, str]:
-    """The city of a line, or None, and its problem, which with a city can only be one of `names.NEWER_FLAWS`."""
+    """The city of a line, or None, and its problem, which with a city can only be that its name breaks newer rules."""
     if line.problem:
         return None, line.problem
-    problem = ""
-    for as_stored in (False, True):
-        try:
-            return submissions.check(line.values, as_stored=as_stored), problem
-        except submissions.InvalidSubmission as error:
-            problem = ". ".join(error.errors.values())
-    return None, problem
+    try:
+        return submissions.check(line.values), ""
+    except submissions.InvalidSubmission as error:
+        errors = error.errors
+    try:
+        return submissions.check(line.values, as_stored=True), ". ".join(errors.values())
+    except submissions.InvalidSubmission as error:
+        return None, ". ".join(errors[field] for field in error.errors)
 
 
 def _reject(line: Line, problem: str, outcome: Outcome, report: Refuse | None) -> None:

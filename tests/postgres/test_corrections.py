@@ -53,6 +53,7 @@ async def test_of_a_stored_name_from_before_a_rule_only_what_changes_is_checked(
     after = await corrections.find(empty.owner, "a;B")
     with pytest.raises(OperatorError, match="must not include any of the characters ;"):
         corrections.renamed(after, "A;c")
+    await corrections.store(empty.owner, after, corrections.renamed(after, "A;b"))
     await corrections.store(empty.owner, after, corrections.renamed(after, "A-b"))
     assert await stored(empty) == [("A-b", 6)]
 

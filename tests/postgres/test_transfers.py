@@ -18,6 +18,7 @@ from cityweb.postgres import transfers
 from cityweb.server import launch
 from cityweb.settings import OperatorError
 from tests.conftest import FILL, Addresses, dumped, insert, lines, refusing, run_sql, stored, unmeasured
+from tests.names import NEWER
 from tests.proxy import Proxy
 
 # --- loading ---
@@ -128,6 +129,13 @@ async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_store
     assert str(outcome) == "5 read, 1 added, 1 already stored, 3 refused"
     assert told[1:] == [(4, "G<h", RESERVED), (6, "A;c", RESERVED)]
     assert await stored(empty) == [("Rome", 9), ("A;b", 5)]
+
+
+async def test_a_name_that_breaks_an_older_and_a_newer_rule_is_rejected_with_the_words_of_the_form(
+    empty: Addresses,
+) -> None:
+    with pytest.raises(OperatorError, match="Line 2: City names can't include emoji"):
+        await transfers.load(empty.owner, lines(("I❤️NY", 1)))
 
 
 async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addresses) -> None:
@@ -290,6 +298,7 @@ async def test_a_dump_has_the_order_of_the_board(empty: Addresses) -> None:
 @pytest.mark.parametrize("format_", Format)
 async def test_a_load_of_a_dump_gives_the_same_list(empty: Addresses, format_: Format) -> None:
     odd = ["Xi'an", "‘Ajmān", "မြို့", "A\\b", "O\\\\n", "X; Y", "القاهرة", "Tab & < >", "a|b", "葛󠄀城市"]
+    odd += itertools.chain(*NEWER.values())
     await transfers.load(empty.owner, lines(*zip(odd, itertools.cycle([5, 7]), strict=False)))
     before, written = await stored(empty), await dumped(empty, format_)
     await run_sql(empty.owner, "TRUNCATE cities")

@@ -1,6 +1,7 @@
 """Bad inputs against a real server: no failure, no trace, nothing stored, the whole header set, the right charset."""
 
 import http.client
+import itertools
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ import pytest
 from cityweb import names
 from cityweb.postgres import database
 from tests.conftest import Addresses, Server, serving
-from tests.names import GOOD, JOINED
+from tests.names import GOOD, JOINED, NEWER
 from tests.names import UNREADABLE as UNREADABLE_NAMES
 from tests.pages import HTMX, OTHERS, SECURITY, WAYS, parse, table, text
 
@@ -520,7 +521,7 @@ NO_NAMES = {
     **{f"U+{point:04X}": f"a{chr(point)}b" for point in [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]},
     **{name: name for name in [" \u00a0 ", "---", "=cmd()", "+1", "-1+1|cmd", "@SUM(1)", "{{7*7}}", "<script>", "'"]},
     "201 characters": 201 * "a",
-    **{name: name for name in ["O'Brien' OR 1=1--", "a<script>alert(1)</script>", "a{{7*7}}", "Ab;=HYPERLINK(1);x"]},
+    **{name: name for name in ["I❤️NY", *itertools.chain(*NEWER.values())]},
     "a\ttab at the start of a formula": "\t=cmd()",
 }
 
@@ -535,7 +536,6 @@ async def test_what_is_no_name_is_refused(client: httpx.Client, way: str, name: 
 
 
 LITERAL = [
-    "Рaris",
     "O'Brien' OR 1--",
     "a&lt",
     "a\nb",

@@ -279,6 +279,6 @@ async def test_whatever_is_submitted_only_a_city_is_stored(
     for name, population in rows:
         assert name == names.normal(name)
         assert 1 <= len(name) <= 200
-        assert names.flaw(name) is None
+        assert names.broken_rule(name) is None
         assert 0 <= population <= POPULATION_MAX
         await psql.execute("TRUNCATE cities")
