@@ -83,7 +83,7 @@ def is_valid(url: str, folder: str) -> bool:
     for name, path, form in [
         ("page", "?live=off", None),
         ("live", "", None),
-        ("refused", "cities/", {"name": "!", "population": "x"}),
+        ("rejected", "cities/", {"name": "!", "population": "x"}),
         ("missing", "nothing", None),
         ("list", "cities", None),
         ("found", "cities?q=city", None),

@@ -21,9 +21,9 @@ STANDARD = Path("-")
 LINE_BYTES_MAX = 1_000_000
 """The limit of a line and of a CSV row. Without it, a file of another kind could exhaust memory."""
 
-_NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them"
-_TOO_MANY_CELLS = "This line has more cells than the header: put quotes around what contains a comma"
-_NOT_JSON = "This line is not a JSON object that gives each member once"
+_NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them."
+_TOO_MANY_CELLS = "This line has more cells than the header: put quotes around what contains a comma."
+_NOT_JSON = "This line is not a JSON object that has each member once."
 
 
 class Format(enum.StrEnum):
@@ -64,8 +64,8 @@ def format_of(path: Path) -> Format:
 
 
 def beside(path: Path, format_: Format) -> Path:
-    """The default file for the rejected lines of a file: `cities.refused.csv` for `cities.csv`."""
-    return Path(f"refused.{format_}") if path == STANDARD else path.parent / f"{path.stem}.refused{path.suffix}"
+    """The default file for the rejected lines of a file: `cities.rejected.csv` for `cities.csv`."""
+    return Path(f"rejected.{format_}") if path == STANDARD else path.parent / f"{path.stem}.rejected{path.suffix}"
 
 
 # --- reading ---
@@ -169,7 +169,7 @@ def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
 
 
 @contextmanager
-def refusals(path: Path, format_: Format, *, overwrite: bool) -> Iterator[Callable[[Line, str], None]]:
+def rejected_lines(path: Path, format_: Format, *, overwrite: bool) -> Iterator[Callable[[Line, str], None]]:
     """A function that writes rejected lines to a file, which is created only if there are any. Raises OperatorError."""
     with written(path, overwrite=overwrite, even_empty=False) as target:
         yield lambda line, problem: target.write(_format_rejected(line, problem, format_, first=target.is_empty))

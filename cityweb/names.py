@@ -59,14 +59,14 @@ No input produces such a key, because case folding leaves no capital letters."""
 class Rule(enum.StrEnum):
     """The rules for names, each with the message to a visitor whose name breaks it."""
 
-    EMOJI = "City names can't include emoji"
-    UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
-    FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
-    NO_LETTER = "City name must include a letter or a number"
-    RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
-    WEB_ADDRESS = "City names can't include web addresses"
-    MIXED_SCRIPTS = "City names can't mix Latin, Greek and Cyrillic letters in one word"
-    MARKS = "City names can't have more than two accents on one letter"
+    EMOJI = "City names can't include emoji."
+    UNREADABLE = "City names can't include hidden or unreadable characters. Type the name instead of pasting it."
+    FIRST_CHARACTER = "City names must start with a letter, a number or an apostrophe."
+    NO_LETTER = "City names must include a letter or a number."
+    RESERVED = "The characters ; = | @ < > { } \\ can't be part of a city name."
+    WEB_ADDRESS = "City names can't include web addresses."
+    MIXED_SCRIPTS = "City names can't mix Latin, Greek and Cyrillic letters in one word."
+    MARKS = "City names can't have more than two accents on one letter."
 
 
 @lru_cache(maxsize=8)  # `broken_rule`, `key` and `bare` of a name need the same result.

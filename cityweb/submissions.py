@@ -17,12 +17,14 @@ NAME_ENTERED_MAX = 1_000
 POPULATION_LENGTH_MAX = 40
 """Characters of an entered population."""
 
-_NAME_MISSING = "Enter a city name"
-_NAME_TOO_LONG = f"City name must be {NAME_MAX:,} characters or less"
-_POPULATION_MISSING = "Enter the population"
-_POPULATION_NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million"
-_POPULATION_TOO_LOW = "Population must be 0 or more"
-_POPULATION_TOO_HIGH = f"Population must be {POPULATION_MAX:,} or fewer"
+_NAME_MISSING = "Enter a city name."
+_NAME_NOT_TEXT = "Send the city name as text."
+_NAME_TOO_LONG = f"City names can't be longer than {NAME_MAX:,} characters."
+_POPULATION_MISSING = "Enter the population."
+_POPULATION_NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million."
+_POPULATION_TOO_LOW = "Enter a population of 0 or more."
+_POPULATION_TOO_HIGH = f"Enter a population of {POPULATION_MAX:,} or less."
+_TRAP_FILLED = "Leave this field empty."
 
 _SPACE = " \u00a0\u202f\u2009"
 _SEPARATOR = f"[,.'’_٬{_SPACE}]"
@@ -102,7 +104,7 @@ def _check_name(value: object, *, as_stored: bool = False) -> str:
     if value is None:
         raise ValueError(_NAME_MISSING)
     if not isinstance(value, str):
-        raise ValueError("City name must be text")  # noqa: TRY004 (caught with the others)
+        raise ValueError(_NAME_NOT_TEXT)  # noqa: TRY004 (caught with the others)
     if len(value) > NAME_ENTERED_MAX:
         raise ValueError(_NAME_TOO_LONG)
     name = names.normal(value)
@@ -152,7 +154,7 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
         errors["population"] = str(error)
     # Visitors do not see this field, but bots fill in every field.
     if str(values.get("website") or "").strip():
-        errors["website"] = "Leave this field empty"
+        errors["website"] = _TRAP_FILLED
     if errors:
         raise InvalidSubmission(errors)
     return CitySubmission(name, population)

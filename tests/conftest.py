@@ -172,18 +172,18 @@ async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asynci
 
 
 @asynccontextmanager
-async def refusing(owner: URL, code: str) -> AsyncIterator[None]:
-    """Every insert of a city raises this SQLSTATE until the block ends or the function `refuse` is dropped."""
+async def rejecting(owner: URL, code: str) -> AsyncIterator[None]:
+    """Every insert of a city raises this SQLSTATE until the block ends or the function `reject` is dropped."""
     await run_sql(
         owner,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE SQLSTATE '{code}' USING MESSAGE = 'test'; END $$",
-        "CREATE TRIGGER refuse BEFORE INSERT ON cities FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+        "CREATE TRIGGER reject BEFORE INSERT ON cities FOR EACH STATEMENT EXECUTE FUNCTION reject()",
     )
     try:
         yield
     finally:
-        await run_sql(owner, "DROP FUNCTION IF EXISTS refuse CASCADE")
+        await run_sql(owner, "DROP FUNCTION IF EXISTS reject CASCADE")
 
 
 MANAGE = (sys.executable, TOP / "manage.py")
@@ -325,13 +325,13 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 def finished(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], typed: str
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], entered: str
 ) -> "subprocess.CompletedProcess[str]":
     """A command that has run in a folder."""
     pipe = subprocess.PIPE
     with Forked(arguments, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
-            out, err = process.communicate(typed, timeout=60)
+            out, err = process.communicate(entered, timeout=60)
         finally:
             process.kill()
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)

@@ -33,8 +33,8 @@ def test_another_name_is_asked_about(path: str) -> None:
         files.format_of(Path(path))
 
 
-@pytest.mark.parametrize(("path", "beside"), [("a/b.csv", "a/b.refused.csv"), ("-", "refused.csv")])
-def test_refused_lines_go_beside_their_file(path: str, beside: str) -> None:
+@pytest.mark.parametrize(("path", "beside"), [("a/b.csv", "a/b.rejected.csv"), ("-", "rejected.csv")])
+def test_rejected_lines_go_beside_their_file(path: str, beside: str) -> None:
     assert files.beside(Path(path), Format.CSV) == Path(beside)
 
 
@@ -187,8 +187,8 @@ def test_a_written_file_is_for_its_owner_alone(tmp_path: Path) -> None:
         dumped.write_bytes(b"before")
         with files.written(dumped, overwrite=True) as target:
             target.write(b"after")
-        with files.refusals(rejected, Format.CSV, overwrite=False) as refuse:
-            refuse(files.Line(7, "", {}), "Wrong")
+        with files.rejected_lines(rejected, Format.CSV, overwrite=False) as reject:
+            reject(files.Line(7, "", {}), "Wrong")
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (dumped, rejected)] == [0o600, 0o600]
@@ -241,11 +241,11 @@ def test_who_has_read_enough_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize("format_", Format)
-def test_refused_lines_can_be_mended_and_read_again(tmp_path: Path, format_: Format) -> None:
-    path = tmp_path / "refused"
-    with files.refusals(path, format_, overwrite=False) as refuse:
-        refuse(files.Line(7, "", {"name": "=A, b", "population": "x"}), "Wrong")
-        refuse(files.Line(9, "as it was", {}, "Not a line"), "Not a line")
+def test_rejected_lines_can_be_corrected_and_read_again(tmp_path: Path, format_: Format) -> None:
+    path = tmp_path / "rejected"
+    with files.rejected_lines(path, format_, overwrite=False) as reject:
+        reject(files.Line(7, "", {"name": "=A, b", "population": "x"}), "Wrong")
+        reject(files.Line(9, "as it was", {}, "Not a line"), "Not a line")
     with path.open("rb") as stream:
         lines = list(files.lines(stream, format_))
     assert lines[0].values.items() >= {("name", "=A, b"), ("population", "x")}
@@ -254,7 +254,7 @@ def test_refused_lines_can_be_mended_and_read_again(tmp_path: Path, format_: For
     assert [word for word in ("7", "Wrong", "9", "as it was", "Not a line") if word not in text] == []
 
 
-def test_without_a_refused_line_there_is_no_file(tmp_path: Path) -> None:
-    with files.refusals(tmp_path / "refused.csv", Format.CSV, overwrite=False):
+def test_without_a_rejected_line_there_is_no_file(tmp_path: Path) -> None:
+    with files.rejected_lines(tmp_path / "rejected.csv", Format.CSV, overwrite=False):
         pass
     assert list(tmp_path.iterdir()) == []

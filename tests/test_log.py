@@ -1,4 +1,4 @@
-"""The log: one line of JSON whatever a visitor typed, and a configuration that the standard library takes."""
+"""The log: one line of JSON whatever a visitor entered, and a configuration that the standard library takes."""
 
 import asyncio
 import json
@@ -48,25 +48,25 @@ def test_a_line_says_when_how_grave_where_and_what() -> None:
     }
 
 
-TYPED = [
+ENTERED = [
     "Zürich", 'a "quoted" name', "two\nlines", "two\r\nlines", "a\u2028b\u2029c\x85d", "\x00\x1b[31mred\x07",
     "\ud800", "\\n", "100 %s %d %(name)s", "{name}", '", "level": "critical', "",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("typed", TYPED, ids=ascii)
-def test_what_was_typed_is_the_value_of_its_own_key(typed: str) -> None:
-    assert read(formatted(typed=typed))["typed"] == typed
+@pytest.mark.parametrize("entered", ENTERED, ids=ascii)
+def test_what_was_entered_is_the_value_of_its_own_key(entered: str) -> None:
+    assert read(formatted(entered=entered))["entered"] == entered
 
 
-@pytest.mark.parametrize("typed", TYPED, ids=ascii)
-def test_whatever_was_typed_a_record_is_one_line(typed: str) -> None:
-    assert formatted("added %s", typed, typed=typed).isprintable()
+@pytest.mark.parametrize("entered", ENTERED, ids=ascii)
+def test_whatever_was_entered_a_record_is_one_line(entered: str) -> None:
+    assert formatted("added %s", entered, entered=entered).isprintable()
 
 
-@pytest.mark.parametrize("typed", TYPED, ids=ascii)
-def test_whatever_was_typed_the_line_can_be_written(typed: str) -> None:
-    assert formatted("added %s", typed, typed=typed).isascii()
+@pytest.mark.parametrize("entered", ENTERED, ids=ascii)
+def test_whatever_was_entered_the_line_can_be_written(entered: str) -> None:
+    assert formatted("added %s", entered, entered=entered).isascii()
 
 
 def test_arguments_are_put_into_the_message() -> None:

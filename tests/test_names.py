@@ -218,7 +218,7 @@ def test_at_least_999_in_1000_names_of_geonames_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "stored"),
+    ("entered", "stored"),
     [
         (" Zu\u0308rich ", "Zürich"),
         ("a\nb", "a b"),
@@ -233,8 +233,8 @@ def test_at_least_999_in_1000_names_of_geonames_are_accepted() -> None:
         (" \u00a0\u00ad ", ""),
     ],
 )
-def test_a_name_is_stored_composed_and_single_spaced(typed: str, stored: str) -> None:
-    assert names.normal(typed) == stored
+def test_a_name_is_stored_composed_and_single_spaced(entered: str, stored: str) -> None:
+    assert names.normal(entered) == stored
 
 
 @given(any_text)
@@ -340,12 +340,12 @@ DASHES = "−" + "".join(chr(point) for point in range(0x110000) if unicodedata.
 
 
 def ways_to_type(plain: str, variants: str, space: str = "") -> st.SearchStrategy[tuple[str, str]]:
-    """A character, and another that is typed for it, with the space that may stand on either side."""
+    """A character, and another that is entered for it, with the space that may stand on either side."""
     around = st.sampled_from(["", space])
-    return st.tuples(around, st.sampled_from(variants), around).map("".join).map(lambda typed: (plain, typed))
+    return st.tuples(around, st.sampled_from(variants), around).map("".join).map(lambda entered: (plain, entered))
 
 
-typed = st.lists(
+entered = st.lists(
     st.one_of(
         words.map(lambda word: (word, word)),
         ways_to_type("'", APOSTROPHES),
@@ -355,8 +355,8 @@ typed = st.lists(
 )
 
 
-@given(typed)
-def test_apostrophes_dashes_and_commas_are_one_name_however_they_are_typed(parts: list[tuple[str, str]]) -> None:
+@given(entered)
+def test_apostrophes_dashes_and_commas_are_one_name_however_they_are_entered(parts: list[tuple[str, str]]) -> None:
     one, other = ("".join(part) for part in zip(*parts, strict=True)) if parts else ("", "")
     assert names.key(one) == names.key(other)
     assert names.bare(one) == names.bare(other)

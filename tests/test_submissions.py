@@ -19,19 +19,19 @@ from cityweb.submissions import FIELDS, CitySubmission, InvalidSubmission, Unrea
 from cityweb.web import bodies
 from tests.names import NEWER
 
-EMPTY = "Enter the population"
-NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million"
-TOO_LOW = "Population must be 0 or more"
-TOO_HIGH = "Population must be 100,000,000 or fewer"
+EMPTY = "Enter the population."
+NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million."
+TOO_LOW = "Enter a population of 0 or more."
+TOO_HIGH = "Enter a population of 100,000,000 or less."
 
-NOT_TEXT = "City name must be text"
-TOO_LONG = "City name must be 200 characters or less"
-NO_NAME = "Enter a city name"
-FIRST_CHARACTER = "City name must start with a letter, a number or an apostrophe"
-NO_LETTER = "City name must include a letter or a number"
-UNREADABLE = "City name must not include hidden or unreadable characters. Type it instead of pasting it"
-RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
-FILLED = "Leave this field empty"
+NOT_TEXT = "Send the city name as text."
+TOO_LONG = "City names can't be longer than 200 characters."
+NO_NAME = "Enter a city name."
+FIRST_CHARACTER = "City names must start with a letter, a number or an apostrophe."
+NO_LETTER = "City names must include a letter or a number."
+UNREADABLE = "City names can't include hidden or unreadable characters. Type the name instead of pasting it."
+RESERVED = "The characters ; = | @ < > { } \\ can't be part of a city name."
+FILLED = "Leave this field empty."
 WORDS = {
     EMPTY,
     NOT_UNDERSTOOD,
@@ -88,7 +88,7 @@ ACCEPTED = {
     "100m": 100_000_000,
 }
 
-REFUSED = {
+REJECTED = {
     "": EMPTY,
     " \u00a0\n": EMPTY,
     "1.5": NOT_UNDERSTOOD,
@@ -173,10 +173,10 @@ names = st.from_regex(
 )
 
 
-def refusal_of(values: Mapping[str, object]) -> dict[str, str]:
-    with pytest.raises(InvalidSubmission) as refused:
+def errors_of(values: Mapping[str, object]) -> dict[str, str]:
+    with pytest.raises(InvalidSubmission) as rejected:
         submissions.check(values)
-    return refused.value.errors
+    return rejected.value.errors
 
 
 @pytest.mark.parametrize(("text", "population"), ACCEPTED.items())
@@ -184,8 +184,8 @@ def test_a_population_may_be_grouped_as_people_paste_it(text: str, population: i
     assert submissions.parse_population(text) == population
 
 
-@pytest.mark.parametrize(("text", "words"), REFUSED.items(), ids=[ascii(text[:20]) for text in REFUSED])
-def test_a_text_that_is_no_population_is_refused(text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "words"), REJECTED.items(), ids=[ascii(text[:20]) for text in REJECTED])
+def test_a_text_that_is_no_population_is_rejected(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
         submissions.parse_population(text)
 
@@ -267,7 +267,7 @@ def test_an_accepted_number_is_read_as_a_person_reads_it(entered: str) -> None:
 
 
 @given(st.integers(min_value=POPULATION_MAX + 1))
-def test_a_number_over_the_limit_is_refused(number: int) -> None:
+def test_a_number_over_the_limit_is_rejected(number: int) -> None:
     with pytest.raises(ValueError, match=f"^{TOO_HIGH}$"):
         submissions.parse_population(f"{number:,}")
 
@@ -309,7 +309,7 @@ def test_a_name_of_1000_characters_is_normalised_before_it_is_measured(name: str
 
 @given(st.integers(1, 5_000), st.sampled_from("a \u00ad\u200e\u0301\u0316\ufdfa"))
 def test_a_name_of_more_than_1000_characters_is_too_long_whatever_it_is_made_of(more: int, character: str) -> None:
-    assert refusal_of({"name": "a" + (999 + more) * character, "population": "1"}) == {"name": TOO_LONG}
+    assert errors_of({"name": "a" + (999 + more) * character, "population": "1"}) == {"name": TOO_LONG}
 
 
 @pytest.mark.parametrize("name", ["a" * NAME_MAX, " " + NAME_MAX * "a" + " ", NAME_MAX * "u\u0308", NAME_MAX * "𠮷"])
@@ -340,14 +340,14 @@ def test_a_name_may_have_as_many_characters_as_the_limit_says(name: str) -> None
         ("Paris<b>", RESERVED),
         ("Ab;=HYPERLINK(1);x", RESERVED),
         ("Paris;\u202e", UNREADABLE),
-        ("I❤️NY", "City names can't include emoji"),
-        ("https://spam.example", "City names can't include web addresses"),
-        ("Pаris", "City names can't mix Latin, Greek and Cyrillic letters in one word"),
-        ("x\u0301\u0301\u0301", "City names can't have more than two accents on one letter"),
+        ("I❤️NY", "City names can't include emoji."),
+        ("https://spam.example", "City names can't include web addresses."),
+        ("Pаris", "City names can't mix Latin, Greek and Cyrillic letters in one word."),
+        ("x\u0301\u0301\u0301", "City names can't have more than two accents on one letter."),
     ],
 )
-def test_a_refused_name_is_answered_in_our_words(name: object, words: str) -> None:
-    assert refusal_of({"name": name, "population": "1"}) == {"name": words}
+def test_a_rejected_name_is_answered_in_our_words(name: object, words: str) -> None:
+    assert errors_of({"name": name, "population": "1"}) == {"name": words}
 
 
 @pytest.mark.parametrize(
@@ -368,21 +368,21 @@ def test_a_refused_name_is_answered_in_our_words(name: object, words: str) -> No
         (2**63, TOO_HIGH),
     ],
 )
-def test_a_refused_population_is_answered_in_our_words(population: object, words: str) -> None:
-    assert refusal_of({"name": "Y", "population": population}) == {"population": words}
+def test_a_rejected_population_is_answered_in_our_words(population: object, words: str) -> None:
+    assert errors_of({"name": "Y", "population": population}) == {"population": words}
 
 
 @pytest.mark.parametrize("website", ["https://example.com", 7, ["x"]])
 def test_a_filled_trap_asks_to_leave_it_empty(website: object) -> None:
-    assert refusal_of({"name": "Y", "population": "9", "website": website}) == {"website": FILLED}
+    assert errors_of({"name": "Y", "population": "9", "website": website}) == {"website": FILLED}
 
 
 def test_a_missing_field_is_an_empty_one() -> None:
-    assert refusal_of({}) == {"name": NO_NAME, "population": EMPTY}
+    assert errors_of({}) == {"name": NO_NAME, "population": EMPTY}
 
 
 def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_form() -> None:
-    wrong = refusal_of({"website": "x", "population": "many", "name": "---"})
+    wrong = errors_of({"website": "x", "population": "many", "name": "---"})
     assert list(wrong.items()) == [
         ("name", FIRST_CHARACTER),
         ("population", NOT_UNDERSTOOD),
@@ -402,21 +402,21 @@ def test_a_stored_name_may_break_newer_rules_and_no_other(name: object, populati
     kept, errors = None, {}
     try:
         kept = submissions.check(city, as_stored=True)
-    except InvalidSubmission as refused:
-        errors = refused.errors
+    except InvalidSubmission as rejected:
+        errors = rejected.errors
     assert NEWER.keys().isdisjoint(errors.values())
     if kept is None:
-        all_errors = refusal_of(city)
+        all_errors = errors_of(city)
         assert all(all_errors[field] in {words, Rule.EMOJI} for field, words in errors.items())
     elif broken_rule(kept.name):
-        assert refusal_of(city) == {"name": broken_rule(kept.name)}
+        assert errors_of(city) == {"name": broken_rule(kept.name)}
     else:
         assert submissions.check(city) == kept
 
 
 @given(anything, anything)
 def test_whatever_is_sent_only_our_words_answer(name: object, population: object) -> None:
-    assert set(refusal_of({"name": name, "population": population, "website": "x"}).values()) <= WORDS
+    assert set(errors_of({"name": name, "population": population, "website": "x"}).values()) <= WORDS
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_a_form_is_read_as_utf8(body: bytes, fields: dict[str, str]) -> None:
         b"&".join([b"x=1"] * 9),
     ],
 )
-def test_a_form_that_cannot_be_read_is_refused(body: bytes) -> None:
+def test_a_form_that_cannot_be_read_is_rejected(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (each of these bodies raises another kind)
         bodies.from_form(body)
 
@@ -507,14 +507,14 @@ def test_json_is_read_as_utf8_and_without_an_object_there_are_no_members(
     ],
     ids=lambda body: ascii(body[:30]),
 )
-def test_json_that_cannot_be_read_is_refused(body: bytes) -> None:
+def test_json_that_cannot_be_read_is_rejected(body: bytes) -> None:
     with pytest.raises(UnreadableBody):
         submissions.from_json(body)
 
 
 @pytest.mark.parametrize("body", [b'{"population": 1e400}', b'{"population": 1.5}', b'{"population": true}'])
-def test_json_that_gives_no_whole_number_is_refused(body: bytes) -> None:
-    assert refusal_of(submissions.from_json(body))["population"] == NOT_UNDERSTOOD
+def test_json_that_gives_no_whole_number_is_rejected(body: bytes) -> None:
+    assert errors_of(submissions.from_json(body))["population"] == NOT_UNDERSTOOD
 
 
 @given(st.dictionaries(short, short | st.booleans() | st.integers(-(10**18), 10**18)))

@@ -65,8 +65,8 @@ async def be_down(report: Report, seed: int) -> None:
         report.exactly(f"database down {when}: the page", set(pages), {503} if at_start else {200})
         if not at_start:
             report.exactly("… pages with the last board and the notice", notices, sum(pages.values()))
-        report.exactly("… adds are refused, with Retry-After", (set(adds), all(adds.values())), ({503}, True))
-        report.at_most("… the slowest refusal", slowest, 3, "s")
+        report.exactly("… adds are rejected, with Retry-After", (set(adds), all(adds.values())), ({503}, True))
+        report.at_most("… the slowest rejection", slowest, 3, "s")
         report.exactly("… probes", sorted(probes), ["/livez 200", "/readyz 503"])
         report.at_most("… whole again after its return", back, 3, "s")
         report.exactly("… adds again, without a restart", (whole, alive), (201, True))
@@ -173,7 +173,7 @@ async def be_left(report: Report, seed: int) -> None:
     report.exactly("… backends that are not the same as before", len(after - before), 0)
     report.exactly("… 'never retrieved' in the log", logged.count("never retrieved"), 0)
     report.row(
-        "… others' adds refused, and the next",
+        "… others' adds rejected, and the next",
         "none, 201",
         (others or "none", next_one),
         not others and next_one == 201,

@@ -230,7 +230,7 @@ async def flood(report: Report, seed: int) -> None:
         stored,
         least <= stored <= most and stored == len(accepted),
     )
-    report.exactly("… others refused", +wrong, Counter())
+    report.exactly("… others rejected", +wrong, Counter())
     calm, busy = 1000 * percentile_99(alone), 1000 * percentile_99(others)
     report.row(
         "… 99th percentile of the others", "+ 20 % at most", f"{calm:.1f} ms, then {busy:.1f} ms", busy <= 1.2 * calm

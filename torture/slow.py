@@ -106,7 +106,7 @@ async def drag_out(report: Report, seed: int) -> None:  # noqa: ARG001 (a row)
     report.at_most("… memory more, at the peak", max(grown) / 2**20, 30, "MB")
     report.at_most("… the page meanwhile, the slowest", 1000 * max(pages), 100, "ms")
     report.row(
-        "… a head of 200 MB is refused",
+        "… a head of 200 MB is rejected",
         "431 or cut, ≤ 8 MB taken, buffers of the system included",
         f"{head[0][9:12].decode() or 'cut'}, {head[1] / 2**20:.2f} MB",
         head[1] <= 2**23,

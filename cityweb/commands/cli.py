@@ -76,20 +76,22 @@ Format = Annotated[files.Format | None, typer.Option("--format", help="Where the
 def load(
     file: Annotated[Path, typer.Argument(help="CSV or JSON lines with name and population; - is standard input.")],
     format: Format = None,  # noqa: A002 (the name of the option)
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are refused.")] = False,
-    refused: Annotated[Path | None, typer.Option(help="Where refused lines go.", show_default="FILE.refused")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are rejected.")] = False,
+    rejected: Annotated[
+        Path | None, typer.Option(help="The file for rejected lines.", show_default="FILE.rejected")
+    ] = None,
     update: Annotated[bool, typer.Option("--update", help="Change stored cities to what the file says.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of refused lines.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of rejected lines.")] = False,
 ) -> None:
-    """Add the cities of a file: all, or none where a line is refused."""
+    """Add the cities of a file: all, or none if a line is rejected."""
     kind = format or _format_of(file)
-    refused = refused or files.beside(file, kind)
-    skipping = files.refusals(refused, kind, overwrite=yes) if skip_bad else None
+    rejected = rejected or files.beside(file, kind)
+    skipping = files.rejected_lines(rejected, kind, overwrite=yes) if skip_bad else None
     with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
         lines = files.lines(stream, kind)
         outcome = asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, read=read))
-    if outcome.refused:
-        typer.echo(f"Refused lines and their problems are in {refused}: mend them there, and load it.")
+    if outcome.rejected:
+        typer.echo(f"Rejected lines and their problems are in {rejected}: correct them there, and load it.")
     typer.echo(outcome)
 
 

@@ -70,7 +70,7 @@ class Cluster:
         if not done:
             log = self.path.with_name("postgres.log")
             log.write_text(output)
-            raise OperatorError(f"PostgreSQL could not be set up: read {log}, put right what it says, and start again.")
+            raise OperatorError(f"PostgreSQL could not be set up: read {log}, correct what it names, and start again.")
         new.path.rename(self.path)
         parent = os.open(self.path.parent, os.O_RDONLY)
         os.fsync(parent)  # Otherwise a power failure could undo the rename, and the next start would delete the cities.
@@ -156,7 +156,7 @@ class Cluster:
                     f"{self.path / 'postmaster.pid'}. Wait for it to end, or end it, and start again."
                 )
         return OperatorError(
-            f"PostgreSQL does not start: read the end of {self.path / 'server.log'}, put right what it says, "
+            f"PostgreSQL does not start: read the end of {self.path / 'server.log'}, correct what it names, "
             "and start again."
         )
 

@@ -24,7 +24,7 @@ async def find(url: URL, city: str | int) -> Stored:
                 return found
             raise OperatorError(f"No city has the id {city}: the URL of a city's page ends in its id.")
         if len(city) > submissions.NAME_ENTERED_MAX:
-            raise OperatorError(f"No city has so long a name: {COMMAND} dump prints all names.")
+            raise OperatorError(f"No city name is that long: {COMMAND} dump prints all names.")
         if found := await _find_one(connection, City.name_key == names.key(city)):
             return found
         near = COLUMNS.where(City.name_bare == names.bare(city)).order_by(City.population.desc(), City.id)
@@ -47,7 +47,7 @@ def corrected(city: Stored, population: str) -> Stored:
     try:
         after = replace(city, population=submissions.parse_population(population))
     except ValueError as error:
-        raise OperatorError(f"{error}: correct it, and run the command again.") from error
+        raise OperatorError(f"{error} Run the command again with another population.") from error
     if after == city:
         raise OperatorError(f"{city.name} has this population already: run the command again with another one.")
     return after
@@ -60,7 +60,7 @@ def renamed(city: Stored, name: str) -> Stored:
         valid = submissions.check({"name": name, "population": city.population}, as_stored=name == city.name)
         return replace(city, name=valid.name)
     except submissions.InvalidSubmission as error:
-        raise OperatorError(f"{error.errors['name']}: run the command again with another name.") from error
+        raise OperatorError(f"{error.errors['name']} Run the command again with another name.") from error
 
 
 async def store(url: URL, before: Stored, after: Stored) -> None:

@@ -80,7 +80,7 @@ COPIES: dict[Format, dict[str, Any]] = {
         "quote": "\x01",
     },
 }
-Refuse = Callable[[Line, str], None]
+Report = Callable[[Line, str], None]
 
 
 @dataclass
@@ -90,15 +90,15 @@ class Outcome:
     read: int = 0
     added: int = 0
     updated: int | None = None
-    refused: int = 0
+    rejected: int = 0
     problems: list[str] = field(default_factory=list)
     note: str = ""
 
     def __str__(self) -> str:
         updated = "" if self.updated is None else f", {self.updated:,} updated"
-        stored = self.read - self.added - (self.updated or 0) - self.refused
+        stored = self.read - self.added - (self.updated or 0) - self.rejected
         return (
-            f"{self.read:,} read, {self.added:,} added{updated}, {stored:,} already stored, {self.refused:,} refused"
+            f"{self.read:,} read, {self.added:,} added{updated}, {stored:,} already stored, {self.rejected:,} rejected"
             f"{self.note}"
         )
 
@@ -107,7 +107,7 @@ async def load(
     url: URL,
     lines: Iterable[Line],
     *,
-    skipping: AbstractContextManager[Refuse] | None = None,
+    skipping: AbstractContextManager[Report] | None = None,
     update: bool = False,
     read: Callable[[], None] = lambda: None,
     batch_size: int = BATCH,
@@ -140,7 +140,7 @@ async def load(
                     _reject(
                         Line(row["line"], "", {field: row[field] for field in FIELDS}), row["problem"], outcome, report
                     )
-                if outcome.refused and not skipping:
+                if outcome.rejected and not skipping:
                     raise OperatorError(_format_problems(outcome))
                 if update:
                     outcome.updated = (await connection.execute(text(UPDATE))).rowcount
@@ -175,7 +175,7 @@ async def dump(url: URL, write: Callable[[bytes], None], format_: Format) -> Non
             driver.terminate()
 
 
-def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Refuse | None) -> Iterator[tuple[object, ...]]:
+def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Report | None) -> Iterator[tuple[object, ...]]:
     """The rows to stage, in the order of `STAGE`; rejected lines are counted and reported."""
     for line in lines:
         outcome.read += 1
@@ -195,26 +195,26 @@ def _check_line(line: Line) -> tuple[submissions.CitySubmission | None, str]:
     except submissions.InvalidSubmission as error:
         errors = error.errors
     try:
-        return submissions.check(line.values, as_stored=True), ". ".join(errors.values())
+        return submissions.check(line.values, as_stored=True), " ".join(errors.values())
     except submissions.InvalidSubmission as error:
-        return None, ". ".join(errors[field] for field in error.errors)
+        return None, " ".join(errors[field] for field in error.errors)
 
 
-def _reject(line: Line, problem: str, outcome: Outcome, report: Refuse | None) -> None:
-    outcome.refused += 1
+def _reject(line: Line, problem: str, outcome: Outcome, report: Report | None) -> None:
+    outcome.rejected += 1
     if len(outcome.problems) < PROBLEMS_SHOWN:
-        outcome.problems.append(f"Line {line.number:,}: {problem}.")
+        outcome.problems.append(f"Line {line.number:,}: {problem}")
     if report:
         report(line, problem)
 
 
 def _format_problems(outcome: Outcome) -> str:
     sentences = outcome.problems.copy()
-    if more := outcome.refused - len(outcome.problems):
+    if more := outcome.rejected - len(outcome.problems):
         sentences.append(f"And {more:,} more.")
     sentences.append(
-        f"Nothing was stored: {outcome.refused:,} of {outcome.read:,} lines are refused."
-        " Mend them, or go on without them: add --skip-bad."
+        f"Nothing was stored: {outcome.rejected:,} of {outcome.read:,} lines are rejected."
+        " Correct them, or go on without them: add --skip-bad."
     )
     return "\n".join(sentences)
 
@@ -236,7 +236,7 @@ def _explain_errors() -> Iterator[None]:
             raise
         reason = str(cause).replace("\nDETAIL:  ", ". ").rstrip(".")
         raise OperatorError(
-            f"The database refuses a city: {reason}. Nothing was stored. Take it out of the file."
+            f"The database rejected a city: {reason}. Nothing was stored. Remove it from the file."
         ) from error
     except database.DRIVER_ERRORS as error:
         raise OperatorError(f"The database gave up ({error}): see to it, and run the command again.") from error

@@ -54,13 +54,13 @@ def translate_errors(url: URL) -> Iterator[None]:
                 " correct host, port, sslmode or sslrootcert there, or the server's certificate."
             ) from error
         if isinstance(error, DBAPIError) and (state := database.sqlstate(error)):
-            refuses = f"{server_name(url)} refuses: {str(error.orig).rpartition('>: ')[2]}."
+            failed = f"{server_name(url)} returned an error: {str(error.orig).rpartition('>: ')[2]}."
             if state.startswith(ACCESS):
-                raise OperatorError(f"{refuses} Correct DATABASE_URL.") from error
+                raise OperatorError(f"{failed} Correct DATABASE_URL.") from error
             if state == database.INSUFFICIENT_PRIVILEGE:
-                raise OperatorError(f"{refuses} Run the command as the role that owns the tables.") from error
+                raise OperatorError(f"{failed} Run the command as the role that owns the tables.") from error
             if database.is_unavailable(error):
-                raise Unreachable(f"{refuses} See to it, and try again.") from error
+                raise Unreachable(f"{failed} Correct it, and try again.") from error
         elif database.is_unavailable(error):
             raise Unreachable(f"{server_name(url)} does not answer: start it, or correct DATABASE_URL.") from error
         raise
@@ -100,7 +100,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             signal.signal(number, stop)
         print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
         if settings.hosts == LOCAL_HOSTS and not is_local(listening):
-            print("Others are refused until CITYWEB_HOSTS has the names they type, like example.com.", file=sys.stderr)
+            print("Other host names are rejected until CITYWEB_HOSTS has them, like example.com.", file=sys.stderr)
         if reload:
             ChangeReload(config, target=server.run, sockets=[listening]).run()
         elif workers > 1:

@@ -35,7 +35,7 @@ DRAIN_SECONDS = 0.5
 """How long an idle connection stays open during shutdown: its next request may be in transit."""
 
 
-def refusal(status: str, sentence: str) -> bytes:
+def error_response(status: str, sentence: str) -> bytes:
     """A complete error response, for input that never becomes a request to the application."""
     body = f"{sentence}\n".encode()
     headers = [
@@ -51,8 +51,8 @@ def refusal(status: str, sentence: str) -> bytes:
 
 WITHOUT_PATH = re.compile(rb"^https?://[^/?#]+(?=[?#]|$)", re.IGNORECASE)
 """A target without a path means "/" (RFC 9112, 3.2.2). uvicorn 0.54.0 fails on it."""
-BAD_REQUEST = refusal("400 Bad Request", SENTENCES[400])
-HEAD_TOO_LONG = refusal("431 Request Header Fields Too Large", SENTENCES[431])
+BAD_REQUEST = error_response("400 Bad Request", SENTENCES[400])
+HEAD_TOO_LONG = error_response("431 Request Header Fields Too Large", SENTENCES[431])
 
 
 class TooMany(Exception):

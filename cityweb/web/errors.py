@@ -18,40 +18,41 @@ RETRY_SECONDS = 5
 """The default `Retry-After`, a guess: the length of an outage is unknown."""
 
 TITLES = {
-    400: "The request could not be read",
-    403: "The form came from another site",
-    404: "There is no such page",
-    405: "That cannot be done here",
-    413: "That is too long",
-    415: "That format is not read here",
+    400: "That request didn't work",
+    403: "That form came from another site",
+    404: "Page not found",
+    405: "That request isn't supported",
+    413: "That request is too long",
+    415: "That format isn't supported",
     429: "Too many at once",
-    431: "That is too long",
-    500: "There is a problem with the service",
-    503: "Not at the moment",
+    431: "That request is too long",
+    500: "Something went wrong",
+    503: "Temporarily unavailable",
 }
 SENTENCES = {
-    400: "The request could not be read. Nothing was saved. Go to the leaderboard and try again.",
-    403: "The form came from another site. The city was not saved. Open the leaderboard and add it there.",
-    404: "There is no page at this address. Nothing was saved. Go to the leaderboard.",
-    405: "This address cannot do what was asked of it. Nothing was saved. Go to the leaderboard.",
-    413: "More was sent than a city needs. The city was not saved. Send a name and a population only.",
-    415: "The city came in a format that is not read here. The city was not saved. Send a form or JSON, in UTF-8.",
-    429: "Too many cities came from your network. The city was not saved. Try again in {seconds} seconds.",
-    431: "The head of the request is too long. Nothing was saved. Clear this site's cookies and try again.",
-    500: "There is a problem with the service. We could not confirm that the city was saved. Try again in a minute.",
-    503: "The service cannot save cities at the moment. The city was not saved. Try again in {seconds} seconds.",
+    400: "We couldn't read that request. Go back and try again.",
+    403: "That form was sent from another site, so the city was not saved. Add it on the leaderboard.",
+    404: "There is no page here.",
+    405: "This page doesn't support that request.",
+    413: "That request is too long. The city was not saved. Send only a name and a population.",
+    415: "We can't read that format. The city was not saved. Send a form or JSON, in UTF-8.",
+    429: "Too many cities were added from your network. This one was not saved; try again in {seconds} seconds.",
+    431: "The headers of that request are too long. Clear this site's cookies and try again.",
+    500: "Something went wrong. If you added a city, we could not confirm that it was saved. Try again in a minute.",
+    503: "We can't save cities right now. This one was not saved; try again in {seconds} seconds.",
 }
-UNREADABLE_ADD = "The form could not be read. The city was not saved. Go to the leaderboard and add it there."
+UNREADABLE_ADD = "We couldn't read that request. The city was not saved. Go back and try again."
 UNCONFIRMED = "We could not confirm that the city was saved. Adding it again is safe."
-NO_BOARD = "The service cannot show the board at the moment. Nothing was lost. Try again in {seconds} seconds."
-WRONG_HOST = "This site is not known by the name that was asked for. Nothing was saved. Check the address."
-SAVED = "The city was saved. The service cannot show the board at the moment. Try again in {seconds} seconds."
-NOT_SHOWN = "The service cannot show this at the moment. Nothing was lost. Try again in {seconds} seconds."
+NO_BOARD = "We can't show the board right now. Try again in {seconds} seconds."
+WRONG_HOST = "This server doesn't serve that host name. Check the address."
+SAVED = "The city was saved, but we can't show the board right now. Open it in {seconds} seconds."
+NOT_SHOWN = "We can't show this right now. Try again in {seconds} seconds."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {seconds} seconds."
-NO_CITY = "There is no city at this address. Nothing was saved. Go to the leaderboard and look for it."
-NO_SUCH_LIST_PAGE = "The list has no page at this address. Nothing was saved. Go to the leaderboard."
-SEARCH_TOO_LONG = "No city has so long a name. Nothing was saved. Go back and search for its beginning."
+NO_CITY = "There is no city here. It may have been removed."
+NO_SUCH_LIST_PAGE = "The list has no such page. Start at its first page."
+SEARCH_TOO_LONG = "No city name is that long. Search for the beginning of the name."
 ALREADY_STORED = "The city is already stored"
+"""The `detail` in JSON, where programs compare it; the message for people has the stored name and population."""
 
 
 @dataclass(eq=False)
@@ -69,9 +70,9 @@ class Rejection(Exception):
 
     @property
     def text(self) -> str:
-        """The message: what happened, whether anything was saved, what to do next."""
+        """The message: what happened, whether a city was saved if somebody tried to add one, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
-        # Not str.format: the sentence about forbidden characters has braces.
+        # Not str.format: the message about reserved characters has braces.
         return sentence.replace("{seconds}", str(self.retry_seconds))
 
     @property

@@ -14,7 +14,7 @@ JSON = dict[str, Any]
 TEXT = {"type": "string"}
 INTEGER = {"type": "integer"}
 CURSOR = {**TEXT, "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}
-PLACE = {"$ref": "#/components/schemas/RankedCity"}
+RANKED_CITY = {"$ref": "#/components/schemas/RankedCity"}
 STORED = {"$ref": "#/components/schemas/Stored"}
 BIGGEST = {
     "type": "array",
@@ -35,7 +35,7 @@ PROBLEM = {
         "detail": {**TEXT, "description": "What happened, and what to do next."},
         "errors": {
             "type": "object",
-            "description": "One sentence for each field that is wrong.",
+            "description": "A message for each rejected field.",
             "additionalProperties": TEXT,
         },
         "stored": STORED,
@@ -46,12 +46,12 @@ PROBLEM = {
 def document(paths: Mapping[str, str]) -> JSON:
     """The OpenAPI 3.1 document; `paths` maps the name of each route to its path."""
     biggest = _get("list_biggest", "The 20 biggest cities, biggest first.", BIGGEST)
-    listing = _get("list_cities", "The whole ranking for people, 50 cities a page.", TEXT, "text/html")
+    listing = _get("list_cities", "The whole ranking as web pages of 50 cities.", TEXT, "text/html")
     listing["responses"] |= _problem(400, "There is no such page, or the search is longer than a name.")
     listing["parameters"] = [
-        {"name": "q", "in": "query", "description": "The beginning of any word of a name.", "schema": TEXT},
-        {"name": "after", "in": "query", "description": "POPULATION-ID: the page after it.", "schema": CURSOR},
-        {"name": "before", "in": "query", "description": "POPULATION-ID: the page before it.", "schema": CURSOR},
+        {"name": "q", "in": "query", "description": "The beginnings of words of a name, in any order.", "schema": TEXT},
+        {"name": "after", "in": "query", "description": "POPULATION-ID: the page after this city.", "schema": CURSOR},
+        {"name": "before", "in": "query", "description": "POPULATION-ID: the page before this city.", "schema": CURSOR},
     ]
     add = {
         "operationId": "add_city",
@@ -63,19 +63,19 @@ def document(paths: Mapping[str, str]) -> JSON:
                 "headers": {"Location": {"description": "The new city.", "schema": TEXT}},
                 "content": _content(STORED),
             },
-            **_problem(400, "The body is no JSON in UTF-8, or gives a field twice."),
-            **_problem(403, "The page of another site sent it."),
-            **_problem(413, "The body is longer than a city needs."),
+            **_problem(400, "The body is not JSON in UTF-8, or has a field twice."),
+            **_problem(403, "The request was sent from another site."),
+            **_problem(413, "The body is too long."),
             **_problem(415, "The body is neither JSON nor a form, or is compressed."),
-            **_problem(422, "A field is wrong, or the city is already stored."),
-            **_problem(429, "Too many cities came from this network."),
-            **_problem(503, "The database is away, or did not confirm in time."),
+            **_problem(422, "A field is rejected, or the city is already stored."),
+            **_problem(429, "Too many cities were added from this network."),
+            **_problem(503, "The database is unavailable, or did not confirm in time."),
         },
     }
-    city = _get("show_city_json", "One city and its rank; equal populations share one (1, 2, 2, 4).", PLACE)
-    city["responses"] |= _problem(404, "There is no city of this number.")
+    city = _get("show_city_json", "One city and its rank; equal populations share one (1, 2, 2, 4).", RANKED_CITY)
+    city["responses"] |= _problem(404, "There is no city with this id.")
     number = {"name": "id", "in": "path", "required": True, "schema": {**INTEGER, "minimum": 1}}
-    json = _get("export_json", "All cities in the order of the ranking.", {"type": "array", "items": PLACE})
+    json = _get("export_json", "All cities in the order of the ranking.", {"type": "array", "items": RANKED_CITY})
     csv = _get("export_csv", "All cities, as RFC 4180 with a header.", TEXT, "text/csv")
     return {
         "openapi": "3.1.0",
@@ -103,7 +103,7 @@ def document(paths: Mapping[str, str]) -> JSON:
 def _get(name: str, summary: str, schema: JSON, kind: str = "application/json") -> JSON:
     responses = {
         "200": {"description": summary, "content": _content(schema, kind)},
-        **_problem(503, "The database is away, or too many ask at once."),
+        **_problem(503, "The database is unavailable, or too many downloads are running."),
     }
     return {"operationId": name, "summary": summary, "responses": responses}
 

@@ -49,14 +49,14 @@ def invalid(
     if errors.sends_json(request.scope):
         if stored:
             return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=vars(stored))
-        return errors.problem(Rejection(status, ". ".join(invalid_fields.values())), errors=invalid_fields)
+        return errors.problem(Rejection(status, " ".join(invalid_fields.values())), errors=invalid_fields)
     form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored)
-    return _respond_with_form(request, Rejection(status, ". ".join(invalid_fields.values())), form)
+    return _respond_with_form(request, Rejection(status, " ".join(invalid_fields.values())), form)
 
 
 def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
     """The 422 for a name that is taken; `city` has it."""
-    taken = f"{ALREADY_STORED}: {city.name}, population {city.population:,}"
+    taken = f"{city.name} is already on the list, with {city.population:,} people."
     return invalid(request, fields, {"name": taken}, stored=city)
 
 
@@ -74,7 +74,7 @@ def _respond_with_form(request: Request[State], rejection: Rejection, form: Form
     """The page with a form, or fragments if the form has the errors. Raises NoBoard."""
     snapshot = request.state["board"].snapshot
     if form.errors and is_partial(request):
-        document = request.state["templates"].render("_refused.html", board=snapshot, form=form)
+        document = request.state["templates"].render("_rejected.html", board=snapshot, form=form)
     else:
         document = snapshot.render(form=form, problem=problem)
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})

@@ -74,7 +74,7 @@ async def test_an_added_city(visitor: Visitor) -> None:
     await expect_accessible(visitor.page)
 
 
-async def test_a_refused_form(visitor: Visitor) -> None:
+async def test_a_rejected_form(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "", "12x")
     await expect(visitor.page.locator("#error-summary")).to_be_focused()
@@ -111,7 +111,7 @@ async def test_a_database_that_is_away(browser: Browser, start_server: StartServ
             await visitor.open()
             proxy.down()
             await submit(visitor.page, "Delhi", "28514000")
-            await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved.")
+            await expect(visitor.page.locator("#problem")).to_contain_text("This one was not saved")
             await expect(visitor.page.locator("#stale")).to_have_text(STALE)
             await expect_accessible(visitor.page)
 
@@ -136,7 +136,7 @@ async def test_a_visitor_who_adds_too_much(browser: Browser, start_server: Start
             await population(visitor.page).fill("5")
             async with visitor.page.expect_navigation():
                 await visitor.page.locator("#city-form").evaluate(SENT_WITHOUT_A_SCRIPT)
-        await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved. Try again in")
+        await expect(visitor.page.locator("#problem")).to_contain_text("This one was not saved; try again in")
         await expect_accessible(visitor.page)
 
 
@@ -144,7 +144,7 @@ async def test_a_failure_of_ours(visitor: Visitor, empty: Addresses) -> None:
     await run_sql(empty.owner, "ALTER TABLE tally RENAME COLUMN cities TO gone")
     try:
         await visitor.open("/cities")
-        await expect(visitor.page.locator("#problem-text")).to_contain_text("There is a problem with the service")
+        await expect(visitor.page.locator("#problem-text")).to_contain_text("Something went wrong.")
         await expect_accessible(visitor.page)
     finally:
         await run_sql(empty.owner, "ALTER TABLE tally RENAME COLUMN gone TO cities")
@@ -184,7 +184,7 @@ async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visi
         assert room[0] <= room[1], selector
 
 
-async def test_nothing_scrolls_sideways_with_a_long_word_in_a_refusal(visitor: Visitor, fill: Fill) -> None:
+async def test_nothing_scrolls_sideways_with_a_long_word_in_a_rejection(visitor: Visitor, fill: Fill) -> None:
     long = "Taumatawhakatangihangakoauauotamateaturipukakapikimaungahoro"
     await fill((long, 5))
     await narrow(visitor.page)

@@ -88,23 +88,23 @@ async def test_a_double_click_stores_once_without_scripts_too(visitor: Visitor, 
     assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
 
 
-# --- being refused ---
+# --- being rejected ---
 
 
-async def test_a_refusal_says_what_is_wrong_where_the_eyes_and_the_focus_are(visitor: Visitor) -> None:
+async def test_a_rejection_says_what_is_wrong_where_the_eyes_and_the_focus_are(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "", "12x")
     summary = visitor.page.locator("#error-summary")
     await expect(summary).to_be_focused()
     await expect(summary.get_by_role("link")).to_have_text(
-        ["Enter a city name", "Write the number in full, like 13,960,000, or as 13.96 million"]
+        ["Enter a city name.", "Write the number in full, like 13,960,000, or as 13.96 million."]
     )
     await expect(visitor.page).to_have_title("Error: City leaderboard")
-    await expect(name(visitor.page)).to_have_accessible_description("Error: Enter a city name")
+    await expect(name(visitor.page)).to_have_accessible_description("Error: Enter a city name.")
     await expect_values(visitor.page, "", "12x")
 
 
-async def test_a_link_of_the_summary_leads_to_its_field_where_it_is_mended(visitor: Visitor) -> None:
+async def test_a_link_of_the_summary_leads_to_its_field_where_it_is_corrected(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "1.5")
     await visitor.page.get_by_role("link", name="Write the number in full").click()
@@ -121,7 +121,7 @@ async def test_a_duplicate_is_shown_what_is_stored_and_the_way_to_it(visitor: Vi
     await visitor.open()
     await submit(visitor.page, "tokyo", "5")
     summary = visitor.page.locator("#error-summary")
-    await expect(summary).to_contain_text("The city is already stored: Tokyo, population 37,400,068")
+    await expect(summary).to_contain_text("Tokyo is already on the list, with 37,400,068 people.")
     await expect_values(visitor.page, "tokyo", "5")
     await summary.get_by_role("link", name="See Tokyo on the board").click()
     assert await visitor.page.evaluate("document.querySelector(':target bdi').textContent") == "Tokyo"
@@ -152,7 +152,7 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     await keyboard.press("Space")
     await expect(page.locator("#status")).to_have_text("Osaka added at rank 1")
     await type_city(page, "OSAKA", "1")
-    await expect(page.locator("#error-summary")).to_contain_text("The city is already stored")
+    await expect(page.locator("#error-summary")).to_contain_text("is already on the list")
 
 
 async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(
@@ -218,7 +218,7 @@ async def test_a_link_opens_in_another_tab(
 
 async def test_an_address_that_is_none_leads_to_the_board(visitor: Visitor) -> None:
     await visitor.open("/nowhere")
-    await expect(visitor.page.locator("#problem-text")).to_contain_text("There is no page at this address.")
+    await expect(visitor.page.locator("#problem-text")).to_contain_text("There is no page here.")
     await visitor.page.get_by_role("main").get_by_role("link").click()
     await expect(visitor.page.get_by_role("heading", level=1)).to_have_text("City leaderboard")
 
@@ -250,7 +250,7 @@ async def test_the_answer_of_a_proxy_is_told_as_a_lost_connection(visitor: Visit
     await expect(visitor.page.locator("#status")).to_have_text("Delhi added at rank 1")
 
 
-async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_typed(
+async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_entered(
     browser: Browser, start_server: StartServer, scripts: bool
 ) -> None:
     server = start_server(CITYWEB_RATE_LIMIT="1,1,1")
@@ -260,19 +260,19 @@ async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_typ
         await submit(visitor.page, "Tokyo", "37,400,068")
         await expect(visitor.page.locator("#status")).to_have_text("Tokyo added at rank 1")
         await submit(visitor.page, "Delhi", "28,514,000")
-        await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved. Try again in")
+        await expect(visitor.page.locator("#problem")).to_contain_text("This one was not saved; try again in")
         await expect_values(visitor.page, "Delhi", "28,514,000")
         await expect_cities(visitor.page, "Tokyo")
 
 
-async def test_a_failure_of_ours_says_so_and_keeps_what_was_typed(
+async def test_a_failure_of_ours_says_so_and_keeps_what_was_entered(
     visitor: Visitor, empty: Addresses, scripts: bool
 ) -> None:
     await visitor.open()
     await run_sql(empty.owner, "ALTER TABLE cities RENAME COLUMN name_bare TO name_gone")
     try:
         await submit(visitor.page, "Delhi", "28,514,000")
-        await expect(visitor.page.locator("#problem-text")).to_contain_text("There is a problem with the service")
+        await expect(visitor.page.locator("#problem-text")).to_contain_text("Something went wrong.")
         if not scripts:
             await visitor.page.get_by_role("link", name="City leaderboard, with what you typed").click()
         await expect_values(visitor.page, "Delhi", "28,514,000")
@@ -323,7 +323,7 @@ async def test_a_server_that_stops_and_returns_loses_nothing(
         await expect_cities(visitor.page, "Tokyo", "Delhi", "Osaka")
 
 
-async def test_while_the_database_is_away_the_board_stays_and_what_was_typed_too(
+async def test_while_the_database_is_away_the_board_stays_and_what_was_entered_too(
     browser: Browser, start_server: StartServer, empty: Addresses, scripts: bool
 ) -> None:
     await run_sql(empty.app, insert("Tokyo", 37_400_068))
@@ -334,7 +334,7 @@ async def test_while_the_database_is_away_the_board_stays_and_what_was_typed_too
             await expect_cities(visitor.page, "Tokyo")
             proxy.down()
             await submit(visitor.page, "Delhi", "28,514,000")
-            await expect(visitor.page.locator("#problem")).to_contain_text("The city was not saved.")
+            await expect(visitor.page.locator("#problem")).to_contain_text("This one was not saved")
             await expect_values(visitor.page, "Delhi", "28,514,000")
             await expect_cities(visitor.page, "Tokyo")
             if scripts:

@@ -35,7 +35,7 @@ async def test_a_city_is_found_by_the_beginning_of_any_word(visitor: Visitor, fi
 
 
 @only_with_scripts
-async def test_the_list_follows_what_is_typed_and_the_focus_stays(visitor: Visitor, fill: Fill) -> None:
+async def test_the_list_follows_what_is_entered_and_the_focus_stays(visitor: Visitor, fill: Fill) -> None:
     await fill(*CITIES, NEW_YORK)
     await visitor.open("/cities")
     field = visitor.page.get_by_role("searchbox", name="Find a city")

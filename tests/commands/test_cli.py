@@ -31,13 +31,13 @@ def environment(empty: Addresses) -> dict[str, str]:
 def run(empty: Addresses, tmp_path: Path) -> Run:
     """Runs a command on the empty database, in a folder of its own."""
 
-    def run(*arguments: str, typed: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
-        return finished(arguments, tmp_path, {**environment(empty), **more}, typed)
+    def run(*arguments: str, entered: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
+        return finished(arguments, tmp_path, {**environment(empty), **more}, entered)
 
     return run
 
 
-def assert_refused(done: "subprocess.CompletedProcess[str]", *words: str, status: int = 1) -> None:
+def assert_rejected(done: "subprocess.CompletedProcess[str]", *words: str, status: int = 1) -> None:
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     assert "Traceback" not in done.stderr
     assert [word for word in words if word not in done.stderr] == []
@@ -52,29 +52,29 @@ async def stored(empty: Addresses) -> list[str]:
 
 async def test_a_load_ends_with_its_numbers(run: Run, empty: Addresses) -> None:
     for added, known in ((2, 0), (0, 2)):
-        done = run("load", "-", typed='name,population\nTokyo,"37,400,068"\nDelhi,5\n')
+        done = run("load", "-", entered='name,population\nTokyo,"37,400,068"\nDelhi,5\n')
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"2 read, {added} added, {known} already stored, 0 refused\n"
+        assert done.stdout == f"2 read, {added} added, {known} already stored, 0 rejected\n"
     assert await stored(empty) == ["Tokyo", "Delhi"]
 
 
-async def test_a_refused_line_stores_nothing(run: Run, empty: Addresses) -> None:
-    assert_refused(run("load", "-", typed="name,population\nTokyo,5\n=A,5\n"), "Line 3: City name", "--skip-bad")
+async def test_a_rejected_line_stores_nothing(run: Run, empty: Addresses) -> None:
+    assert_rejected(run("load", "-", entered="name,population\nTokyo,5\n=A,5\n"), "Line 3: City names", "--skip-bad")
     assert await stored(empty) == []
 
 
-async def test_refused_lines_are_written_down_mended_and_loaded(run: Run, empty: Addresses, tmp_path: Path) -> None:
+async def test_rejected_lines_are_written_down_corrected_and_loaded(run: Run, empty: Addresses, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("name,population\nTokyo,5\nDelhi,x\n")
     done = run("load", "some.csv", "--skip-bad")
     assert done.stdout.splitlines() == [
-        "Refused lines and their problems are in some.refused.csv: mend them there, and load it.",
-        "2 read, 1 added, 0 already stored, 1 refused",
+        "Rejected lines and their problems are in some.rejected.csv: correct them there, and load it.",
+        "2 read, 1 added, 0 already stored, 1 rejected",
     ]
-    refused = tmp_path / "some.refused.csv"
-    assert_refused(run("load", "some.csv", "--skip-bad"), "some.refused.csv exists already", "--yes")
+    rejected = tmp_path / "some.rejected.csv"
+    assert_rejected(run("load", "some.csv", "--skip-bad"), "some.rejected.csv exists already", "--yes")
     assert run("load", "some.csv", "--skip-bad", "--yes").returncode == 0
-    refused.write_text(refused.read_text().replace("Delhi,x", "Delhi,4"))
-    assert run("load", refused.name).stdout == "1 read, 1 added, 0 already stored, 0 refused\n"
+    rejected.write_text(rejected.read_text().replace("Delhi,x", "Delhi,4"))
+    assert run("load", rejected.name).stdout == "1 read, 1 added, 0 already stored, 0 rejected\n"
     assert await stored(empty) == ["Tokyo", "Delhi"]
 
 
@@ -85,7 +85,7 @@ async def test_an_update_is_asked_for(run: Run) -> None:
         (("--update",), "0 added, 1 updated, 0 already stored"),
     ):
         population = 5 + len(options)
-        assert words in run("load", "-", *options, typed=f"name,population\nTokyo,{population}\n").stdout
+        assert words in run("load", "-", *options, entered=f"name,population\nTokyo,{population}\n").stdout
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ async def test_an_update_is_asked_for(run: Run) -> None:
 async def test_a_mistake_is_a_sentence(
     run: Run, arguments: tuple[str, ...], status: int, words: tuple[str, ...]
 ) -> None:
-    assert_refused(run(*arguments), *words, status=status)
+    assert_rejected(run(*arguments), *words, status=status)
 
 
 async def test_a_role_that_may_not_is_a_sentence(run: Run, empty: Addresses) -> None:
     if empty.app == empty.owner:
         pytest.skip("one role is both here")
     url = empty.app.render_as_string(hide_password=False)
-    done = run("load", "-", typed="name,population\nTokyo,5\n", DATABASE_URL=url)
-    assert_refused(done, "permission denied", "Run the command as the role that owns the tables.")
+    done = run("load", "-", entered="name,population\nTokyo,5\n", DATABASE_URL=url)
+    assert_rejected(done, "permission denied", "Run the command as the role that owns the tables.")
 
 
 def test_the_package_says_its_version() -> None:
@@ -176,7 +176,7 @@ async def test_a_load_that_is_not_interrupted_stores_what_was_sent(empty: Addres
     with loading(empty) as process:
         await seen(empty)
         out, _ = process.communicate(timeout=30)
-    assert out == b"20,000 read, 20,000 added, 0 already stored, 0 refused\n"
+    assert out == b"20,000 read, 20,000 added, 0 already stored, 0 rejected\n"
     assert len(await stored(empty)) == 20_000
 
 
@@ -228,17 +228,17 @@ async def test_a_terminal_has_a_progress_bar(empty: Addresses, tmp_path: Path) -
     with subprocess.Popen(command, env=environment(empty), stdout=subprocess.PIPE, stderr=theirs) as process:
         assert process.wait(30) == 0
     os.close(theirs)
-    drawn = os.read(ours, 10_000).decode()
+    shown = os.read(ours, 10_000).decode()
     os.close(ours)
-    assert "Reading" in drawn
-    assert "100%" in drawn
-    assert "Storing" in drawn
+    assert "Reading" in shown
+    assert "100%" in shown
+    assert "Storing" in shown
 
 
-async def test_a_load_that_fails_leaves_no_file_of_refused_lines(run: Run, empty: Addresses, tmp_path: Path) -> None:
+async def test_a_load_that_fails_leaves_no_file_of_rejected_lines(run: Run, empty: Addresses, tmp_path: Path) -> None:
     await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 9)")
     try:
-        done = run("load", "-", "--skip-bad", typed="name,population\nTokyo,9\n=A,1\n")
+        done = run("load", "-", "--skip-bad", entered="name,population\nTokyo,9\n=A,1\n")
     finally:
         await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
     assert done.returncode == 1
@@ -249,11 +249,11 @@ async def test_a_load_that_fails_leaves_no_file_of_refused_lines(run: Run, empty
 
 
 async def test_a_dump_is_a_file_that_is_not_overwritten_unasked(run: Run, tmp_path: Path) -> None:
-    run("load", "-", typed="name,population\nTokyo,5\n")
+    run("load", "-", entered="name,population\nTokyo,5\n")
     for _ in range(2):
         assert run("dump", "all.jsonl", "--yes").returncode == 0
     assert json.loads((tmp_path / "all.jsonl").read_text()).items() >= {("name", "Tokyo"), ("population", 5)}
-    assert_refused(run("dump", "all.jsonl"), "all.jsonl exists already", "--yes")
+    assert_rejected(run("dump", "all.jsonl"), "all.jsonl exists already", "--yes")
     assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
 
 
@@ -267,7 +267,7 @@ async def test_who_has_read_enough_of_a_dump_may_go(empty: Addresses) -> None:
 
 async def test_a_full_disk_is_a_sentence(run: Run) -> None:
     run("demo")
-    assert_refused(run("dump", "/dev/full", "--format", "csv", "--yes"), "No space left on device")
+    assert_rejected(run("dump", "/dev/full", "--format", "csv", "--yes"), "No space left on device")
 
 
 # --- demo ---
@@ -275,7 +275,7 @@ async def test_a_full_disk_is_a_sentence(run: Run) -> None:
 
 async def test_the_demo_fills_the_board_and_credits_its_source(run: Run, empty: Addresses) -> None:
     assert run("demo").stdout.splitlines() == [
-        "500 read, 500 added, 0 already stored, 0 refused",
+        "500 read, 500 added, 0 already stored, 0 rejected",
         "Next: python manage.py runserver",
     ]
     assert len(await stored(empty)) == 500
@@ -292,13 +292,13 @@ def test_the_demo_is_what_its_script_collects(tmp_path: Path) -> None:
 
 
 async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Addresses) -> None:
-    run("load", "-", typed="name,population\nTokyo,5\n")
+    run("load", "-", entered="name,population\nTokyo,5\n")
     shown = "before: Tokyo, 5 people\nafter:  Tokyo, 37,400,068 people\n"
     for answer in ("n\n", ""):
-        done = run("correct", "tokyo", "37,400,068", typed=answer)
+        done = run("correct", "tokyo", "37,400,068", entered=answer)
         assert (done.returncode, done.stdout.startswith(shown)) == (1, True)
         assert run("dump").stdout == csv(("Tokyo", 5))
-    assert run("correct", "tokyo", "37,400,068", typed="y\n").returncode == 0
+    assert run("correct", "tokyo", "37,400,068", entered="y\n").returncode == 0
     assert run("dump").stdout == csv(("Tokyo", 37_400_068))
     assert run("rename", "tokyo", "Tōkyō", "--yes").stdout.splitlines()[1] == "after:  Tōkyō, 37,400,068 people"
     assert await stored(empty) == ["Tōkyō"]
@@ -307,7 +307,7 @@ async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Address
 
 
 async def test_a_name_may_be_several_words(run: Run, empty: Addresses) -> None:
-    run("load", "-", typed="name,population\nNew York City,5\n")
+    run("load", "-", entered="name,population\nNew York City,5\n")
     assert run("rename", "new", "york", "CITY", "York", "--yes").returncode == 0
     assert await stored(empty) == ["York"]
 
@@ -326,8 +326,8 @@ async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run
     assert await stored(empty) == ["Xi’an, Anhui"]
 
     await run_sql(empty.owner, "TRUNCATE cities")
-    done = run("load", "-", typed=both)
-    assert (done.stdout, done.stderr) == ("2 read, 1 added, 1 already stored, 0 refused\n", "")
+    done = run("load", "-", entered=both)
+    assert (done.stdout, done.stderr) == ("2 read, 1 added, 1 already stored, 0 rejected\n", "")
     assert await stored(empty) == ["Xi'an"]
 
 

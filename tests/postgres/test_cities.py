@@ -12,7 +12,7 @@ from cityweb.postgres import cities, database, ranking
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable, Pool, Unconfirmed
 from cityweb.submissions import CitySubmission
-from tests.conftest import Addresses, insert, locking, refusing, run_sql
+from tests.conftest import Addresses, insert, locking, rejecting, run_sql
 from tests.proxy import Proxy
 
 CUT = (
@@ -163,7 +163,7 @@ async def test_a_name_that_is_removed_meanwhile_is_tried_again(
 async def test_an_insert_that_the_server_rejected_is_not_stored_and_a_lost_one_may_be(
     pool: Pool, empty: Addresses, code: str, expected: type[Exception]
 ) -> None:
-    async with refusing(empty.owner, code):
+    async with rejecting(empty.owner, code):
         with pytest.raises(DatabaseUnavailable) as raised:
             await add(pool, "Paris")
     assert raised.type is expected

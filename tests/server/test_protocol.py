@@ -150,17 +150,17 @@ async def test_a_request_in_time_is_answered_and_its_connection_kept(port: int) 
     assert answers.count(b"whole") == 2
 
 
-async def test_a_head_without_end_is_refused(port: int) -> None:
+async def test_a_head_without_end_is_rejected(port: int) -> None:
     answer = await exchange(port, HEAD + (b"x-filler: " + b"x" * 500 + b"\r\n") * 34)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert all(name + b": " + value in answer for name, value in HEADERS)
 
 
 @pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n"])
-async def test_what_is_no_http_is_refused_in_our_words(port: int, junk: bytes) -> None:
+async def test_what_is_no_http_is_rejected_in_our_words(port: int, junk: bytes) -> None:
     answer = await exchange(port, junk)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"The request could not be read." in answer
+    assert b"We couldn't read that request." in answer
     assert all(name + b": " + value in answer for name, value in HEADERS)
 
 
@@ -312,7 +312,7 @@ async def test_what_follows_a_valid_add_does_not_change_its_response(
     answer = await exchange(port, ADD + TOKYO + GARBAGE[kind])
     assert answer.startswith(b"HTTP/1.1 201")
     assert answer.count(b"HTTP/1.1 ") == 1
-    assert b"Nothing was saved" not in answer
+    assert b"that request" not in answer
 
 
 async def test_what_follows_two_requests_ends_the_connection_after_the_first(port: int) -> None:

@@ -240,6 +240,6 @@ async def test_32_identical_adds_at_once_over_two_processes_store_one(
         adds = [client.post(f"{servers[number % 2].url}/cities/", json=city) for number in range(32)]
         answers = await asyncio.gather(*adds)
     assert sorted(answer.status_code for answer in answers) == [201] + 31 * [422]
-    refused = [answer.json()["detail"] for answer in answers if answer.status_code == 422]
-    assert refused == 31 * ["The city is already stored"]
+    rejected = [answer.json()["detail"] for answer in answers if answer.status_code == 422]
+    assert rejected == 31 * ["The city is already stored"]
     assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1

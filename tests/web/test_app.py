@@ -15,7 +15,7 @@ from cityweb.postgres import cities, schema
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.web import app as application
 from cityweb.web.middleware import Prepared
-from tests.conftest import Addresses, Server, Site, open_site, refusing, run_sql, until
+from tests.conftest import Addresses, Server, Site, open_site, rejecting, run_sql, until
 from tests.pages import HTMX, WAYS, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -38,7 +38,7 @@ def sentence(answer: httpx.Response) -> str:
 async def failing(site: Site, empty: Addresses, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """The site on a database whose every insert raises this SQLSTATE."""
     await site.client.get("/")
-    async with refusing(empty.owner, request.param):
+    async with rejecting(empty.owner, request.param):
         yield site
 
 
@@ -50,9 +50,9 @@ async def test_a_database_that_cannot_store_is_a_503_and_recovers(failing: Site,
     answer = await submit(failing, way)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
-    assert "The city was not saved." in sentence(answer)
+    assert "This one was not saved" in sentence(answer)
     assert (await failing.client.get("/")).status_code == 200
-    await run_sql(empty.owner, "DROP FUNCTION refuse CASCADE")
+    await run_sql(empty.owner, "DROP FUNCTION reject CASCADE")
     assert (await add(failing.client, way, "Boom", 5)).status == 201
 
 
@@ -69,7 +69,7 @@ async def test_the_log_of_a_bug_has_no_entered_values(
             await run_sql(empty.owner, bug)
             stack.push_async_callback(run_sql, empty.owner, "ALTER TABLE cities DROP CONSTRAINT short")
         else:
-            await stack.enter_async_context(refusing(empty.owner, "22012"))
+            await stack.enter_async_context(rejecting(empty.owner, "22012"))
         assert (await client.post("/cities/", json={"name": "Entered", "population": 5})).status_code == 500
     running.stop()
     assert '"traceback"' in log.read_text()
@@ -83,7 +83,7 @@ async def test_a_bug_is_a_500_that_says_what_may_have_been_saved(
 ) -> None:
     answer = await submit(failing, way)
     assert answer.status_code == 500
-    assert "We could not confirm that the city was saved." in sentence(answer)
+    assert "If you added a city, we could not confirm that it was saved." in sentence(answer)
     assert "Traceback" not in answer.text
     assert [record.levelname for record in caplog.records if record.name == "cityweb.requests"] == ["ERROR"]
 
@@ -92,7 +92,7 @@ async def test_a_bug_is_a_500_that_says_what_may_have_been_saved(
     ("connected", "said"),
     [
         (True, "We could not confirm that the city was saved. Adding it again is safe."),
-        (False, "The service cannot save cities at the moment. The city was not saved. Try again in 5 seconds."),
+        (False, "We can't save cities right now. This one was not saved; try again in 5 seconds."),
     ],
 )
 async def test_an_add_that_nobody_confirms_says_so(empty: Addresses, connected: bool, said: str) -> None:
@@ -155,7 +155,7 @@ async def test_an_add_is_told_of_though_there_is_no_board(empty: Addresses, monk
     async with open_site(empty.app) as site:
         answer = await submit(site, "htmx")
     assert answer.status_code == 503
-    assert "The city was saved." in answer.text
+    assert "The city was saved, but" in parse(answer.text).get_text()
     assert await run_sql(empty.app, "SELECT FROM cities")
 
 

@@ -187,10 +187,10 @@ FORM, JSON = b"application/x-www-form-urlencoded", b"application/json"
 
 
 def multipart(parts: Mapping[str, object]) -> bytes:
-    drawn = [
+    rendered = [
         f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in parts.items()
     ]
-    return "".join([*drawn, "--x--\r\n"]).encode(errors="replace")
+    return "".join([*rendered, "--x--\r\n"]).encode(errors="replace")
 
 
 written = st.one_of(

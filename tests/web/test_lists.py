@@ -140,7 +140,11 @@ BAD = [
 async def test_a_bad_cursor_or_too_long_a_search_is_a_page_of_400(site: Site, query: str) -> None:
     answer = await site.client.get(f"/cities?{query}", headers={"accept": "text/html"})
     assert answer.status_code == 400
-    assert "Nothing was saved" in text(one(parse(answer.text), "#problem-text"))
+    assert text(one(parse(answer.text), "#problem-text")) == (
+        "No city name is that long. Search for the beginning of the name."
+        if query.startswith("q=")
+        else "The list has no such page. Start at its first page."
+    )
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
@@ -397,7 +401,7 @@ async def test_no_city_is_a_404(site: Site, address: str, ending: str) -> None:
     if ending and "x" not in address:
         assert answer.headers["content-type"] == "application/problem+json"
     else:
-        assert text(one(parse(answer.text), "h1")) == "There is no such page"
+        assert text(one(parse(answer.text), "h1")) == "Page not found"
 
 
 # --- the feed ---
@@ -488,7 +492,7 @@ async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addr
         answer = await site.client.get(address)
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
-        assert "Nothing was lost" in answer.text
+        assert "show this right now. Try again in 5 seconds." in answer.text
         # The URL of a document in JSON always gets one.
         assert (answer.headers["content-type"] == "application/problem+json") is address.endswith(".json")
 

@@ -28,8 +28,8 @@ async def passed(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(status_code=204)(scope, receive, send)
 
 
-def refuse(scope: Scope, status: int) -> ASGIApp:  # noqa: ARG001 (what middleware calls)
-    return PlainTextResponse(f"refused with {status}", status)
+def reject(scope: Scope, status: int) -> ASGIApp:  # noqa: ARG001 (what middleware calls)
+    return PlainTextResponse(f"rejected with {status}", status)
 
 
 def http(headers: Headers = (), method: str = "POST", scheme: str = "http") -> Scope:
@@ -67,9 +67,9 @@ SLEEP = "SELECT pg_sleep(1.5)"
     "wrap",
     [
         lambda app: Prepared(app, prepared, [], Requests()),
-        lambda app: SecurityHeaders(app, refuse, Requests()),
-        lambda app: KnownHost(app, [], refuse),
-        lambda app: SameOrigin(app, refuse),
+        lambda app: SecurityHeaders(app, reject, Requests()),
+        lambda app: KnownHost(app, [], reject),
+        lambda app: SameOrigin(app, reject),
     ],
     ids=["Prepared", "SecurityHeaders", "KnownHost", "SameOrigin"],
 )
@@ -247,7 +247,7 @@ async def test_each_request_has_its_own_id() -> None:
         ids.append(scope["state"]["request_id"])
         await passed(scope, receive, send)
 
-    one_process, another = SecurityHeaders(app, refuse, Requests()), SecurityHeaders(app, refuse, Requests())
+    one_process, another = SecurityHeaders(app, reject, Requests()), SecurityHeaders(app, reject, Requests())
     await call(one_process, http())
     await call(one_process, http())
     await call(another, http())
@@ -269,7 +269,7 @@ async def test_a_failure_after_the_answer_has_begun_is_logged_and_raised_on_so_t
 ) -> None:
     sent: list[Message] = []
     with pytest.raises(ValueError, match="nobody expects this"):
-        await SecurityHeaders(fail_halfway, refuse, Requests())(http(), nobody, collect(sent))
+        await SecurityHeaders(fail_halfway, reject, Requests())(http(), nobody, collect(sent))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[-1]["more_body"]
     (record,) = caplog.records
@@ -283,7 +283,7 @@ async def test_a_request_that_is_cancelled_is_not_answered_and_has_no_status(cap
     await lines(capfd)
     sent: list[Message] = []
     with pytest.raises(asyncio.CancelledError):
-        await SecurityHeaders(cancelled, refuse, Requests())(http(), nobody, collect(sent))
+        await SecurityHeaders(cancelled, reject, Requests())(http(), nobody, collect(sent))
     (line,) = await lines(capfd, 1)
     assert (sent, line["status"]) == ([], None)
 
@@ -299,9 +299,9 @@ async def test_a_request_that_is_cancelled_is_not_answered_and_has_no_status(cap
         ([(b"x", b"y")] * 5_000, 431),
     ],
 )
-async def test_a_head_of_16_kb_is_read_and_one_byte_more_is_refused(headers: Headers, expected: int) -> None:
+async def test_a_head_of_16_kb_is_read_and_one_byte_more_is_rejected(headers: Headers, expected: int) -> None:
     assert HEAD_BYTES == 16 * 1024
-    assert await status(SecurityHeaders(passed, refuse, Requests()), http(headers)) == expected
+    assert await status(SecurityHeaders(passed, reject, Requests()), http(headers)) == expected
 
 
 UNREAD = [
@@ -320,7 +320,7 @@ def closes(sent: list[Message]) -> bool:
 @pytest.mark.parametrize("app", [passed, fail], ids=["answered", "failed"])
 async def test_a_body_that_nobody_read_closes_the_connection(app: ASGIApp, headers: Headers, expected: bool) -> None:
     # Else the server would read it to its end, however long it is.
-    assert closes(await call(SecurityHeaders(app, refuse, Requests()), http(headers))) is expected
+    assert closes(await call(SecurityHeaders(app, reject, Requests()), http(headers))) is expected
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ async def test_a_body_that_was_read_to_its_end_keeps_the_connection(parts: list[
     async def receive() -> Message:
         return next(coming_in)
 
-    await SecurityHeaders(app, refuse, Requests())(http([(b"transfer-encoding", b"chunked")]), receive, collect(sent))
+    await SecurityHeaders(app, reject, Requests())(http([(b"transfer-encoding", b"chunked")]), receive, collect(sent))
     assert closes(sent) is expected
 
 
@@ -419,7 +419,7 @@ def naming(*hosts: bytes) -> Scope:
     return http([(b"host", host) for host in hosts], method="GET")
 
 
-known_host = KnownHost(passed, HOSTS, refuse)
+known_host = KnownHost(passed, HOSTS, reject)
 trusted_host = TrustedHostMiddleware(passed, HOSTS, www_redirect=False)
 AS_STARLETTE: list[tuple[list[bytes], int]] = [
     *(([host], 204) for host in KNOWN), *(([host], 400) for host in UNKNOWN), ([], 400),
@@ -431,7 +431,7 @@ AS_STARLETTE: list[tuple[list[bytes], int]] = [
     ("hosts", "ours", "theirs"),
     [*((hosts, status, status) for hosts, status in AS_STARLETTE), *((hosts, 400, 204) for hosts in STRICTER)],
 )
-async def test_a_known_host_passes_and_another_is_refused(hosts: list[bytes], ours: int, theirs: int) -> None:
+async def test_a_known_host_passes_and_another_is_rejected(hosts: list[bytes], ours: int, theirs: int) -> None:
     assert await status(known_host, naming(*hosts)) == ours
     assert await status(trusted_host, naming(*hosts)) == theirs
 
@@ -449,7 +449,7 @@ async def test_a_known_host_passes_and_another_is_refused(hosts: list[bytes], ou
 async def test_a_star_knows_every_one_whole_host_and_nothing_knows_none(
     known: str, hosts: list[bytes], expected: int
 ) -> None:
-    assert await status(KnownHost(passed, [*known], refuse), naming(*hosts)) == expected
+    assert await status(KnownHost(passed, [*known], reject), naming(*hosts)) == expected
 
 
 @pytest.mark.parametrize("name", [b"x-forwarded-host", b"forwarded", b"x-host", b"x-original-host"])
@@ -470,7 +470,7 @@ def coming(method: str, sites: Sequence[bytes], origins: Sequence[bytes], hosts:
 
 
 async def passes(scope: Scope) -> bool:
-    answered = await status(SameOrigin(passed, refuse), scope)
+    answered = await status(SameOrigin(passed, reject), scope)
     assert answered in {204, 403}
     return answered == 204
 
@@ -553,7 +553,7 @@ async def test_what_comes_from_our_page_or_from_no_browser_passes(
 
 @pytest.mark.parametrize("method", [*UNSAFE, "TRACE", "post", "get"])
 @pytest.mark.parametrize(("sites", "origins"), FROM_OTHERS)
-async def test_what_another_site_makes_a_browser_send_is_refused(
+async def test_what_another_site_makes_a_browser_send_is_rejected(
     method: str, sites: list[bytes], origins: list[bytes]
 ) -> None:
     assert not await passes(coming(method, sites, origins, [b"example.com"]))
@@ -580,7 +580,7 @@ async def test_an_origin_is_compared_with_one_host_and_its_port(
 
 
 @pytest.mark.parametrize("origin", [b"null", b"https://", b""])
-async def test_an_empty_host_is_refused_before_it_could_equal_an_empty_origin(site: Site, origin: bytes) -> None:
+async def test_an_empty_host_is_rejected_before_it_could_equal_an_empty_origin(site: Site, origin: bytes) -> None:
     headers = [(b"host", b""), (b"origin", origin)]
     assert (await site.client.post("/cities/", data=CITY, headers=headers)).status_code == 400
 

@@ -85,7 +85,7 @@ async def test_schemathesis_finds_no_answer_that_is_not_described(
 ) -> None:
     server = start_server()
     httpx.post(f"{server.url}/cities/", json={"name": "Paris", "population": 5})
-    # It cannot know that "---" is no name: what the schema allows may be refused with 422.
+    # It cannot know that "---" is no name: what the schema allows may be rejected with 422.
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"]
     command += ["--exclude-checks", "positive_data_acceptance", "--max-examples", "20", "--seed", "1", "--no-color"]
     # Without the variable that lets coverage measure it.

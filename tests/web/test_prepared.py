@@ -125,7 +125,7 @@ def test_gzip_is_taken_by_whom_it_suits(accepted: bytes, gzipped: bool) -> None:
     assert accepts_gzip(accepted) is gzipped
 
 
-async def test_who_refuses_gzip_gets_the_plain_bytes() -> None:
+async def test_who_rejects_gzip_gets_the_plain_bytes() -> None:
     sent = await ask(page(), ("accept-encoding", "gzip;q=0"))
     assert "content-encoding" not in sent.headers
     assert sent.body == BODY

@@ -63,7 +63,7 @@ async def test_the_limit_is_exact_for_many_processes_at_once(pool: Pool) -> None
     assert answers.count(0) == 10
 
 
-async def test_a_connection_that_broke_meanwhile_is_no_reason_to_refuse(pool: Pool, empty: Addresses) -> None:
+async def test_a_connection_that_broke_meanwhile_is_no_reason_to_reject(pool: Pool, empty: Addresses) -> None:
     limiter = Limiter(3, 3, 60)
     assert await waits(pool, limiter, 1) == [0]
     await run_sql(
@@ -74,7 +74,7 @@ async def test_a_connection_that_broke_meanwhile_is_no_reason_to_refuse(pool: Po
     assert await waits(pool, limiter, 3) == [0, 0, 20]
 
 
-async def test_a_refused_address_does_not_reach_the_database_again(pool: Pool, empty: Addresses) -> None:
+async def test_a_rejected_address_does_not_reach_the_database_again(pool: Pool, empty: Addresses) -> None:
     limiter = Limiter(1, 1, 60)
     await waits(pool, limiter, 2)
     await run_sql(empty.owner, "TRUNCATE adds")
@@ -114,7 +114,7 @@ async def test_after_a_server_time_stepped_back_no_wait_of_a_day_is_told(pool: P
     assert await waits(pool, Limiter(2, 2, 60), 1) == [60]
 
 
-async def test_only_so_many_refused_addresses_are_kept(pool: Pool) -> None:
+async def test_only_so_many_rejected_addresses_are_kept(pool: Pool) -> None:
     limiter = Limiter(1, 1, 60)
     limiter.remembered_max = 2
     for last in range(4):
@@ -173,12 +173,12 @@ async def submit(site: Site, way: str, name: str, population: str = "5") -> http
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_too_many_adds_are_a_429_that_keeps_what_was_typed(limited: Site, way: str) -> None:
+async def test_too_many_adds_are_a_429_that_keeps_what_was_entered(limited: Site, way: str) -> None:
     assert (await submit(limited, way, "Tokyo")).status_code in {200, 201, 303}
     answer = await submit(limited, way, "Delhi")
     assert answer.status_code == 429
     seconds = answer.headers["retry-after"]
-    sentence = f"Too many cities came from your network. The city was not saved. Try again in {seconds} seconds."
+    sentence = f"Too many cities were added from your network. This one was not saved; try again in {seconds} seconds."
     if way == "json":
         assert answer.json()["detail"] == sentence
     else:

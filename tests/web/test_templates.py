@@ -41,18 +41,18 @@ EMPTY = dict.fromkeys(FIELDS, "")
 TWO_ERRORS = Form(
     values=EMPTY | {"name": ' "x"><b>', "population": "12x"},
     errors={
-        "name": "City name must include a letter or a number",
-        "population": "Write the number in full, like 13,960,000, or as 13.96 million",
+        "name": "City names must include a letter or a number.",
+        "population": "Write the number in full, like 13,960,000, or as 13.96 million.",
     },
 )
 DUPLICATE = Form(
     values=EMPTY | {"name": "tokyo", "population": "1"},
-    errors={"name": "The city is already stored: Tokyo, population 37,400,068"},
+    errors={"name": "Tokyo is already on the list, with 37,400,068 people."},
     stored=Stored(7, "Tokyo", 37_400_068),
 )
 OSAKA = Landing(Stored(10, "Osaka", 5), rank=10)
 ELSEWHERE = "added at rank 10, outside the top 20. The 20th place takes more than 0"
-TRAPPED = Form(values=EMPTY | {"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty"})
+TRAPPED = Form(values=EMPTY | {"name": "Osaka", "population": "1"}, errors={"website": "Leave this field empty."})
 
 
 def rendered(template: str, **context: object) -> BeautifulSoup:
@@ -68,7 +68,7 @@ def page(**context: object) -> BeautifulSoup:
 
 def error_page() -> BeautifulSoup:
     return rendered(
-        "error.html", title="No such page", sentence="There is no page at this address.", request_id=None, entered=None
+        "error.html", title="No such page", sentence="There is no page here.", request_id=None, entered=None
     )
 
 
@@ -191,7 +191,7 @@ def test_a_partial_is_exactly_its_element(template: str, context: dict[str, obje
     "context",
     [
         pytest.param({}, id="plain"),
-        pytest.param({"form": TWO_ERRORS}, id="refused"),
+        pytest.param({"form": TWO_ERRORS}, id="rejected"),
         pytest.param({"form": DUPLICATE}, id="duplicate"),
         pytest.param({"form": TRAPPED}, id="trapped"),
         pytest.param({"live": False, "board": STALE, "landed": OSAKA}, id="stale"),
@@ -284,8 +284,8 @@ def test_the_summary_takes_the_focus_and_links_to_each_field() -> None:
     summary = one(rendered("_city_form.html", form=TWO_ERRORS), "h2 + #error-summary[tabindex='-1'][autofocus]")
     assert texts(summary, "[role=alert] > h3") == ["There is a problem"]
     assert [(link.get("href"), link.get_text()) for link in summary.select("a")] == [
-        ("#name", "City name must include a letter or a number"),
-        ("#population", "Write the number in full, like 13,960,000, or as 13.96 million"),
+        ("#name", "City names must include a letter or a number."),
+        ("#population", "Write the number in full, like 13,960,000, or as 13.96 million."),
     ]
 
 
@@ -333,7 +333,7 @@ def test_an_error_page_is_whole_and_has_its_own_heading() -> None:
 
 def test_the_problem_text_is_paragraphs_only() -> None:
     soup = error_page()
-    assert texts(soup, "#problem-text > p") == ["There is no page at this address."]
+    assert texts(soup, "#problem-text > p") == ["There is no page here."]
     assert {element.name for element in one(soup, "#problem-text").find_all()} == {"p"}
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from cityweb.postgres import transfers
 from cityweb.submissions import FIELDS
+from cityweb.web import errors
 from tests.conftest import FILL, Addresses, Site, lines, open_site, run_sql
 from tests.pages import HTMX, WAYS, Outcome, add, one, parse, table, text
 
@@ -107,32 +108,32 @@ async def test_25_cities_entered_all_ways_stand_in_the_right_order_and_stay(site
     assert rows == [(str(rank), city["name"], f"{city['population']:,}") for rank, city in enumerate(expected, 1)]
 
 
-# --- refusing ---
+# --- rejecting ---
 
-REFUSED = [
-    ("", "1", {"name": "Enter a city name"}),
-    ("   ", "1", {"name": "Enter a city name"}),
-    ("Paris", "", {"population": "Enter the population"}),
-    ("", "", {"name": "Enter a city name", "population": "Enter the population"}),
-    ("Paris", "-7", {"population": "Population must be 0 or more"}),
-    ("Paris", "2147483648", {"population": "Population must be 100,000,000 or fewer"}),
-    ("Paris", "1" + 400 * "0", {"population": "Population must be 100,000,000 or fewer"}),
-    ("Paris", "1.5", {"population": "Write the number in full, like 13,960,000, or as 13.96 million"}),
-    ("Paris", "many", {"population": "Write the number in full, like 13,960,000, or as 13.96 million"}),
-    ("x" * 201, "1", {"name": "City name must be 200 characters or less"}),
-    ("Paris" + 996 * "\u00ad", "1", {"name": "City name must be 200 characters or less"}),
-    ("Par<b>is", "1", {"name": "City name must not include any of the characters ; = | @ < > { } \\"}),
-    ("---", "1", {"name": "City name must start with a letter, a number or an apostrophe"}),
+REJECTED = [
+    ("", "1", {"name": "Enter a city name."}),
+    ("   ", "1", {"name": "Enter a city name."}),
+    ("Paris", "", {"population": "Enter the population."}),
+    ("", "", {"name": "Enter a city name.", "population": "Enter the population."}),
+    ("Paris", "-7", {"population": "Enter a population of 0 or more."}),
+    ("Paris", "2147483648", {"population": "Enter a population of 100,000,000 or less."}),
+    ("Paris", "1" + 400 * "0", {"population": "Enter a population of 100,000,000 or less."}),
+    ("Paris", "1.5", {"population": "Write the number in full, like 13,960,000, or as 13.96 million."}),
+    ("Paris", "many", {"population": "Write the number in full, like 13,960,000, or as 13.96 million."}),
+    ("x" * 201, "1", {"name": "City names can't be longer than 200 characters."}),
+    ("Paris" + 996 * "\u00ad", "1", {"name": "City names can't be longer than 200 characters."}),
+    ("Par<b>is", "1", {"name": "The characters ; = | @ < > { } \\ can't be part of a city name."}),
+    ("---", "1", {"name": "City names must start with a letter, a number or an apostrophe."}),
     (
         "Pa\0ris",
         "1",
-        {"name": "City name must not include hidden or unreadable characters. Type it instead of pasting it"},
+        {"name": "City names can't include hidden or unreadable characters. Type the name instead of pasting it."},
     ),
 ]
 
 
 @ways
-@pytest.mark.parametrize(("name", "population", "errors"), REFUSED)
+@pytest.mark.parametrize(("name", "population", "errors"), REJECTED)
 async def test_what_is_wrong_is_named(site: Site, way: str, name: str, population: str, errors: dict[str, str]) -> None:
     outcome = await add(site.client, way, name, population)
     assert (outcome.status, outcome.errors) == (422, errors)
@@ -140,13 +141,13 @@ async def test_what_is_wrong_is_named(site: Site, way: str, name: str, populatio
 
 
 @pytest.mark.parametrize("way", ["plain", "htmx"])
-async def test_what_was_typed_is_kept_as_it_was_typed(site: Site, way: str) -> None:
+async def test_what_was_entered_is_kept_as_it_was_entered(site: Site, way: str) -> None:
     outcome = await add(site.client, way, ' "x"><Paris> ', "1,5")
     assert outcome.kept == dict.fromkeys(FIELDS, "") | {"name": ' "x"><Paris> ', "population": "1,5"}
 
 
 @pytest.mark.parametrize("way", ["plain", "htmx"])
-async def test_a_refused_page_says_so_in_its_title(site: Site, way: str) -> None:
+async def test_a_rejected_page_says_so_in_its_title(site: Site, way: str) -> None:
     headers = HTMX if way == "htmx" else {}
     answer = await site.client.post("/cities/", data={"name": "", "population": "1"}, headers=headers)
     page = parse(answer.text)
@@ -166,11 +167,11 @@ async def test_a_name_of_20_000_characters_is_too_much(site: Site, way: str) -> 
 
 @ways
 @pytest.mark.parametrize("again", ["Paris", "paris", " Paris ", "PARIS"])
-async def test_a_taken_name_is_refused_with_what_is_stored(site: Site, way: str, again: str) -> None:
+async def test_a_taken_name_is_rejected_with_what_is_stored(site: Site, way: str, again: str) -> None:
     await add(site.client, "json", "Paris", 2_148_000)
     outcome = await add(site.client, way, again, "5")
     assert outcome.status == 422
-    assert outcome.errors == {"name": "The city is already stored: Paris, population 2,148,000"}
+    assert outcome.errors == {"name": "Paris is already on the list, with 2,148,000 people."}
     assert await biggest(site.client) == [{"name": "Paris", "population": 2_148_000}]
 
 
@@ -339,7 +340,7 @@ async def test_an_error_is_a_page(site: Site, method: str, address: str, status:
     page = parse(answer.text)
     assert answer.status_code == status
     assert one(page, "h1")
-    assert "saved" in text(one(page, "#problem-text"))
+    assert text(one(page, "#problem-text")) == errors.SENTENCES[status]
     assert answer.headers["cache-control"] == "no-store"
 
 
