@@ -85,7 +85,7 @@ async def add(client: httpx.AsyncClient, way: str, name: object, population: obj
     document = parse(response.text)
     if response.status_code == 200:
         (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == name] or [""]
-        return Outcome(201, int(str(row_id).removeprefix("city-") or 0))
+        return Outcome(201 if way == "htmx" else 200, int(str(row_id).removeprefix("city-") or 0))
     return _from_form(response.status_code, document)
 
 

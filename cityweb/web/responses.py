@@ -17,14 +17,15 @@ from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
 
-async def added(request: Request[State], city: Stored) -> Response:
-    """The response if the city was stored: 201, fragments, or a redirect to the page that shows its rank."""
+async def added(request: Request[State], city: Stored, *, is_new: bool) -> Response:
+    """The response if the city is stored: 201, or its rank in fragments, on a page, or by a redirect to that page."""
     board = request.state["board"]
     await board.refresh()
     if errors.sends_json(request.scope):
         location = request.app.url_path_for("show_city_json", id=city.id)
         return JSONResponse(vars(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
-    if not is_partial(request):
+    # The target of the redirect shows the rank only of a new city.
+    if is_new and not is_partial(request):
         url = f"{request.app.url_path_for('show_board')}?added={city.id}"
         return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
     landed = Landing(city)
@@ -35,6 +36,8 @@ async def added(request: Request[State], city: Stored) -> Response:
         snapshot = board.snapshot
     except NoBoard:
         return errors.respond(request.scope, Rejection(503, errors.SAVED))
+    if not is_partial(request):
+        return html(snapshot.render(landed=landed))
     return html(request.state["templates"].render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
 
 

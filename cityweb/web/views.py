@@ -77,9 +77,11 @@ async def add_city(request: Request[State]) -> ASGIApp:
         return responses.failed(request, fields, Rejection(503, errors.UNCONFIRMED))
     except DatabaseUnavailable:
         return responses.failed(request, fields, Rejection(503))
-    if not is_new:
-        return responses.already_stored(request, fields, city)
-    return await responses.added(request, city)
+    # In a browser, Back and a second click send the same city again, which is not an error.
+    is_repeated = city.population == submission.population and not errors.sends_json(request.scope)
+    if is_new or is_repeated:
+        return await responses.added(request, city, is_new=is_new)
+    return responses.already_stored(request, fields, city)
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:
