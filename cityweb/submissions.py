@@ -153,8 +153,8 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
     except ValueError as error:
         errors["population"] = str(error)
     # Visitors do not see this field, but bots fill in every field.
-    if str(values.get("website") or "").strip():
-        errors["website"] = _TRAP_FILLED
+    if str(values.get("topic") or "").strip():
+        errors["topic"] = _TRAP_FILLED
     if errors:
         raise InvalidSubmission(errors)
     return CitySubmission(name, population)

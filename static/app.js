@@ -1,48 +1,90 @@
-// What htmx does not do: fill the message regions, keep polls from disturbing the visitor, and report failed polls.
+// What htmx does not do: live state, pause, motion, lost requests.
 const region = id => document.getElementById(id);
-const isFrom = (e, selector) => e.detail.ctx?.sourceElement?.matches?.(selector);
-let added = -Infinity, failures = 0, reached = new Date();
-
-const isSelected = element => {
-  const selection = getSelection();
-  return !selection.isCollapsed && selection.rangeCount && selection.getRangeAt(0).intersectsNode(element);
+const isFrom = (e, selector) => e.detail.ctx.sourceElement.matches(selector);
+const on = (event, listener) => document.addEventListener(event, listener);
+const rows = () => [...document.querySelectorAll('#board tr[id]')];
+const now = () => new Date().toUTCString();
+const clock = time =>
+  `${time.slice(17, 22)} UTC${time.slice(5, 16) === now().slice(5, 16) ? '' : ` on ${time.slice(5, 16)}`}`;
+const ago = minutes => {
+  const [unit, length] = [['day', 1440], ['hour', 60], ['minute', 1]].find(([, length]) => minutes >= length) ?? [];
+  return unit ? new Intl.RelativeTimeFormat('en').format(-Math.floor(minutes / length), unit) : 'just now';
 };
-const clock = time => {
-  const [day, minutes] = [time.toISOString().slice(0, 10), time.toISOString().slice(11, 16) + ' UTC'];
-  return day === new Date().toISOString().slice(0, 10) ? minutes : `${minutes} on ${day}`;
+let added = -Infinity, failures = 0, reached = now(), old = [], focused, paused, waits, sending;
+
+const showState = () => {
+  const time = document.querySelector('#state time');
+  if (time) time.textContent = `, ${ago((Date.now() - Date.parse(time.dateTime)) / 60000)}`;
+  if (region('pause')) region('not-live').textContent = paused ? `Paused at ${clock(paused)}.`
+    : failures > 1 ? `Not live since ${clock(reached)}. Trying again.`
+    : waits ? 'Changes wait while text is selected.' : '';
 };
 
-document.addEventListener('htmx:before:request', e => {
-  if (isFrom(e, '#city-form')) region('status').textContent = '';
-  if (isFrom(e, '#city-form, #pause')) region('problem').textContent = '';
-  if (!isFrom(e, '.poll')) return;
+on('DOMContentLoaded', () => {
+  // A shared link must not say it again.
+  if (location.search.startsWith('?added=')) history.replaceState(null, '', '/');
+  const pause = Object.assign(document.createElement('button'), { id: 'pause', textContent: 'Pause' });
+  pause.onclick = () => {
+    paused = paused ? '' : now();
+    pause.textContent = paused ? 'Resume' : 'Pause';
+    region('live').classList.toggle('paused', paused);
+    showState();
+    dispatchEvent(new Event('online'));
+  };
+  document.querySelector('#live:has(.poll) #not-live')?.before(pause);
+  showState();
+});
+on('htmx:before:request', e => {
   const ctx = e.detail.ctx;
+  if (isFrom(e, '#city-form')) {
+    region('status').textContent = region('problem').textContent = '';
+    sending = setTimeout(() => { region('sending').textContent = region('city-form').dataset.slow }, 5000);
+  }
+  if (!isFrom(e, '.poll')) return;
   ctx.begun = e.timeStamp;
-  // A hidden page does not poll. For a second after an add, another process may still have the board without it.
-  ctx.dropped = document.hidden || ctx.begun - added < 1000;
+  // For a second after an add, another process may have the board without it.
+  ctx.dropped = document.hidden || paused || ctx.begun - added < 1000;
   if (ctx.dropped) e.preventDefault();
 });
-document.addEventListener('htmx:before:swap', e => {
-  const { ctx } = e.detail, { begun, target, response } = ctx;
+on('htmx:before:swap', e => {
+  const { begun, target, response } = e.detail.ctx;
   if (isFrom(e, '#city-form') && response.status === 200) added = e.timeStamp;
-  if (!isFrom(e, '.poll')) return;
-  // If a swap is prevented, the next poll brings the change.
-  ctx.waits = response.status === 200 && isSelected(target);
-  if (ctx.waits || begun < added || target.matches(':active')) e.preventDefault();
+  if (isFrom(e, '.poll')) {
+    // The next poll brings the change.
+    waits = response.status === 200 && !getSelection().isCollapsed && getSelection().containsNode(target, true);
+    if (waits || begun < added || target.matches(':active')) e.preventDefault();
+  }
+  old = rows().map(row => ({ id: row.id, people: row.cells[2].textContent, box: row.getBoundingClientRect() }));
+  focused = rows().findIndex(row => row.contains(document.activeElement));
 });
-document.addEventListener('htmx:finally:request', e => {
-  const { dropped, waits, response } = e.detail.ctx, status = response?.status, failed = !(status < 300);
-  if (dropped) return;
-  if (failed && status !== 422 && isFrom(e, '#city-form, #pause')) {
-    // There is no response, or a proxy sent one without a #problem-text.
-    region('problem').textContent ||= 'Could not reach the server. ' +
-      (isFrom(e, '#pause') ? '' : 'We could not confirm that the city was saved. ') + 'Check your connection and try again.';
-    // On a small screen, the region may be out of view.
+on('htmx:after:swap', e => {
+  showState();
+  const board = rows(), changed = [];
+  for (const row of board) {
+    const was = old.find(({ id }) => id === row.id), moved = was?.box.top - row.getBoundingClientRect().top;
+    if (was?.people !== row.cells[2].textContent) changed.push(row);
+    if (moved === 0 || matchMedia('(prefers-reduced-motion: reduce)').matches) continue;
+    row.animate(was ? { translate: [`0 ${moved}px`, '0'] } : { opacity: [0, 1] }, { duration: 450, easing: 'ease-out' });
+  }
+  const link = focused < 0 ? null : board.find(({ id }) => id === old[focused].id) ?? board[focused] ?? board.at(-1);
+  link?.querySelector('a').focus({ preventScroll: old[focused].box.bottom < 0 || old[focused].box.top > innerHeight });
+  if (!isFrom(e, '#live .poll') || !changed.length) return;
+  for (const row of changed) row.classList.add('changed');
+  region('change').textContent = `${changed[0].querySelector('bdi').textContent} is now number ` +
+    changed[0].cells[0].textContent + (changed[1] ? `, and ${changed.length - 1} more changed.` : '.');
+});
+on('htmx:finally:request', e => {
+  const { dropped, response } = e.detail.ctx, failed = !(response?.status < 300);
+  if (isFrom(e, '#city-form')) {
+    clearTimeout(sending);
+    region('sending').textContent = '';
+    if (!failed || response?.status === 422) return;
+    // No response, or one of a proxy, without a #problem-text.
+    region('problem').textContent ||= region('city-form').dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
-  } else if (isFrom(e, '#live .poll, #pause')) {
+  } else if (isFrom(e, '#live .poll') && !dropped) {
     failures = failed ? failures + 1 : 0;
-    if (!failed) reached = new Date();
-    region('not-live').textContent = failures > 1 ? `Not live since ${clock(reached)}. Trying again.`
-      : waits ? 'Changes wait while text is selected.' : '';
+    if (!failed) reached = now();
+    showState();
   }
 });

@@ -26,7 +26,7 @@ from cityweb import settings
 from cityweb.files import Format, Line
 from cityweb.postgres import database, embedded, schema, transfers
 from cityweb.postgres.database import Pool
-from cityweb.postgres.ranking import Spelling
+from cityweb.postgres.spelling import Spelling
 from cityweb.submissions import FIELDS
 from cityweb.web import app as application
 from cityweb.web.board import Board

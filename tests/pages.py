@@ -59,9 +59,9 @@ def text(element: Tag) -> str:
 
 
 def table(document: Tag) -> list[tuple[str, str, str]]:
-    """The rank, the city and the population of each row of the board."""
-    rows = [row.select("td, th") for row in one(document, "#board tbody").select("tr[id]")]
-    return [(text(cells[0]), text(one(cells[1], "bdi")), text(cells[2])) for cells in rows]
+    """The rank, the city and the population of each ranked city in a document."""
+    rows = document.select("tbody tr")
+    return [(text(one(row, ".rank")), text(one(row, "bdi")), text(one(row, ".number"))) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_a_row_that_goes_on_over_many_lines_is_not_read_into_memory() -> None:
 
 def test_json_lines_are_read() -> None:
     lines = read(
-        b'\xef\xbb\xbf{"name": "Tokyo", "population": 5, "website": "x"}\r\n\n[1]\n{"name":"a","name":"b"}\nx',
+        b'\xef\xbb\xbf{"name": "Tokyo", "population": 5, "topic": "x"}\r\n\n[1]\n{"name":"a","name":"b"}\nx',
         Format.JSONL,
     )
     assert [line.number for line in lines] == [1, 3, 4, 5]

@@ -295,9 +295,9 @@ def test_what_nobody_asked_for_is_ignored() -> None:
     assert submissions.check({"name": "Y", "population": "9", "name[$gt]": "1", "id": 7}) == CitySubmission("Y", 9)
 
 
-@pytest.mark.parametrize("website", [None, "", " \t"])
-def test_an_empty_trap_is_no_fault(website: str | None) -> None:
-    assert submissions.check({"name": "Y", "population": "9", "website": website}).name == "Y"
+@pytest.mark.parametrize("topic", [None, "", " \t"])
+def test_an_empty_trap_is_no_fault(topic: str | None) -> None:
+    assert submissions.check({"name": "Y", "population": "9", "topic": topic}).name == "Y"
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,9 @@ def test_a_rejected_population_is_answered_in_our_words(population: object, word
     assert errors_of({"name": "Y", "population": population}) == {"population": words}
 
 
-@pytest.mark.parametrize("website", ["https://example.com", 7, ["x"]])
-def test_a_filled_trap_asks_to_leave_it_empty(website: object) -> None:
-    assert errors_of({"name": "Y", "population": "9", "website": website}) == {"website": FILLED}
+@pytest.mark.parametrize("topic", ["https://example.com", 7, ["x"]])
+def test_a_filled_trap_asks_to_leave_it_empty(topic: object) -> None:
+    assert errors_of({"name": "Y", "population": "9", "topic": topic}) == {"topic": FILLED}
 
 
 def test_a_missing_field_is_an_empty_one() -> None:
@@ -382,11 +382,11 @@ def test_a_missing_field_is_an_empty_one() -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_form() -> None:
-    wrong = errors_of({"website": "x", "population": "many", "name": "---"})
+    wrong = errors_of({"topic": "x", "population": "many", "name": "---"})
     assert list(wrong.items()) == [
         ("name", FIRST_CHARACTER),
         ("population", NOT_UNDERSTOOD),
-        ("website", FILLED),
+        ("topic", FILLED),
     ]
 
 
@@ -416,13 +416,13 @@ def test_a_stored_name_may_break_newer_rules_and_no_other(name: object, populati
 
 @given(anything, anything)
 def test_whatever_is_sent_only_our_words_answer(name: object, population: object) -> None:
-    assert set(errors_of({"name": name, "population": population, "website": "x"}).values()) <= WORDS
+    assert set(errors_of({"name": name, "population": population, "topic": "x"}).values()) <= WORDS
 
 
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        (b"name=Z%C3%BCrich&population=1%2C000&website=", {"name": "Zürich", "population": "1,000", "website": ""}),
+        (b"name=Z%C3%BCrich&population=1%2C000&topic=", {"name": "Zürich", "population": "1,000", "topic": ""}),
         ("name=Zürich&population=1 000".encode(), {"name": "Zürich", "population": "1 000"}),
         (b"name=New+York", {"name": "New York"}),
         (b"name", {"name": ""}),

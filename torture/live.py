@@ -30,7 +30,7 @@ LEAST = 1_000_000
 """The first population; each added city has one more than the one before, so that it is on the board."""
 LOOKED_BACK = 60
 """The number of acknowledged adds that a check looks for; the board shows 20."""
-POPULATION = re.compile(rb'<data value="(\d+)"|"population": (\d+)')
+POPULATION = re.compile(rb'class="number">([\d,]+)<|"population": (\d+)')
 AS_OF = re.compile(rb'Showing the board as of <time datetime="([^"]+)"')
 SEEN = re.compile(rb'name="seen" value="([0-9a-f]+)"')
 
@@ -89,7 +89,7 @@ class Checks:
 
     def check(self, server: int, begun: float, response: Response) -> int:
         """Checks a board that was requested at `begun`. Returns its highest population; 0 if it is stale."""
-        shown = {int(page or rows) for page, rows in POPULATION.findall(response.body)}
+        shown = {int(page.replace(b",", b"") or rows) for page, rows in POPULATION.findall(response.body)}
         own, other = self.acknowledged[server], self.acknowledged[1 - server]
         moment = as_of(response)
         is_stale = moment is not None

@@ -31,7 +31,7 @@ FIELDS: list[dict[str, object]] = [
     {"name": "Tokyo", "population": "37,400,068"}, {"name": "Delhi", "population": 28_514_000},
     {"name": "tokyo ", "population": "5"}, {"name": "Zürich", "population": "0"}, {"name": "Zurich", "population": "1"},
     {"name": "", "population": ""}, {"name": "=1+1", "population": "x"}, {"name": "A;b", "population": "-1"},
-    {"name": "A" * 201, "population": "100,000,001"}, {"name": "Osaka", "population": "1", "website": "x"}, {},
+    {"name": "A" * 201, "population": "100,000,001"}, {"name": "Osaka", "population": "1", "topic": "x"}, {},
     {"name": "a\x00b", "population": "1.5"}, {"name": "Xi’an", "population": "1"}, {"name": "Xi'an", "population": "2"},
 ]  # fmt: skip
 FORM = "application/x-www-form-urlencoded"

@@ -34,12 +34,16 @@ class RankedCity(Stored):
 
 @dataclass(frozen=True)
 class Landing:
-    """An added city: its age by the database's clock, its rank or 0, the biggest city that differs only in accents."""
+    """An added city: its age by the database's clock, its rank or 0, the biggest city that differs only in accents.
+
+    `nearby` has the city and its neighbours if it is below the board.
+    """
 
     city: Stored
     age: timedelta = timedelta()
     rank: int = 0
     near_miss: Stored | None = None
+    nearby: tuple[RankedCity, ...] = ()
 
 
 # --- the board ---
@@ -55,11 +59,12 @@ class BoardRow(Stored):
 
 @dataclass(frozen=True)
 class Leaders:
-    """The board: its rows, the number of all cities, and the name of the newest city, empty if there is none."""
+    """The board: its rows, the number of all cities, and the name and time of the newest one, if there is one."""
 
     rows: tuple[BoardRow, ...]
-    total: int
-    newest: str
+    total: int = 0
+    newest: str = ""
+    newest_at: datetime | None = None
 
 
 # The number of cities: the tally and the changes that are not yet folded into it.
@@ -71,8 +76,9 @@ WITH top AS MATERIALIZED (
   SELECT id, name, population, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
 )
 SELECT top.id, top.name, top.population, rank() OVER (ORDER BY top.population DESC),
-  top.created_at > now() - interval '60 seconds', {TOTAL}, (SELECT name FROM cities ORDER BY id DESC LIMIT 1)
-FROM top ORDER BY top.population DESC, -top.id DESC
+  top.created_at > now() - interval '60 seconds', {TOTAL}, newest.name, newest.created_at
+FROM top, (SELECT name, created_at FROM cities ORDER BY id DESC LIMIT 1) AS newest
+ORDER BY top.population DESC, -top.id DESC
 """  # noqa: S608 (no value is put in)
 
 
@@ -80,7 +86,7 @@ async def leaders(connection: DriverConnection) -> Leaders:
     """The board, biggest city first and, among equals, the earliest added first; read in one statement."""
     found = await connection.fetch(LEADERS)
     rows = tuple(BoardRow(*row[:5]) for row in found)
-    return Leaders(rows, int(found[0][5]), found[0][6]) if found else Leaders((), 0, "")
+    return Leaders(rows, int(found[0][5]), *found[0][6:]) if found else Leaders(())
 
 
 # --- an add ---

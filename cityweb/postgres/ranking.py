@@ -1,7 +1,5 @@
 """Reads the whole ranking: a page of it, a search in it, one city between its neighbours, the newest cities."""
 
-import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -9,8 +7,6 @@ from datetime import datetime
 from functools import partial
 
 import asyncpg
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
 from sqlalchemy import URL, Row, TextClause, text
 
 from cityweb import names
@@ -22,9 +18,6 @@ from cityweb.postgres.database import DatabaseUnavailable, Session, unit_of_work
 PAGE_SIZE = 50
 FETCHED = 500
 """Cities that a download reads at once."""
-SPELLING_SECONDS = 60
-SIMILARITY = 0.7
-"""From 0 to 1: three letters in ten may differ."""
 
 RankedRow = asyncpg.Record
 Fetch = Callable[[], Awaitable[Sequence[RankedRow]]]
@@ -54,11 +47,17 @@ class Page:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A city and up to three cities on either side of it, in the order of the ranking."""
+    """A city and up to three cities on either side of it, in the order of the ranking; how many are smaller, of all."""
 
     above: tuple[RankedCity, ...]
     city: RankedCity
     below: tuple[RankedCity, ...]
+    smaller: int
+    total: int
+
+    @property
+    def rows(self) -> tuple[RankedCity, ...]:
+        return (*self.above, self.city, *self.below)
 
 
 # --- the statements ---
@@ -183,11 +182,12 @@ WITH city AS MATERIALIZED (
 ), ranks AS MATERIALIZED (
   {RANKS_IN_A_ROW}
 )
-SELECT {RANKED} FROM page JOIN ranks USING (population) ORDER BY page.population DESC, -id DESC
+SELECT {RANKED}, at_least.above AS at_least, total
+FROM page JOIN ranks USING (population), (SELECT ({TOTAL}) AS total) AS counted,
+  cities_above((SELECT population - 1 FROM city)) AS at_least
+ORDER BY page.population DESC, -id DESC
 """)  # noqa: S608 (no value is put in)
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
-# The candidates for a misspelled name.
-BIGGEST = text("SELECT id, name, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
 COLUMNS = ("rank", *(field.name for field in fields(RankedCity) if field.name != "rank"))
 CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
 EVERY_CITY = f"""
@@ -228,40 +228,16 @@ async def page(session: Session, cursor: Cursor = START, words: str = "") -> Pag
     )
 
 
-class Spelling:
-    """Suggestions for a misspelled name from the 10,000 biggest cities, which are read at most once a minute."""
-
-    def __init__(self) -> None:
-        self.seconds = SPELLING_SECONDS
-        self._bare_names: list[str] = []
-        self._cities: Sequence[Row[int, str, str]] = []
-        self._read_at = -math.inf
-
-    async def nearest(self, session: Session, words: str) -> list[Row[int, str, str]]:
-        """At most three cities, the most similar first and, among equals, the biggest first."""
-        if time.monotonic() - self._read_at > self.seconds:
-            self._cities = await _read_biggest(session)
-            self._bare_names = [city.name_bare for city in self._cities]
-            self._read_at = time.monotonic()
-        similar = process.extract(
-            names.bare(words), self._bare_names, scorer=OSA.normalized_similarity, score_cutoff=SIMILARITY, limit=3
-        )
-        return [self._cities[position] for _, _, position in similar]
-
-
-@unit_of_work
-async def _read_biggest(session: Session) -> Sequence[Row[int, str, str]]:
-    return (await session.execute(BIGGEST)).all()
-
-
 @unit_of_work
 async def surroundings(session: Session, city_id: int) -> Surroundings | None:
     """The city with this id and its neighbours, or None if there is no such city."""
-    places = [RankedCity(*row) for row in await session.execute(SURROUNDINGS, {"id": city_id})]
-    position = next((position for position, place in enumerate(places) if place.id == city_id), None)
-    if position is None:
+    rows = (await session.execute(SURROUNDINGS, {"id": city_id})).all()
+    if not rows:
         return None
-    return Surroundings(tuple(places[:position]), places[position], tuple(places[position + 1 :]))
+    places = tuple(RankedCity(*city) for *city, _, _ in rows)
+    position = next(position for position, place in enumerate(places) if place.id == city_id)
+    smaller, total = int(rows[0].total - rows[0].at_least), int(rows[0].total)
+    return Surroundings(places[:position], places[position], places[position + 1 :], smaller, total)
 
 
 @unit_of_work

@@ -48,10 +48,11 @@ FROM {FIRST_LINES}
 WHERE cities.name_key = arrived.name_key
   AND ({" OR ".join(f"cities.{field} IS DISTINCT FROM arrived.{field}" for field in FIELDS)})
 """  # noqa: S608 (no value is put in)
-# The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up.
+# The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up. The board
+# marks cities of the last minute as new, which loaded ones are not.
 INSERT = f"""
-INSERT INTO cities ({COLUMNS})
-SELECT {COLUMNS} FROM {FIRST_LINES}
+INSERT INTO cities ({COLUMNS}, created_at)
+SELECT {COLUMNS}, now() - interval '1 minute' FROM {FIRST_LINES}
 WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrived.name_key)
 ORDER BY line
 ON CONFLICT DO NOTHING

@@ -25,8 +25,9 @@ from cityweb import __version__, settings
 from cityweb.log import Requests
 from cityweb.postgres import database, schema
 from cityweb.postgres.database import Pool
-from cityweb.postgres.ranking import Spelling
+from cityweb.postgres.distribution import Counter
 from cityweb.postgres.rate_limit import Limiter
+from cityweb.postgres.spelling import Spelling
 from cityweb.settings import Settings
 from cityweb.web import errors, lists, views
 from cityweb.web.assets import Assets
@@ -143,6 +144,7 @@ def create(settings: Settings) -> Prepared:
             "downloads": downloads,
             "limiter": limiter,
             "spelling": Spelling(),
+            "counter": Counter(),
         }
         while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation
             for task in running:

@@ -48,15 +48,11 @@ class NoBoard(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """The form on a page: the entered values, one error for each invalid field, the stored city if the name is taken.
-
-    `focus` puts the cursor in the name field.
-    """
+    """The form on a page: the entered values, an error for each invalid field, the stored city if the name is taken."""
 
     values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(FIELDS, ""))
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: object = None
-    focus: bool = False
 
 
 NEW_FORM = Form()

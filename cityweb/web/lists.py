@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.postgres.distribution import SIZES
 from cityweb.postgres.ranking import START, Cursor
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
@@ -29,6 +30,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     session = request.state["session"]
     page = await ranking.page(session, cursor, q)
     similar = await request.state["spelling"].nearest(session, q) if q and page.total == 0 else []
+    sizes = [] if is_partial(request) else await _find_sizes(request)
     document = request.state["templates"].render(
         "_cities_found.html" if is_partial(request) else "cities.html",
         q=q,
@@ -38,6 +40,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         places=page.places,
         previous=_build_query(page.previous, q),
         next=_build_query(page.next, q),
+        sizes=sizes,
     )
     return prepare_page(document)
 
@@ -46,9 +49,11 @@ async def show_city(request: Request[State]) -> ASGIApp:
     """The page of a city: its population, rank, neighbours and date. Raises Rejection."""
     found = await _find_city(request)
     before = found.above[-1] if found.above else None
-    here = _build_query(Cursor(before.population, before.id) if before else None)
     document = request.state["templates"].render(
-        "city.html", above=found.above, city=found.city, below=found.below, here=here
+        "city.html",
+        **vars(found),
+        distribution=await request.state["counter"].count(request.state["session"]),
+        from_here=_build_query(Cursor(before.population, before.id) if before else None),
     )
     return prepare_page(document)
 
@@ -75,6 +80,17 @@ async def export_csv(request: Request[State]) -> ASGIApp:
 
 async def export_json(request: Request[State]) -> ASGIApp:
     return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
+
+
+async def _find_sizes(request: Request[State]) -> list[tuple[int, int | None, int, str]]:
+    """The sizes that cities have, biggest first: the bounds in people, the number of cities, the query of the page."""
+    counted = (await request.state["counter"].count(request.state["session"])).sizes
+    sizes = zip((0, *SIZES), (*SIZES, None), counted, strict=True)
+    return [
+        (at_least, below, cities, _build_query(Cursor(below - 1, 0) if below else None))
+        for at_least, below, cities in reversed(list(sizes))
+        if cities
+    ]
 
 
 async def _find_city(request: Request[State]) -> ranking.Surroundings:

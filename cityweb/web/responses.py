@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from cityweb.postgres import cities
+from cityweb.city import BOARD_SIZE
+from cityweb.postgres import cities, ranking
 from cityweb.postgres.cities import Landing, Stored
-from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.postgres.database import DatabaseUnavailable, Session
 from cityweb.submissions import FIELDS
 from cityweb.web import errors, templates
-from cityweb.web.board import Form, NoBoard
+from cityweb.web.board import NEW_FORM, Form, NoBoard
 from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
@@ -31,14 +33,22 @@ async def added(request: Request[State], city: Stored, *, is_new: bool) -> Respo
     landed = Landing(city)
     # The city is stored, even if the database is unavailable now, and the response says so.
     with suppress(DatabaseUnavailable):
-        landed = await cities.landing(request.state["session"], city.id) or landed
+        landed = await find_landing(request.state["session"], city.id) or landed
     try:
         snapshot = board.snapshot
     except NoBoard:
         return errors.respond(request.scope, Rejection(503, errors.SAVED))
     if not is_partial(request):
         return html(snapshot.render(landed=landed))
-    return html(request.state["templates"].render("_added.html", board=snapshot, form=Form(focus=True), landed=landed))
+    return html(request.state["templates"].render("_added.html", board=snapshot, form=NEW_FORM, landed=landed))
+
+
+async def find_landing(session: Session, city_id: int) -> Landing | None:
+    """The city with this id, its rank and, below the board, its neighbours. Raises DatabaseUnavailable."""
+    landing = await cities.landing(session, city_id)
+    if landing and landing.rank > BOARD_SIZE and (found := await ranking.surroundings(session, city_id)):
+        return replace(landing, nearby=found.rows)
+    return landing
 
 
 def invalid(

@@ -7,8 +7,9 @@ from typing import NotRequired, TypedDict
 from starlette.requests import Request
 
 from cityweb.postgres.database import Pool, Session
-from cityweb.postgres.ranking import Spelling
+from cityweb.postgres.distribution import Counter
 from cityweb.postgres.rate_limit import Limiter, network_of
+from cityweb.postgres.spelling import Spelling
 from cityweb.web.assets import Assets
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
@@ -32,6 +33,7 @@ class State(TypedDict):
     entered: NotRequired[dict[str, str]]
     session: Session
     spelling: Spelling
+    counter: Counter
 
 
 def client_ip(request: Request[State]) -> str:

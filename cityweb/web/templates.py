@@ -12,6 +12,7 @@ from cityweb.city import BOARD_SIZE
 
 TEMPLATES = settings.TOP / "templates"
 
+MILLION = 1_000_000
 VARY = "HX-Request, HX-Request-Type"
 """The headers that an HTML response depends on: with these, htmx requests fragments or a whole page."""
 
@@ -41,6 +42,16 @@ def number(n: int) -> str:
     return f"{n:,}"
 
 
+def difference(n: int) -> str:
+    """A number with its sign: +13,960,000 or −13,960,000."""
+    return f"{n:+,}".replace("-", "−")
+
+
+def round_number(n: int) -> str:
+    """A number of a few digits and zeros, with millions as a word: 20,000 or 2 million."""
+    return f"{number(n // MILLION)} million" if n >= MILLION else number(n)
+
+
 def day(moment: datetime) -> str:
     """A date in full, in UTC: 25 November 2026."""
     return f"{moment.astimezone(UTC):%-d %B %Y}"
@@ -60,4 +71,6 @@ def xml(text: str) -> str:
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 environment.globals["BOARD_SIZE"] = BOARD_SIZE
-environment.filters.update(clock=clock, day=day, number=number, shell=shlex.join, xml=xml)
+environment.filters.update(
+    clock=clock, day=day, difference=difference, number=number, round_number=round_number, shell=shlex.join, xml=xml
+)

@@ -17,6 +17,7 @@ UNREACHED = (
     "Could not reach the server. We could not confirm that the city was saved. Check your connection and try again."
 )
 NOT_LIVE = re.compile(r"^Not live since \d\d:\d\d UTC\. Trying again\.$")
+PAUSED = re.compile(r"^Paused at \d\d:\d\d UTC\.$")
 STALE = re.compile(r"^Showing the board as of \d\d:\d\d UTC\.\s+Cities can't be added right now\.\s*$")
 
 only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
@@ -33,6 +34,14 @@ def population(page: Page) -> Locator:
 
 def button(page: Page) -> Locator:
     return page.get_by_role("button", name="Add city")
+
+
+TITLE = "The world's biggest cities"
+
+
+def landed(city: str, number: int, people: str) -> str:
+    """The message about an added city."""
+    return f"{city} is number {number}, with {people} people. See it"
 
 
 def live(page: Page) -> Locator:
@@ -54,6 +63,10 @@ async def expect_values(page: Page, city: str, people: str) -> None:
     await expect(population(page)).to_have_value(people)
 
 
+OUTLINES = "link => [getComputedStyle(link), getComputedStyle(link, '::after')].map(style => style.outlineStyle)"
+"""The outline of a row is that of what covers it."""
+
+
 async def tab_to(target: Locator, key: str = "Tab") -> None:
     """Presses Tab until the target has the focus, which must be seen."""
     for _ in range(80):
@@ -62,7 +75,7 @@ async def tab_to(target: Locator, key: str = "Tab") -> None:
         await target.page.keyboard.press(key)
     await expect(target).to_be_focused()
     await expect(target).to_be_in_viewport()
-    assert await target.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
+    assert await target.evaluate(OUTLINES) != ["none", "none"]
 
 
 # --- accessibility ---
@@ -96,6 +109,7 @@ async def paper(page: Page) -> None:
 
 async def expect_accessible(page: Page) -> None:
     """No violation in any mode; the page is left narrow and on paper."""
+    await page.evaluate("Promise.all(document.getAnimations().map(motion => motion.finished))")
     for mode in (light, dark, forced_colours, narrow, paper):
         await mode(page)
         results = await Axe().run(page, options=RULES)

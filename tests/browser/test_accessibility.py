@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.steps import (
     NOT_LIVE,
+    PAUSED,
     RULES,
     STALE,
     TWENTY,
@@ -16,6 +17,7 @@ from tests.browser.steps import (
     Fill,
     StartServer,
     expect_accessible,
+    landed,
     name,
     narrow,
     population,
@@ -38,6 +40,8 @@ TWO_FRAMES_LATER = """
 new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(window.shift))))
 """
 
+BOTTOMS = "rows => rows.map(row => row.getBoundingClientRect().bottom)"
+HEIGHTS = "rows => rows.map(row => row.getBoundingClientRect().height)"
 SENT_WITHOUT_A_SCRIPT = "form => HTMLFormElement.prototype.submit.call(form)"
 
 
@@ -62,15 +66,23 @@ async def test_a_full_board(visitor: Visitor, fill: Fill) -> None:
 async def test_a_paused_board(visitor: Visitor, fill: Fill) -> None:
     await fill(*TWENTY)
     await visitor.open()
-    await visitor.page.get_by_role("link", name="Pause live updates").click()
-    await expect(visitor.page.get_by_text("Paused.")).to_be_visible()
+    await visitor.page.get_by_role("button", name="Pause").click()
+    await expect(visitor.page.locator("#not-live")).to_have_text(PAUSED)
     await expect_accessible(visitor.page)
 
 
 async def test_an_added_city(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "19281000")
-    await expect(visitor.page.locator("#status")).to_have_text("Osaka added at rank 1")
+    await expect(visitor.page.locator("#status > p")).to_have_text(landed("Osaka", 1, "19,281,000"))
+    await expect_accessible(visitor.page)
+
+
+async def test_an_added_city_below_the_board(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.open()
+    await submit(visitor.page, "Greenhorn", "3")
+    await expect(visitor.page.locator("#status .rows")).to_be_visible()
     await expect_accessible(visitor.page)
 
 
@@ -85,7 +97,7 @@ async def test_a_duplicate(visitor: Visitor, fill: Fill) -> None:
     await fill(("Tokyo", 37_400_068))
     await visitor.open()
     await submit(visitor.page, "Tokyo", "5")
-    await expect(visitor.page.get_by_role("link", name="See Tokyo on the board")).to_have_count(2)
+    await expect(visitor.page.get_by_role("link", name="See Tokyo")).to_have_count(2)
     await expect_accessible(visitor.page)
 
 
@@ -178,10 +190,11 @@ async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visi
     await narrow(visitor.page)
     await visitor.open()
     await submit(visitor.page, LONGEST, "100000000")
-    await expect(visitor.page.locator("#status")).to_contain_text("added at rank 1")
-    for selector in ("html", "#board .scroll"):
-        room = await visitor.page.locator(selector).evaluate("element => [element.scrollWidth, element.clientWidth]")
-        assert room[0] <= room[1], selector
+    await expect(visitor.page.locator("#status > p")).to_contain_text("is number 1, with 100,000,000 people.")
+    await expect_room(visitor.page)
+    row = await visitor.page.locator("#board tr[id]").bounding_box()
+    assert row
+    assert row["height"] == 44
 
 
 async def test_nothing_scrolls_sideways_with_a_long_word_in_a_rejection(visitor: Visitor, fill: Fill) -> None:
@@ -213,6 +226,34 @@ async def test_a_first_visit_weighs_at_most_30_kilobytes(visitor: Visitor, fill:
     await visitor.open("/?live=off")
     await visitor.page.wait_for_function("performance.getEntriesByType('resource').length >= 3")
     assert 10_000 < sum(sizes) <= 30_000
+
+
+@pytest.mark.parametrize(("width", "height", "rows"), [(390, 844, 8), (320, 640, 4), (1280, 800, 13)])
+async def test_the_first_screen_shows_the_board(
+    visitor: Visitor, fill: Fill, width: int, height: int, rows: int
+) -> None:
+    await fill(*TWENTY)
+    await visitor.page.set_viewport_size({"width": width, "height": height})
+    await visitor.open()
+    bottoms = await visitor.page.locator("#board tr[id]").evaluate_all(BOTTOMS)
+    assert len([bottom for bottom in bottoms if bottom <= height]) >= rows
+
+
+async def test_the_board_has_one_height_of_rows(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY, (LONGEST, 50_000_000), ("Ho Chi Minh City (Saigon) and its surroundings", 40_000_000))
+    for width in (320, 1280):
+        await visitor.page.set_viewport_size({"width": width, "height": 800})
+        await visitor.open()
+        heights = await visitor.page.locator("#board tr[id]").evaluate_all(HEIGHTS)
+        assert heights == 20 * [44]
+
+
+async def test_the_board_page_and_its_script_are_small(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    request = visitor.page.request
+    for address, most in (("/", 4_000), ("/static/app.js", 2_000)):
+        response = await request.get(visitor.url + address, headers={"accept-encoding": "gzip"})
+        assert int(response.headers["content-length"]) <= most, address
 
 
 async def test_nothing_moves_while_the_page_loads(visitor: Visitor, fill: Fill) -> None:

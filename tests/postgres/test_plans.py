@@ -9,7 +9,7 @@ from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from cityweb.postgres import cities, database, ranking
+from cityweb.postgres import cities, database, distribution, ranking, spelling
 from cityweb.submissions import CitySubmission
 from tests.conftest import Addresses, run_sql
 
@@ -32,6 +32,9 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "search before": (SEARCHED.before, SEARCH),
     "city": (ranking.SURROUNDINGS, {"id": 5}),
     "feed": (ranking.NEWEST, {}),
+    "similar names": (spelling.BIGGEST, {}),
+    "extremes": (distribution.EXTREMES, {}),
+    "sizes": (distribution.COUNTS, {"bounds": "{10000, 5000000}"}),
     "add": (cities.INSERT, ADDED),
 }
 # 40,000 cities have one population, in which the cursor is; the others have one each.

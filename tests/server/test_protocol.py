@@ -349,7 +349,7 @@ async def test_a_target_without_a_path_is_the_page(start_server: Callable[..., S
     port = await ready(start_server())
     answer = await exchange(port, b"GET " + target + b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
-    assert b"City leaderboard" in answer
+    assert b"biggest cities" in answer
 
 
 # --- a client that ends its half of the connection, or leaves ---

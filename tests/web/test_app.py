@@ -144,7 +144,7 @@ async def test_an_add_is_told_of_though_the_database_goes_away_right_after(
 
     monkeypatch.setattr(cities, "landing", away)
     answer = await submit(site, "htmx")
-    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom added"
+    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom was added, with 5 people. See it"
 
 
 async def test_an_add_is_told_of_though_there_is_no_board(empty: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ async def test_a_city_that_was_removed_at_once_was_added_all_the_same(
 
     monkeypatch.setattr(cities, "landing", removed)
     answer = await submit(site, "htmx")
-    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom added"
+    assert text(one(parse(answer.text), "hx-partial[hx-target='#status']")) == "Boom was added, with 5 people. See it"
 
 
 async def test_a_visitor_who_leaves_while_sending_is_no_bug(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import URL
 
-from cityweb.postgres import cities, database
+from cityweb.postgres import cities, database, transfers
 from cityweb.postgres.database import DriverConnection
 from cityweb.web import board as board_module
 from cityweb.web.board import Board, NoBoard
 from cityweb.web.templates import Templates
-from tests.conftest import Addresses, Site, insert, locking, open_site, run_sql, until
+from tests.conftest import Addresses, Site, insert, lines, locking, open_site, run_sql, until
 from tests.pages import TEMPLATES, add, one, parse, table, text
 from tests.proxy import Proxy
 
@@ -208,10 +208,16 @@ async def test_two_processes_agree_on_the_id(site: Site, empty: Addresses) -> No
 
 async def test_a_new_row_is_marked_for_a_minute_of_the_database(site: Site, empty: Addresses) -> None:
     await add(site.client, "json", "Tokyo", 5)
-    assert parse((await site.client.get("/")).text).select(".board__new .tag")
+    assert parse((await site.client.get("/")).text).select("tr.new small")
     await run_sql(empty.owner, "UPDATE cities SET created_at = now() - interval '59.5 s'")
     await until(lambda: not site.board.snapshot.leaders.rows[0].new)
-    assert not parse((await site.client.get("/")).text).select(".board__new, .tag")
+    assert not parse((await site.client.get("/")).text).select("tr.new, tr small")
+
+
+async def test_loaded_cities_are_not_marked_as_new(site: Site, empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("Tokyo", 5)))
+    await site.board.refresh()
+    assert not parse((await site.client.get("/")).text).select("tr.new")
 
 
 async def test_a_page_that_shows_the_board_is_told_so_and_no_more(site: Site) -> None:
@@ -261,7 +267,7 @@ async def test_the_last_board_is_served_and_says_so(proxied: tuple[Site, Proxy],
     assert table(page) == [("1", "Tokyo", "5")]
     assert text(one(page, "#stale")).startswith("Showing the board as of ")
     assert answer.headers["etag"] != whole.headers["etag"]
-    assert not page.select("#state")
+    assert not page.select(".live-word")
     assert (await site.client.get(f"/board?seen={seen}")).status_code == 200
     assert (await site.client.get(f"/board?seen={site.board.snapshot.id}")).status_code == 204
     biggest = await site.client.get("/cities/biggest")
@@ -398,7 +404,7 @@ async def test_the_response_to_an_add_says_stored_even_when_the_board_cannot_be_
     city = {"name": "Tokyo", "population": "5"}
     answer = await site.client.post("/cities/", data=city, headers={"hx-request": "true"})
     assert answer.status_code == 200
-    assert "Tokyo added at rank 1" in text(one(parse(answer.text), "hx-partial[hx-target='#status']"))
+    assert "Tokyo is number 1" in text(one(parse(answer.text), "hx-partial[hx-target='#status']"))
     assert await run_sql(empty.app, "SELECT FROM cities")
 
 

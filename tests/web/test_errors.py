@@ -197,7 +197,7 @@ def test_without_a_board_the_answer_is_503_and_says_when_to_try_again() -> None:
 
 
 def test_the_page_of_a_failure_shows_the_id_of_its_request() -> None:
-    assert text(one(page(Rejection(500)), "#problem-text .hint")) == "Reference: 3f2a-7"
+    assert text(one(page(Rejection(500)), "#problem-text .quiet")) == "Reference: 3f2a-7"
 
 
 @pytest.mark.parametrize("status", sorted({*STATUSES} - {500}))
@@ -211,9 +211,9 @@ def test_other_pages_show_no_id(status: int) -> None:
 def test_the_page_of_a_failed_add_leads_back_with_what_was_entered() -> None:
     scope = request(("accept", "text/html"))
     scope["state"]["entered"] = {"name": "São & Paulo", "population": "12,300,000"}
-    link = one(parse(bytes(errors.respond(scope, Rejection(500)).body).decode()), ".back a")
-    assert link["href"] == "/?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000"
-    assert text(link) == "City leaderboard, with what you typed"
+    link = one(parse(bytes(errors.respond(scope, Rejection(500)).body).decode()), ".links a")
+    assert link["href"] == "/?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000#name"
+    assert text(link) == "Back to what you entered"
 
 
 # --- who speaks JSON ---

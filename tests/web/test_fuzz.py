@@ -174,7 +174,7 @@ words = st.one_of(
     ),
     st.text(max_size=12),
 )
-fields = st.sampled_from(["name", "population", "website", "x"])
+fields = st.sampled_from(["name", "population", "topic", "x"])
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:

@@ -1,7 +1,7 @@
 """The whole list: browsed page by page, searched, one city at a time, three ways where it applies."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -14,16 +14,8 @@ from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.ranking import Source
 from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, unmeasured
-from tests.pages import BESIDE_THE_BOARD, HTMX, add, one, parse, text
+from tests.pages import BESIDE_THE_BOARD, HTMX, add, one, parse, table, text
 from tests.proxy import Proxy
-
-
-def rows(document: Tag) -> list[tuple[str, str, str]]:
-    """Rank, city and population of each row of the list."""
-    return [
-        (text(cells[0]), text(one(cells[1], "bdi")), text(cells[2]))
-        for cells in (row.select("td, th") for row in document.select("tbody tr[id]"))
-    ]
 
 
 async def show(client: httpx.AsyncClient, address: str, way: str = "plain") -> Tag:
@@ -42,7 +34,7 @@ async def walk(client: httpx.AsyncClient, address: str | None, rel: str) -> list
     pages = []
     while address:
         document = await show(client, address)
-        pages.append(rows(document))
+        pages.append(table(document))
         address = address_of(document, rel)
     return pages
 
@@ -87,9 +79,9 @@ async def test_both_spellings_of_the_address_are_one(site: Site) -> None:
 async def test_rows_that_come_and_go_do_not_move_the_page_that_is_read(site: Site, empty: Addresses) -> None:
     await run_sql(empty.owner, FILL.format(population="n * 10", first=1, last=150))
     second = str(address_of(await show(site.client, "/cities"), "next"))
-    before = rows(await show(site.client, second))
+    before = table(await show(site.client, second))
     await run_sql(empty.owner, insert("Biggest", 5_000), "DELETE FROM cities WHERE population IN (1490, 1480)")
-    after = rows(await show(site.client, second))
+    after = table(await show(site.client, second))
     assert [row[1:] for row in after] == [row[1:] for row in before]
     assert [int(row[0]) for row in after] == [int(row[0]) - 1 for row in before]
 
@@ -117,7 +109,7 @@ async def test_every_link_of_every_page_leads_to_a_page(
 async def test_an_empty_list_says_so(site: Site) -> None:
     document = await show(site.client, "/cities")
     assert text(one(document, "#found")) == "0 cities"
-    assert text(one(document, "#cities")) == "No cities here. Add one on the leaderboard"
+    assert text(one(document, "#cities")) == "No cities here. Add one"
 
 
 BAD = [
@@ -234,7 +226,7 @@ async def test_a_search_finds_the_beginnings_of_words_in_any_order(
     monkeypatch.setattr(ranking, "SEARCH", source)
     await store_names(site)
     document = await show(site.client, f"/cities?{httpx.QueryParams(q=q)}", way)
-    assert [row[1] for row in rows(document)] == sorted(found, key=lambda name: -NAMES[name])
+    assert [row[1] for row in table(document)] == sorted(found, key=lambda name: -NAMES[name])
 
 
 @each_walk
@@ -268,9 +260,9 @@ async def test_what_is_found_far_apart_has_its_rank(site: Site, empty: Addresses
 
 
 FOUND = {
-    "york": "3 cities match “york”",
-    "york c": "1 city matches “york c”",
-    "<q>": "No city matches “<q>”",
+    "york": "3 cities match “york”.",
+    "york c": "1 city matches “york c”.",
+    "<q>": "No city matches “<q>”.",
     "": "11 cities",
 }
 
@@ -304,8 +296,8 @@ async def test_what_is_misspelled_leads_to_the_nearest_names(site: Site, way: st
     document = await show(site.client, f"/cities?{httpx.QueryParams(q=q)}", way)
     found = one(document, "#found" if way == "plain" else "hx-partial[hx-target='#found']")
     assert [text(link) for link in found.select("a")] == similar
-    question = f". Did you mean {' or '.join(similar)}?" if similar else ""
-    assert text(found) == f"No city matches “{q}”{question}"
+    question = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    assert text(found) == f"No city matches “{q}”.{question}"
     for link in found.select("a"):
         assert text(one(await show(site.client, str(link["href"])), "h1")) == text(link)
 
@@ -324,19 +316,19 @@ async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled
 async def test_more_than_can_be_counted_are_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "SEARCH", WALKS["one"])
     await store_names(site)
-    assert text(one(await show(site.client, "/cities?q=york"), "#found")) == "Many cities match “york”"
+    assert text(one(await show(site.client, "/cities?q=york"), "#found")) == "Many cities match “york”."
 
 
 async def test_a_search_walks_among_very_many_equals_that_one_load_added(site: Site, empty: Addresses) -> None:
     # The tally has two changes to fold, and 6,001 cities in them.
     await run_sql(empty.owner, FILL.format(population="500", first=1, last=6_000), insert("c less", 499))
-    assert text(one(await show(site.client, "/cities?q=c"), "#found")) == "Many cities match “c”"
+    assert text(one(await show(site.client, "/cities?q=c"), "#found")) == "Many cities match “c”."
     document = await show(site.client, "/cities?q=less")
-    assert rows(document) == [("6,001", "c less", "499")]
-    assert rows(await show(site.client, "/cities?after=500-5970"))[-1] == ("6,001", "c less", "499")
+    assert table(document) == [("6,001", "c less", "499")]
+    assert table(await show(site.client, "/cities?after=500-5970"))[-1] == ("6,001", "c less", "499")
     nothing = await show(site.client, "/cities?q=nothing&after=499-6001")
-    assert text(one(nothing, "#found")) == "No city matches “nothing”"
-    assert rows(await show(site.client, "/cities/6001"))[-1] == ("6,001", "c less", "499")
+    assert text(one(nothing, "#found")) == "No city matches “nothing”."
+    assert table(await show(site.client, "/cities/6001"))[-1] == ("6,001", "c less", "499")
 
 
 async def test_htmx_gets_the_list_alone_and_a_title(site: Site) -> None:
@@ -351,7 +343,7 @@ async def test_htmx_gets_the_list_alone_and_a_title(site: Site) -> None:
 async def test_who_found_nothing_can_add_that_name(site: Site) -> None:
     document = await show(site.client, f"/cities?{httpx.QueryParams(q='<Új> & Co')}")
     link = one(document, "#cities a")
-    assert text(link) == text(one(document, "#cities")) == "Add <Új> & Co"
+    assert text(link) == text(one(document, "#cities")) == "Add “<Új> & Co”"
     page = await site.client.get(str(link["href"]))
     assert one(parse(page.text), "#name")["value"] == "<Új> & Co"
     assert page.headers["cache-control"] == "no-store"
@@ -377,8 +369,17 @@ async def test_a_city_is_shown_with_its_rank(site: Site, way: str) -> None:
     else:
         document = await show(site.client, "/cities/3")
         assert text(one(document, "h1")) == "C"
-        assert text(one(document, ".lede")).startswith("Population 5, rank 2, added on ")
-        assert rows(document) == [("1", "A", "9"), ("2", "B", "5"), ("2", "C", "5"), ("4", "D", "1")]
+        assert text(one(document, ".big")) == "5 people"
+        assert text(one(document, ".hero p:last-child")) == "Number 2 of 4 in the world"
+        figures = {text(one(pair, "dt")): text(one(pair, "dd")) for pair in document.select("dl > div")}
+        assert figures.pop("Added").endswith(f" {datetime.now(UTC).year}")
+        assert figures == {
+            "Bigger cities": "1",
+            "Smaller cities": "1",
+            "Next above": "B, with as many",
+            "Next below": "D, with 4 fewer",
+        }
+        assert table(document) == [("1", "A", "9"), ("2", "B", "5"), ("2", "C", "5"), ("4", "D", "1")]
 
 
 async def test_a_city_stands_between_its_three_neighbours_of_either_side(site: Site, empty: Addresses) -> None:
@@ -387,8 +388,8 @@ async def test_a_city_stands_between_its_three_neighbours_of_either_side(site: S
     for city_id in (1, 2, 20, 38, 39, 40):
         document = await show(site.client, f"/cities/{city_id}")
         position = [row[1] for row in everything].index(f"C{city_id}")
-        assert rows(document) == everything[max(0, position - 3) : position + 4]
-        assert rows(await show(site.client, str(one(document, ".back a")["href"])))[0] == everything[position]
+        assert table(document) == everything[max(0, position - 3) : position + 4]
+        assert table(await show(site.client, str(one(document, ".links a")["href"])))[0] == everything[position]
 
 
 @pytest.mark.parametrize(
@@ -457,10 +458,10 @@ async def test_the_answers_link_to_the_city(site: Site, way: str) -> None:
     added = await site.client.post("/cities/", data=city, headers=headers, follow_redirects=True)
     again = await site.client.post("/cities/", data={**city, "population": "6"}, headers=headers)
     status = "#status" if way == "plain" else "hx-partial[hx-target='#status']"
-    assert text(one(parse(added.text), f"{status} a[href='/cities/1']")) == "Paris"
-    assert text(one(parse(added.text), status)) == "Paris added at rank 1"
+    assert text(one(parse(added.text), f"{status} a[href='#city-1']")) == "See it"
+    assert text(one(parse(added.text), status)) == "Paris is number 1, with 5 people. See it"
     assert text(one(parse(added.text), "#board a[href='/cities/1']")) == "Paris"
-    assert text(one(parse(again.text), "#city-form .field a[href='/cities/1']")) == "See Paris in the ranking"
+    assert text(one(parse(again.text), "#city-form .field a[href='#city-1']")) == "See Paris"
 
 
 async def test_a_duplicate_that_is_not_on_the_board_is_linked_in_the_summary(site: Site, empty: Addresses) -> None:
