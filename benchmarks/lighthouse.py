@@ -88,7 +88,7 @@ def is_valid(url: str, folder: str) -> bool:
         ("list", "cities", None),
         ("found", "cities?q=city", None),
         ("city", "cities/1", None),
-        ("programs", "api", None),
+        ("data", "api", None),
     ]:
         response = httpx.post(url + path, data=form) if form else httpx.get(url + path)
         (Path(folder) / f"{name}.html").write_text(response.text)

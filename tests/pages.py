@@ -11,8 +11,8 @@ from cityweb.web.templates import Templates
 
 WAYS = ("plain", "htmx", "json")
 NO_PAGES = {
-    "add_city", "check_health", "check_readiness", "describe_api", "export_csv", "export_json", "list_biggest",
-    "show_asset", "show_city_json", "show_feed", "show_fragment",
+    "add_city", "check_health", "check_readiness", "describe_api", "export_csv", "export_excel", "export_json",
+    "list_biggest", "show_asset", "show_city_json", "show_feed", "show_fragment",
 }  # fmt: skip
 """The routes whose response to GET is no page for people, or the page of another route."""
 PAGES = [route.path_format.format(id=1) for route in ROUTES if route.name not in NO_PAGES]

@@ -12,8 +12,9 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 READ_ONLY: dict[str, set[int]] = {path: {200} for path in PAGES} | {
     "/?added=1": {200}, "/?live=off": {200}, "/?name=Tokyo&population=5": {200},
     "/cities/biggest": {200}, "/cities/1": {200, 404}, "/cities/1.json": {200, 404}, "/cities/0": {404},
-    "/cities.csv": {200, 503}, "/cities.json": {200, 503}, "/feed.atom": {200}, "/openapi.json": {200},
-    "/livez": {200}, "/readyz": {200, 503}, "/static/site.css": {200}, "/static/none": {404},
+    "/cities.csv": {200, 503}, "/cities-excel.csv": {200, 503}, "/cities.json": {200, 503},
+    "/feed.atom": {200}, "/openapi.json": {200}, "/livez": {200}, "/readyz": {200, 503},
+    "/static/site.css": {200}, "/static/none": {404},
 }  # fmt: skip
 """The possible statuses of GET at each path. Two downloads at a time are served, others are rejected with 503."""
 NO_ROUTE = {path: {404} for path in ("/nowhere", "/%00", "/%ff%2e%2e/", "//", "/static/..%2fmanage.py")}

@@ -79,6 +79,7 @@ ROUTES = [
     Route("/cities/biggest",      views.list_biggest),
     Route("/cities/{id:city_id}.json", lists.show_city_json, middleware=ASKS),
     Route("/cities.csv",          lists.export_csv),
+    Route("/cities-excel.csv",    lists.export_excel),
     Route("/cities.json",         lists.export_json),
     Route("/feed.atom",           lists.show_feed,    middleware=ASKS),
     Route("/api",                 views.explain_api),

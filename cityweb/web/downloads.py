@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import URL
 from starlette.types import Receive, Scope, Send
@@ -48,6 +48,8 @@ def _render_json(rows: Sequence[RankedRow]) -> str:
 CSV = Format(
     "cities.csv", "text/csv; charset=utf-8; header=present", ",".join(ranking.COLUMNS) + "\r\n", _render_csv, "", ""
 )
+# Without a byte order mark, Excel does not read a file as UTF-8.
+EXCEL = replace(CSV, name="cities-excel.csv", begin="\ufeff" + CSV.begin)
 JSON = Format("cities.json", "application/json", "[\n", _render_json, ",\n", "\n]\n")
 
 

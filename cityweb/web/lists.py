@@ -78,6 +78,10 @@ async def export_csv(request: Request[State]) -> ASGIApp:
     return Download(request.state["downloads"], downloads.CSV, network_of(client_ip(request)))
 
 
+async def export_excel(request: Request[State]) -> ASGIApp:
+    return Download(request.state["downloads"], downloads.EXCEL, network_of(client_ip(request)))
+
+
 async def export_json(request: Request[State]) -> ASGIApp:
     return Download(request.state["downloads"], downloads.JSON, network_of(client_ip(request)))
 

@@ -1,5 +1,6 @@
 """The API as an OpenAPI document, with schemas made from the dataclasses."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ INTEGER = {"type": "integer"}
 CURSOR = {**TEXT, "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}
 RANKED_CITY = {"$ref": "#/components/schemas/RankedCity"}
 STORED = {"$ref": "#/components/schemas/Stored"}
+EXAMPLE = {"name": "Greenhorn", "population": 3}
+FILES = "files"
+"""The tag of the operations whose responses are files of all or of the newest cities."""
+RANKING = {"type": "array", "items": RANKED_CITY}
 BIGGEST = {
     "type": "array",
     "items": {
@@ -45,18 +50,70 @@ PROBLEM = {
 
 def document(paths: Mapping[str, str]) -> JSON:
     """The OpenAPI 3.1 document; `paths` maps the name of each route to its path."""
-    biggest = _get("list_biggest", "The 20 biggest cities, biggest first.", BIGGEST)
-    listing = _get("list_cities", "The whole ranking as web pages of 50 cities.", TEXT, "text/html")
+    csv, atom = _content(TEXT, "text/csv"), _content(TEXT, "application/atom+xml")
+    files = (
+        _get("export_csv", "All cities as CSV", "RFC 4180 in UTF-8 with a header, in the order of the ranking.", csv),
+        _get("export_excel", "CSV for Excel", "The same with the mark that Excel needs to show São Paulo.", csv),
+        _get("export_json", "All cities as JSON", "One array, in the order of the ranking.", _content(RANKING)),
+        _get("show_feed", "Newest cities", "The 50 newest, as an Atom feed.", atom),
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "cityweb",
+            "version": __version__,
+            "description": "The public leaderboard of the world's biggest cities.",
+        },
+        "paths": {
+            paths["list_biggest"]: {
+                "get": _get("list_biggest", "The 20 biggest", "An array, biggest first.", _content(BIGGEST))
+            },
+            paths["add_city"]: {"get": _list_cities(), "post": _add_city()},
+            paths["show_city_json"]: {"get": _show_city()},
+            **{paths[file["operationId"]]: {"get": {**file, "tags": [FILES]}} for file in files},
+        },
+        "components": {
+            "schemas": {
+                **{model.__name__: TypeAdapter(model).json_schema() for model in (CitySubmission, RankedCity, Stored)},
+                "Problem": PROBLEM,
+            }
+        },
+    }
+
+
+def operations(document: JSON) -> list[JSON]:
+    """The operations of a document with method and path, and with the URL and the body (or "") of an example."""
+    found = []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            examples = {part["name"]: part["example"] for part in operation.get("parameters", ()) if "example" in part}
+            content = operation.get("requestBody", {}).get("content")
+            body = json.dumps(content["application/json"]["example"]) if content else ""
+            example = {"method": method, "path": path, "url": path.format(**examples), "body": body}
+            found.append({"tags": [], "parameters": [], **operation, **example})
+    return found
+
+
+def _list_cities() -> JSON:
+    pages = _content(TEXT, "text/html")
+    listing = _get("list_cities", "All cities as pages", "For people, 50 cities a page, biggest first.", pages)
     listing["responses"] |= _problem(400, "There is no such page, or the search is longer than a name.")
     listing["parameters"] = [
         {"name": "q", "in": "query", "description": "The beginnings of words of a name, in any order.", "schema": TEXT},
         {"name": "after", "in": "query", "description": "POPULATION-ID: the page after this city.", "schema": CURSOR},
         {"name": "before", "in": "query", "description": "POPULATION-ID: the page before this city.", "schema": CURSOR},
     ]
-    add = {
+    return listing
+
+
+def _add_city() -> JSON:
+    submission = {"schema": {"$ref": "#/components/schemas/CitySubmission"}, "example": EXAMPLE}
+    return {
         "operationId": "add_city",
-        "summary": "Adds a city. A name is stored once, whatever its case, spacing or Unicode form.",
-        "requestBody": {"required": True, "content": _content({"$ref": "#/components/schemas/CitySubmission"})},
+        "summary": "Add a city",
+        "description": "201 with its URL in Location, or 422 with a sentence for each field that is wrong."
+        " A name is stored once, whatever its case, spacing or Unicode form.",
+        "requestBody": {"required": True, "content": {"application/json": submission}},
         "responses": {
             "201": {
                 "description": "The city is stored.",
@@ -72,40 +129,23 @@ def document(paths: Mapping[str, str]) -> JSON:
             **_problem(503, "The database is unavailable, or did not confirm in time."),
         },
     }
-    city = _get("show_city_json", "One city and its rank; equal populations share one (1, 2, 2, 4).", RANKED_CITY)
+
+
+def _show_city() -> JSON:
+    city = _get(
+        "show_city_json", "One city", "With its rank; equal populations share one (1, 2, 2, 4).", _content(RANKED_CITY)
+    )
     city["responses"] |= _problem(404, "There is no city with this id.")
-    number = {"name": "id", "in": "path", "required": True, "schema": {**INTEGER, "minimum": 1}}
-    json = _get("export_json", "All cities in the order of the ranking.", {"type": "array", "items": RANKED_CITY})
-    csv = _get("export_csv", "All cities, as RFC 4180 with a header.", TEXT, "text/csv")
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "cityweb",
-            "version": __version__,
-            "description": "The public leaderboard of the world's biggest cities.",
-        },
-        "paths": {
-            paths["list_biggest"]: {"get": biggest},
-            paths["add_city"]: {"get": listing, "post": add},
-            paths["show_city_json"]: {"get": city, "parameters": [number]},
-            paths["export_json"]: {"get": json},
-            paths["export_csv"]: {"get": csv},
-        },
-        "components": {
-            "schemas": {
-                **{model.__name__: TypeAdapter(model).json_schema() for model in (CitySubmission, RankedCity, Stored)},
-                "Problem": PROBLEM,
-            }
-        },
-    }
+    number = {"name": "id", "in": "path", "required": True, "schema": {**INTEGER, "minimum": 1}, "example": 1}
+    return {**city, "parameters": [{**number, "description": "The number in the URL of its page."}]}
 
 
-def _get(name: str, summary: str, schema: JSON, kind: str = "application/json") -> JSON:
+def _get(name: str, summary: str, description: str, content: JSON) -> JSON:
     responses = {
-        "200": {"description": summary, "content": _content(schema, kind)},
+        "200": {"description": description, "content": content},
         **_problem(503, "The database is unavailable, or too many downloads are running."),
     }
-    return {"operationId": name, "summary": summary, "responses": responses}
+    return {"operationId": name, "summary": summary, "description": description, "responses": responses}
 
 
 def _problem(status: int, description: str) -> JSON:

@@ -85,12 +85,21 @@ async def add_city(request: Request[State]) -> ASGIApp:
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:
-    return prepare_json(openapi.document({route.name: route.path_format for route in request.app.routes}))
+    return prepare_json(_describe(request))
 
 
 async def explain_api(request: Request[State]) -> ASGIApp:
-    """The API as a page with curl commands."""
-    return prepare_page(request.state["templates"].render("api.html", site=site_origin(request)))
+    """The page that lists the files and the operations of the API, with curl commands; data.js tries them."""
+    document = _describe(request)
+    operations = openapi.operations(document)
+    page = request.state["templates"].render(
+        "api.html", site=site_origin(request), version=document["openapi"], operations=operations, files=openapi.FILES
+    )
+    return prepare_page(page)
+
+
+def _describe(request: Request[State]) -> openapi.JSON:
+    return openapi.document({route.name: route.path_format for route in request.app.routes})
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from cityweb import files
+from cityweb.files import Format
 from cityweb.postgres import ranking, transfers
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads
 from cityweb.web.downloads import Download, Downloads
-from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, locking, open_site, run_sql, until
+from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, locking, open_site, run_sql, stored, until
 from tests.pages import add
 from tests.proxy import Proxy
 
@@ -40,6 +42,20 @@ async def test_csv_is_the_whole_ranking(site: Site) -> None:
         ["2", "3", '6th "of" October', "5"],
         ["4", "1", "A", "1"],
     ]
+
+
+async def test_csv_for_excel_is_the_same_after_a_byte_order_mark_and_loads_again(site: Site, empty: Addresses) -> None:
+    for name, population in [("São Paulo", 12_400_232), ('6th "of" October', 5)]:
+        await add(site.client, "json", name, population)
+    plain, marked = await site.client.get("/cities.csv"), await site.client.get("/cities-excel.csv")
+    assert plain.content.startswith(b"rank,")
+    assert marked.content == b"\xef\xbb\xbf" + plain.content
+    assert marked.headers["content-type"] == plain.headers["content-type"]
+    assert marked.headers["content-disposition"] == 'attachment; filename="cities-excel.csv"'
+    before = await stored(empty)
+    await run_sql(empty.owner, "TRUNCATE cities")
+    await transfers.load(empty.owner, files.lines(io.BytesIO(marked.content), Format.CSV))
+    assert await stored(empty) == before
 
 
 async def test_a_semicolon_in_a_stored_name_stands_between_quotes(site: Site, empty: Addresses) -> None:
@@ -75,12 +91,12 @@ async def test_many_cities_come_in_the_order_of_the_ranking(site: Site, empty: A
     assert [(int(city["rank"]), int(city["id"])) for city in found] == [tuple(row) for row in expected]
 
 
-@pytest.mark.parametrize("ending", ["csv", "json"])
-async def test_head_opens_no_connection(site: Site, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+@pytest.mark.parametrize("name", ["cities.csv", "cities-excel.csv", "cities.json"])
+async def test_head_opens_no_connection(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(Downloads, "slot", None)
-    head = await site.client.head(f"/cities.{ending}")
+    head = await site.client.head(f"/{name}")
     assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-disposition"] == f'attachment; filename="cities.{ending}"'
+    assert head.headers["content-disposition"] == f'attachment; filename="{name}"'
 
 
 class Reader:

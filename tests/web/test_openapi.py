@@ -23,8 +23,10 @@ async def test_the_document_names_every_answer_for_programs(site: Site) -> None:
         "/cities/biggest": {"get"},
         "/cities/": {"get", "post"},
         "/cities/{id}.json": {"get"},
-        "/cities.json": {"get"},
         "/cities.csv": {"get"},
+        "/cities-excel.csv": {"get"},
+        "/cities.json": {"get"},
+        "/feed.atom": {"get"},
     }
 
 
@@ -39,11 +41,54 @@ async def test_the_limits_are_those_of_the_model(site: Site) -> None:
 async def test_all_that_is_entered_for_a_city_is_told_of_it(site: Site) -> None:
     schemas = (await site.client.get("/openapi.json")).json()["components"]["schemas"]
     assert schemas["CitySubmission"]["properties"].keys() <= schemas["RankedCity"]["properties"].keys()
+async def test_the_page_shows_what_the_document_says(site: Site) -> None:
+    document = (await site.client.get("/openapi.json")).json()
+    page = parse((await site.client.get("/api")).text)
+    said = [
+        (f"{method.upper()} {path}", operation["summary"], operation["description"])
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+    sections = page.select("main section")
+    shown = [(text(one(section, "p code")), text(one(section, "h2"))) for section in sections]
+    assert shown == [operation[:2] for operation in said]
+    for section, (_, _, description) in zip(sections, said, strict=True):
+        assert text(one(section, "p.quiet")).endswith(f" · {description}")
+    parameters = [text(one(section, "ul")) for section in sections if section.select("ul")]
+    assert len(parameters) == 2
+    assert "after · POPULATION-ID: the page after this city." in parameters[0]
+
+
+async def test_the_page_begins_with_the_files(site: Site) -> None:
+    page = parse((await site.client.get("/api")).text)
+    tiles = {text(link): str(link["href"]) for link in page.select(".tiles a")}
+    assert tiles == {
+        "All cities as CSV": "/cities.csv",
+        "CSV for Excel": "/cities-excel.csv",
+        "All cities as JSON": "/cities.json",
+        "Newest cities": "/feed.atom",
+        "OpenAPI 3.1": "/openapi.json",
+    }
+    for address in tiles.values():
+        assert (await site.client.get(address)).status_code == 200
+
+
+async def test_without_a_script_every_get_is_a_link_and_a_form_that_opens_its_response(site: Site) -> None:
+    await add(site.client, "json", "Paris", 5)
+    page = parse((await site.client.get("/api")).text)
+    getting = [section for section in page.select("main section") if text(one(section, "p code")).startswith("GET ")]
+    assert len(getting) == 7
+    for section in getting:
+        form = one(section, "form[method=get]:not([hidden])")
+        assert form["action"] == one(section, "p.quiet a")["href"]
+        assert (await site.client.get(str(form["action"]))).status_code == 200
+    # A form cannot send JSON, so the form with a body waits for the script.
+    assert one(page, "form[method=post]").has_attr("hidden")
 
 
 async def test_the_page_shows_lines_for_this_site(site: Site) -> None:
     page = parse((await site.client.get("/api")).text)
-    lines = [text(line) for line in page.select("pre")]
+    lines = [text(line) for line in page.select(".line > code")]
     assert lines[0] == "curl http://testserver/cities/biggest"
     assert one(page, "main a[href='/openapi.json']")
 
@@ -51,8 +96,8 @@ async def test_the_page_shows_lines_for_this_site(site: Site) -> None:
 async def test_every_line_works_as_it_is_printed(start_server: Callable[..., Server], tmp_path: Path) -> None:
     server = start_server()
     page = subprocess.run(["curl", "-s", f"{server.url}/api"], check=True, capture_output=True, text=True).stdout
-    lines = [line.get_text() for line in parse(page).select("pre")]
-    assert len(lines) == 5
+    lines = [line.get_text() for line in parse(page).select(".line > code")]
+    assert len(lines) == 8
     # In another order there is no first city.
     lines.sort(key=lambda line: "POST" not in line and " -d " not in line)
     said = [
@@ -61,8 +106,11 @@ async def test_every_line_works_as_it_is_printed(start_server: Callable[..., Ser
     ]
     assert json.loads(said[0]) == {"id": 1, "name": "Greenhorn", "population": 3}
     assert json.loads(said[1]) == [{"name": "Greenhorn", "population": 3}]
-    assert json.loads(said[2])["rank"] == 1
+    assert "Greenhorn" in said[2]
+    assert json.loads(said[3])["rank"] == 1
     assert '1,1,"Greenhorn",3,' in (tmp_path / "cities.csv").read_text()
+    assert (tmp_path / "cities-excel.csv").read_text().startswith("\ufeffrank,")
+    assert "<title>Greenhorn, population 3</title>" in (tmp_path / "feed.atom").read_text()
     assert json.loads((tmp_path / "cities.json").read_text())[0]["name"] == "Greenhorn"
 
 
