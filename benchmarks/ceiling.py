@@ -65,7 +65,7 @@ async def show_city(request: Request) -> Response:
 async def show_feed(request: Request) -> Response:
     """The feed."""
     cities = (await select(request), *OTHERS[1:])
-    document = TEMPLATES.render("feed.atom", site="http://localhost", updated="2026-11-28T00:00:00Z", cities=cities)
+    document = TEMPLATES.render("feed.atom", updated="2026-11-28T00:00:00Z", cities=cities)
     return Response(document, media_type="application/atom+xml")
 
 

@@ -42,13 +42,21 @@ class Settings:
     trusted_proxies: tuple[str, ...]
     rate_limit: RateLimit | None
     echo: bool
+    listening: str
+
+    @property
+    def public_name(self) -> str:
+        """The first public name in `hosts`; empty if there is none."""
+        return next((host for host in self.hosts if PUBLIC_NAME.fullmatch(host)), "")
 
     @property
     def origin(self) -> str:
-        """The scheme and host of public URLs, from the first public name in `hosts`; empty if there is none."""
-        return next((f"https://{host}" for host in self.hosts if PUBLIC_NAME.fullmatch(host)), "")
+        """The scheme and host of absolute URLs: of the public name, or where the server listens."""
+        return f"https://{self.public_name}" if self.public_name else self.listening
 
 
+LISTENING = "_CITYWEB_LISTENING"
+"""Not a setting: `runserver` tells its processes where it listens."""
 GONE = ("CITYWEB_LISTEN_URL", "CITYWEB_STREAMS")
 """Settings of earlier versions, which no longer have any effect."""
 PUBLIC_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]+")
@@ -63,6 +71,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         trusted_proxies=_read_proxies(environment),
         rate_limit=_read_rate_limit(environment),
         echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
+        listening=environment.get(LISTENING, "http://localhost:8000"),
     )
 
 

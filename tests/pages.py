@@ -19,6 +19,10 @@ PAGES = [route.path_format.format(id=1) for route in ROUTES if route.name not in
 BESIDE_THE_BOARD = sorted({*PAGES} - {"/"})
 
 
+ORIGIN = "http://localhost:8000"
+"""The beginning of absolute URLs where no public name is set, and nobody said where the server listens."""
+
+
 def asset(name: str) -> str:
     return f"/static/{name}?v=1"
 

@@ -28,6 +28,7 @@ DEFAULTS = {
     "trusted_proxies": (),
     "rate_limit": RateLimit(burst=10, per_minute=10, per_hour=60),
     "echo": False,
+    "listening": "http://localhost:8000",
 }
 
 
@@ -77,14 +78,14 @@ def test_a_setting_is_read(name: str, text: str, setting: str, value: object) ->
 @pytest.mark.parametrize(
     ("hosts", "origin"),
     [
-        ("", ""),
-        ("*,localhost,192.0.2.7,[2001:db8::7],*.example.com", ""),
+        ("", "http://127.0.0.1:5"),
+        ("*,localhost,192.0.2.7,[2001:db8::7],*.example.com", "http://127.0.0.1:5"),
         ("localhost,cities.example.com,example.org", "https://cities.example.com"),
         ("xn--stdte-gra.example", "https://xn--stdte-gra.example"),
     ],
 )
 def test_the_first_public_host_begins_the_addresses_for_the_public(hosts: str, origin: str) -> None:
-    assert settings.read({"CITYWEB_HOSTS": hosts}).origin == origin
+    assert settings.read({"CITYWEB_HOSTS": hosts, settings.LISTENING: "http://127.0.0.1:5"}).origin == origin
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg", "postgres"])

@@ -18,7 +18,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from cityweb import log
 from cityweb.postgres import database, embedded, schema
 from cityweb.server.protocol import GuardedProtocol
-from cityweb.settings import LOCAL_HOSTS, TOP, OperatorError, Settings
+from cityweb.settings import LISTENING, LOCAL_HOSTS, TOP, OperatorError, Settings
 
 BACKLOG = 2048
 """Connections that the kernel queues, so that requests to the printed URL wait until uvicorn has started."""
@@ -87,6 +87,7 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
                 asyncio.run(schema.prepare(owner_url))
         except Unreachable as error:
             print(f"{error} Until then the site is up, and says so.", file=sys.stderr)
+        os.environ[LISTENING] = address(listening).rstrip("/")
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
         config = configure(settings, workers=workers, reload=reload)
         server = uvicorn.Server(config)

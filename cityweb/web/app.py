@@ -124,6 +124,8 @@ def create(settings: Settings) -> Prepared:
         url_for=url_for,
         asset=lambda name: f"{url_for('show_asset', name=name)}?v={assets.fingerprints[name]}",
         origin=settings.origin,
+        # RFC 4151: the ids of the feed belong to a name, so that they are the same under every name of the site.
+        authority=settings.public_name or "localhost",
     )
     board = Board(partial(database.connect, url), templates)
     downloads = Downloads(url)

@@ -18,7 +18,7 @@ from cityweb.web.downloads import Download
 from cityweb.web.errors import Rejection
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.responses import is_partial
-from cityweb.web.state import State, client_ip, site_origin
+from cityweb.web.state import State, client_ip
 
 
 async def list_cities(request: Request[State]) -> ASGIApp:
@@ -70,7 +70,7 @@ async def show_feed(request: Request[State]) -> ASGIApp:
     """The newest cities as an Atom feed (RFC 4287). Raises Rejection."""
     newest = await ranking.newest(request.state["session"])
     updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
-    document = request.state["templates"].render("feed.atom", site=site_origin(request), updated=updated, cities=newest)
+    document = request.state["templates"].render("feed.atom", updated=updated, cities=newest)
     return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
 
 

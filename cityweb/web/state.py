@@ -50,8 +50,3 @@ def client_ip(request: Request[State]) -> str:
 @cache
 def _warn_about_unlisted_proxy() -> None:
     log.warning("CITYWEB_TRUSTED_PROXIES lacks a proxy that forwards visitors: all who come through it count as one")
-
-
-def site_origin(request: Request[State]) -> str:
-    """The scheme and the host, which is a known one, for the few responses that need absolute URLs."""
-    return f"{request.scope['scheme']}://{request.headers['host']}"

@@ -27,10 +27,19 @@ environment = Environment(
 
 
 class Templates:
-    """The templates of one site: `url_for` and `asset` make the URLs, and `origin` is the scheme and host of links."""
+    """The templates of one site.
 
-    def __init__(self, url_for: Callable[..., str], asset: Callable[[str], str], origin: str = "") -> None:
-        self._values = {"url_for": url_for, "asset": asset, "origin": origin}
+    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids.
+    """
+
+    def __init__(
+        self,
+        url_for: Callable[..., str],
+        asset: Callable[[str], str],
+        origin: str = "http://localhost:8000",
+        authority: str = "localhost",
+    ) -> None:
+        self._values = {"url_for": url_for, "asset": asset, "origin": origin, "authority": authority}
 
     def render(self, template: str, **context: object) -> str:
         """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""

@@ -17,7 +17,7 @@ from cityweb.submissions import InvalidSubmission
 from cityweb.web import bodies, errors, openapi, responses
 from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepare_page
 from cityweb.web.errors import RETRY_SECONDS, Rejection
-from cityweb.web.state import State, client_ip, site_origin
+from cityweb.web.state import State, client_ip
 
 NO_STORE = {"cache-control": "no-store"}
 NEWLY_ADDED = timedelta(minutes=2)
@@ -93,7 +93,7 @@ async def explain_api(request: Request[State]) -> ASGIApp:
     document = _describe(request)
     operations = openapi.operations(document)
     page = request.state["templates"].render(
-        "api.html", site=site_origin(request), version=document["openapi"], operations=operations, files=openapi.FILES
+        "api.html", version=document["openapi"], operations=operations, files=openapi.FILES
     )
     return prepare_page(page)
 

@@ -244,6 +244,16 @@ async def test_who_listens_to_everybody_and_knows_only_itself_is_told(
     assert ("are rejected until CITYWEB_HOSTS has them" in log.read_text()) is hinted
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_absolute_urls_begin_where_the_server_listens_whatever_host_is_asked_for(
+    start_server: StartServer, workers: int
+) -> None:
+    running = await asyncio.to_thread(start_server, "--workers", str(workers))
+    async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
+        feed = await client.get("/feed.atom", headers={"host": "localhost:1"})
+    assert f'rel="self" type="application/atom+xml" href="{running.url}/feed.atom"' in feed.text
+
+
 @pytest.mark.parametrize("command", ["initdb", "runserver"])
 def test_a_wrong_setting_is_one_sentence(command: str) -> None:
     assert_one_sentence(run(command, DATABASE_URL="mysql://x"), "DATABASE_URL", "postgresql://")

@@ -14,7 +14,7 @@ from cityweb.city import ID_MAX, POPULATION_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.ranking import Source
 from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, unmeasured
-from tests.pages import BESIDE_THE_BOARD, HTMX, add, one, parse, table, text
+from tests.pages import BESIDE_THE_BOARD, HTMX, ORIGIN, add, one, parse, table, text
 from tests.proxy import Proxy
 
 
@@ -425,8 +425,22 @@ async def test_the_feed_has_the_newest_cities_first(site: Site) -> None:
         assert moment.tzinfo
     assert feed.findall("atom:author/atom:name", ATOM)
     ids = [element.text for element in feed.iter("{http://www.w3.org/2005/Atom}id")]
-    assert ids == ["http://testserver/feed.atom", "http://testserver/cities/2", "http://testserver/cities/1"]
-    assert (await site.client.get(str(ids[1]))).status_code == 200
+    assert ids == ["tag:localhost,2026:newest", "tag:localhost,2026:city-2", "tag:localhost,2026:city-1"]
+    links = [link.get("href") for link in feed.iter("{http://www.w3.org/2005/Atom}link")]
+    assert links == [f"{ORIGIN}{path}" for path in ("/feed.atom", "/", "/cities/2", "/cities/1")]
+
+
+async def test_the_feed_is_the_same_under_every_name_and_scheme(empty: Addresses) -> None:
+    names = "testserver,localhost,cities.example.com,example.org"
+    async with open_site(empty.app, CITYWEB_HOSTS=names) as site:
+        await add(site.client, "json", "Paris", 5)
+        answers = [
+            await site.client.get(f"{origin}/feed.atom")
+            for origin in ("http://localhost:1", "http://cities.example.com", "https://example.org")
+        ]
+    assert len({answer.content for answer in answers}) == 1
+    assert "<id>tag:cities.example.com,2026:city-1</id>" in answers[0].text
+    assert 'href="https://cities.example.com/cities/1"' in answers[0].text
 
 
 async def test_an_empty_feed_and_one_of_odd_names_are_xml(site: Site, empty: Addresses) -> None:

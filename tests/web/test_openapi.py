@@ -13,7 +13,7 @@ import pytest
 
 from cityweb.city import NAME_MAX, POPULATION_MAX
 from tests.conftest import Server, Site
-from tests.pages import add, one, parse, text
+from tests.pages import ORIGIN, add, one, parse, text
 
 
 async def test_the_document_names_every_answer_for_programs(site: Site) -> None:
@@ -89,7 +89,7 @@ async def test_without_a_script_every_get_is_a_link_and_a_form_that_opens_its_re
 async def test_the_page_shows_lines_for_this_site(site: Site) -> None:
     page = parse((await site.client.get("/api")).text)
     lines = [text(line) for line in page.select(".line > code")]
-    assert lines[0] == "curl http://testserver/cities/biggest"
+    assert lines[0] == f"curl {ORIGIN}/cities/biggest"
     assert one(page, "main a[href='/openapi.json']")
 
 
