@@ -9,6 +9,7 @@ from cityweb.web.prepared import PreparedResponse
 STATIC = settings.TOP / "static"
 KINDS = {
     ".css": "text/css; charset=utf-8",
+    ".ico": "image/x-icon",
     ".js": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
