@@ -41,6 +41,7 @@ class Settings:
     hosts: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     rate_limit: RateLimit | None
+    contact: str
     echo: bool
     listening: str
 
@@ -70,6 +71,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         hosts=_read_hosts(environment),
         trusted_proxies=_read_proxies(environment),
         rate_limit=_read_rate_limit(environment),
+        contact=_read_contact(environment),
         echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
         listening=environment.get(LISTENING, "http://localhost:8000"),
     )
@@ -179,3 +181,20 @@ def _read_rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
 
 
 COUNTS = re.compile(r"\s*,\s*".join(3 * ["([1-9][0-9]{0,8})"]))
+
+
+def _read_contact(environment: Mapping[str, str]) -> str:
+    """The contact as a URL; empty if none is set."""
+    text = environment.get("CITYWEB_CONTACT", "").strip()
+    if text and not CONTACT.fullmatch(text):
+        raise OperatorError(
+            f"CITYWEB_CONTACT is {text}, which is neither an e-mail address nor an https URL:"
+            " write security@example.com or https://example.com/contact."
+        )
+    return f"mailto:{text}" if "@" in text and ":" not in text else text
+
+
+# Without the characters that HTML escapes, so that it stays the same in every format.
+CONTACT = re.compile(
+    r"(mailto:)?[\w.+-]+@[\w-]+(\.[\w-]+)+|https://[\w.-]+(:[0-9]+)?(/[\w./?#=+%~@!$:;,-]*)?", re.ASCII
+)

@@ -31,6 +31,7 @@ from cityweb.submissions import FIELDS
 from cityweb.web import app as application
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
+from cityweb.web.sitemap import Sitemap
 from tests import forks
 from tests.forks import Forked
 
@@ -200,6 +201,7 @@ class Site:
     add_pool: Pool
     exports: Downloads
     spelling: Spelling
+    sitemap: Sitemap
     app: ASGIApp
     asgi: ASGIApp
 
@@ -217,7 +219,8 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
         pools = state["read_pool"], state["add_pool"]
-        yield Site(client, state["board"], *pools, state["downloads"], state["spelling"], app, asgi)
+        kept = state["downloads"], state["spelling"], state["sitemap"]
+        yield Site(client, state["board"], *pools, *kept, app, asgi)
 
 
 def with_state(app: ASGIApp, state: Mapping[str, object]) -> ASGIApp:

@@ -12,7 +12,8 @@ from cityweb.web.templates import Templates
 WAYS = ("plain", "htmx", "json")
 NO_PAGES = {
     "add_city", "check_health", "check_readiness", "describe_api", "export_csv", "export_excel", "export_json",
-    "list_biggest", "show_asset", "show_city_json", "show_feed", "show_fragment",
+    "list_biggest", "show_asset", "show_city_json", "show_feed", "show_fragment", "show_icon", "show_manifest",
+    "show_robots", "show_security", "show_sitemap",
 }  # fmt: skip
 """The routes whose response to GET is no page for people, or the page of another route."""
 PAGES = [route.path_format.format(id=1) for route in ROUTES if route.name not in NO_PAGES]
@@ -33,7 +34,7 @@ HTMX = {"hx-request": "true", "hx-request-type": "partial"}
 SECURITY = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        " manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",

@@ -10,7 +10,8 @@ from cityweb import settings
 from cityweb.settings import OperatorError, RateLimit
 
 NAMES = [
-    "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT", "CITYWEB_ECHO",
+    "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT",
+    "CITYWEB_CONTACT", "CITYWEB_ECHO",
 ]  # fmt: skip
 
 
@@ -27,6 +28,7 @@ DEFAULTS = {
     "hosts": ("localhost", "127.0.0.1", "[::1]"),
     "trusted_proxies": (),
     "rate_limit": RateLimit(burst=10, per_minute=10, per_hour=60),
+    "contact": "",
     "echo": False,
     "listening": "http://localhost:8000",
 }
@@ -65,6 +67,9 @@ READ = [
     ("CITYWEB_RATE_LIMIT", " 1 , 2 , 3 ", "rate_limit", RateLimit(burst=1, per_minute=2, per_hour=3)),
     ("CITYWEB_RATE_LIMIT", "off", "rate_limit", None),
     ("CITYWEB_RATE_LIMIT", " Off ", "rate_limit", None),
+    ("CITYWEB_CONTACT", " security@example.com ", "contact", "mailto:security@example.com"),
+    ("CITYWEB_CONTACT", "mailto:security@example.com", "contact", "mailto:security@example.com"),
+    ("CITYWEB_CONTACT", "https://example.com:8443/x?y=1#z", "contact", "https://example.com:8443/x?y=1#z"),
     ("CITYWEB_ECHO", "1", "echo", True),
     ("CITYWEB_ECHO", "0", "echo", False),
 ]
@@ -131,6 +136,10 @@ EVERY_PROXY = (
     " write the addresses of your own proxies, like 10.0.0.2,10.1.0.0/16."
 )
 NO_RATE = "CITYWEB_RATE_LIMIT is {text}: write BURST,PER_MINUTE,PER_HOUR as whole numbers above zero, like 10,10,60."
+NO_CONTACT = (
+    "CITYWEB_CONTACT is {text}, which is neither an e-mail address nor an https URL:"
+    " write security@example.com or https://example.com/contact."
+)
 
 WRONG = [
     *[
@@ -173,6 +182,13 @@ WRONG = [
         for text in (
             "10", "10,10", "10,10,60,60", "10,10,0", "10,10,-1", "10,10,1.5", "10,,60", "10,10,²", "on",
             "10,10," + "9" * 5000,
+        )
+    ],
+    *[
+        ("CITYWEB_CONTACT", text, NO_CONTACT)
+        for text in (
+            "nobody", "me@", "me@localhost", "a b@example.com", "mailto:", "http://example.com", "https://",
+            "//example.com", "javascript:x@example.com", "https://example.com/ x", "https://example.com/?<b>",
         )
     ],
 ]  # fmt: skip

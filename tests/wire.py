@@ -14,7 +14,9 @@ READ_ONLY: dict[str, set[int]] = {path: {200} for path in PAGES} | {
     "/cities/biggest": {200}, "/cities/1": {200, 404}, "/cities/1.json": {200, 404}, "/cities/0": {404},
     "/cities.csv": {200, 503}, "/cities-excel.csv": {200, 503}, "/cities.json": {200, 503},
     "/feed.atom": {200}, "/openapi.json": {200}, "/livez": {200}, "/readyz": {200, 503},
-    "/static/site.css": {200}, "/static/none": {404},
+    "/static/site.css": {200}, "/static/none": {404}, "/robots.txt": {200}, "/sitemap.xml": {200},
+    "/favicon.ico": {200}, "/apple-touch-icon.png": {200}, "/manifest.webmanifest": {200},
+    "/.well-known/security.txt": {404},
 }  # fmt: skip
 """The possible statuses of GET at each path. Two downloads at a time are served, others are rejected with 503."""
 NO_ROUTE = {path: {404} for path in ("/nowhere", "/%00", "/%ff%2e%2e/", "//", "/static/..%2fmanage.py")}

@@ -22,7 +22,8 @@ PATHS = [
     "/cities?after=5-5", "/cities?before=5-5", "/cities?after=x", "/cities?after=5-5&before=5-5", "/cities/biggest",
     "/cities/1", "/cities/999", "/cities/99999999999", "/cities/x", "/cities/1.json", "/cities/999.json", "/cities.csv",
     "/cities-excel.csv", "/cities.json", "/feed.atom", "/api", "/openapi.json", "/livez", "/readyz", "/static/site.css",
-    "/static/nowhere.css", "/nowhere", "/cities?q=" + "x" * 201,
+    "/static/nowhere.css", "/nowhere", "/cities?q=" + "x" * 201, "/robots.txt", "/sitemap.xml", "/favicon.ico",
+    "/apple-touch-icon.png", "/manifest.webmanifest", "/.well-known/security.txt",
 ]  # fmt: skip
 HEADERS: list[dict[str, str]] = [
     {}, {"accept": "application/json"}, {"hx-request": "true"}, {"accept-encoding": "gzip"}, {"if-none-match": "*"},

@@ -14,7 +14,7 @@ from cityweb.postgres.database import Session, unit_of_work
 READ_SECONDS = 60
 SIMILARITY = 0.7
 """From 0 to 1: three letters in ten may differ."""
-# The candidates for a misspelled name.
+# The candidates for a misspelled name, and the cities of the sitemap.
 BIGGEST = text("SELECT id, name, name_bare FROM cities ORDER BY population DESC, -id DESC LIMIT 10000")
 
 
@@ -30,7 +30,7 @@ class Spelling:
     async def nearest(self, session: Session, words: str) -> list[Row[int, str, str]]:
         """At most three cities, the most similar first and, among equals, the biggest first."""
         if time.monotonic() - self._read_at > self.seconds:
-            self._cities = await _read_biggest(session)
+            self._cities = await biggest(session)
             self._bare_names = [city.name_bare for city in self._cities]
             self._read_at = time.monotonic()
         similar = process.extract(
@@ -40,5 +40,6 @@ class Spelling:
 
 
 @unit_of_work
-async def _read_biggest(session: Session) -> Sequence[Row[int, str, str]]:
+async def biggest(session: Session) -> Sequence[Row[int, str, str]]:
+    """The 10,000 biggest cities with their bare names, the biggest first."""
     return (await session.execute(BIGGEST)).all()

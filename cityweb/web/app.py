@@ -14,7 +14,7 @@ from functools import partial
 
 from sqlalchemy import URL
 from starlette.applications import Starlette
-from starlette.convertors import IntegerConvertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,13 +29,14 @@ from cityweb.postgres.distribution import Counter
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.postgres.spelling import Spelling
 from cityweb.settings import Settings
-from cityweb.web import errors, lists, views
+from cityweb.web import errors, lists, views, well_known
 from cityweb.web.assets import Assets
 from cityweb.web.board import CACHE_CONTROL, Board
 from cityweb.web.downloads import Downloads
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head
+from cityweb.web.sitemap import Sitemap
 from cityweb.web.state import State
 from cityweb.web.templates import Templates
 
@@ -64,7 +65,14 @@ class CityId(IntegerConvertor):
         return int(value) if len(value) <= ID_DIGITS else 10**ID_DIGITS
 
 
+class IconName(StringConvertor):
+    """The icons that browsers ask for at the root, whatever a page names."""
+
+    regex = r"favicon\.ico|apple-touch-icon\.png"
+
+
 register_url_convertor("city_id", CityId())
+register_url_convertor("icon", IconName())
 
 CITIES = by_method(get=lists.list_cities, post=views.add_city)
 BOTH = ("GET", "POST")
@@ -85,6 +93,11 @@ ROUTES = [
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
     Route("/board",               views.show_fragment),
+    Route("/robots.txt",          well_known.show_robots),
+    Route("/sitemap.xml",         well_known.show_sitemap, middleware=ASKS),
+    Route("/manifest.webmanifest", well_known.show_manifest),
+    Route("/.well-known/security.txt", well_known.show_security),
+    Route("/{name:icon}",         views.show_asset,   name="show_icon"),
     Route("/livez",               views.check_health),
     Route("/readyz",              views.check_readiness),
     Route("/static/{name}",       views.show_asset),
@@ -126,6 +139,7 @@ def create(settings: Settings) -> Prepared:
         origin=settings.origin,
         # RFC 4151: the ids of the feed belong to a name, so that they are the same under every name of the site.
         authority=settings.public_name or "localhost",
+        contact=settings.contact,
     )
     board = Board(partial(database.connect, url), templates)
     downloads = Downloads(url)
@@ -148,6 +162,8 @@ def create(settings: Settings) -> Prepared:
             "limiter": limiter,
             "spelling": Spelling(),
             "counter": Counter(),
+            "sitemap": Sitemap(templates),
+            "contact": settings.contact,
         }
         while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation
             for task in running:

@@ -13,6 +13,7 @@ from cityweb.postgres.spelling import Spelling
 from cityweb.web.assets import Assets
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
+from cityweb.web.sitemap import Sitemap
 from cityweb.web.templates import Templates
 
 log = logging.getLogger("cityweb")
@@ -34,6 +35,8 @@ class State(TypedDict):
     session: Session
     spelling: Spelling
     counter: Counter
+    sitemap: Sitemap
+    contact: str
 
 
 def client_ip(request: Request[State]) -> str:

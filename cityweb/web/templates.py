@@ -29,7 +29,8 @@ environment = Environment(
 class Templates:
     """The templates of one site.
 
-    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids.
+    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids,
+    `contact` the URL of the operator.
     """
 
     def __init__(
@@ -38,8 +39,15 @@ class Templates:
         asset: Callable[[str], str],
         origin: str = "http://localhost:8000",
         authority: str = "localhost",
+        contact: str = "",
     ) -> None:
-        self._values = {"url_for": url_for, "asset": asset, "origin": origin, "authority": authority}
+        self._values = {
+            "url_for": url_for,
+            "asset": asset,
+            "origin": origin,
+            "authority": authority,
+            "contact": contact,
+        }
 
     def render(self, template: str, **context: object) -> str:
         """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""

@@ -488,7 +488,10 @@ async def test_a_duplicate_that_is_not_on_the_board_is_linked_in_the_summary(sit
 
 # --- HTTP ---
 
-ADDRESSES = [*BESIDE_THE_BOARD, "/cities?q=a", "/cities/1.json", "/feed.atom", "/openapi.json"]
+ADDRESSES = [
+    *BESIDE_THE_BOARD, "/cities?q=a", "/cities/1.json", "/feed.atom", "/openapi.json", "/robots.txt", "/sitemap.xml",
+    "/manifest.webmanifest", "/favicon.ico", "/apple-touch-icon.png",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -500,7 +503,9 @@ async def test_reading_is_conditional_and_head_works(site: Site, address: str) -
     assert same.status_code == 304
 
 
-@pytest.mark.parametrize("address", ["/cities", "/cities?q=a", "/cities/1", "/cities/1.json", "/feed.atom"])
+@pytest.mark.parametrize(
+    "address", ["/cities", "/cities?q=a", "/cities/1", "/cities/1.json", "/feed.atom", "/sitemap.xml"]
+)
 async def test_while_the_database_is_away_503_says_when_to_try_again(empty: Addresses, address: str) -> None:
     async with Proxy(empty.app) as proxy, open_site(proxy.url) as site:
         proxy.down()
