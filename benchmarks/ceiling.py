@@ -46,6 +46,7 @@ async def show_list(request: Request) -> Response:
         "cities.html",
         q=request.query_params.get("q", ""),
         title="All cities by population",
+        here="",
         total=1_000_000,
         similar=(),
         places=(city, *places[1:]) if places else (),

@@ -31,16 +31,20 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     page = await ranking.page(session, cursor, q)
     similar = await request.state["spelling"].nearest(session, q) if q and page.total == 0 else []
     sizes = [] if is_partial(request) else await _find_sizes(request)
+    title = f"Cities that match “{q}”" if q else "All cities by population"
+    if page.previous and page.places:
+        title += f", from number {page.places[0].rank:,}"
     document = request.state["templates"].render(
         "_cities_found.html" if is_partial(request) else "cities.html",
         q=q,
-        title=f"Cities that match “{q}”" if q else "All cities by population",
+        title=title,
+        here=_build_query(cursor if page.previous else None, q),
         total=page.total,
         similar=similar,
         places=page.places,
-        previous=_build_query(page.previous, q),
-        next=_build_query(page.next, q),
         sizes=sizes,
+        previous=page.previous and _build_query(page.previous, q),
+        next=page.next and _build_query(page.next, q),
     )
     return prepare_page(document)
 
@@ -121,8 +125,8 @@ CURSOR = re.compile("([0-9]{1,9})-([0-9]{1,10})")
 
 
 def _build_query(cursor: Cursor | None, q: str = "") -> str:
-    """The URL query of the page at a cursor; empty for None."""
-    if cursor is None:
-        return ""
-    side = "before" if cursor.backwards else "after"
-    return urlencode({**({"q": q} if q else {}), side: f"{cursor.population}-{cursor.id}"})
+    """The URL query of the page at a cursor, or of the first page for None."""
+    parts = {"q": q} if q else {}
+    if cursor:
+        parts["before" if cursor.backwards else "after"] = f"{cursor.population}-{cursor.id}"
+    return urlencode(parts)

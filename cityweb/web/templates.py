@@ -69,6 +69,11 @@ def round_number(n: int) -> str:
     return f"{number(n // MILLION)} million" if n >= MILLION else number(n)
 
 
+def people(n: int) -> str:
+    """A population in words: 13,960,000 people."""
+    return "1 person" if n == 1 else f"{n:,} people"
+
+
 def day(moment: datetime) -> str:
     """A date in full, in UTC: 25 November 2026."""
     return f"{moment.astimezone(UTC):%-d %B %Y}"
@@ -89,5 +94,12 @@ NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 environment.globals["BOARD_SIZE"] = BOARD_SIZE
 environment.filters.update(
-    clock=clock, day=day, difference=difference, number=number, round_number=round_number, shell=shlex.join, xml=xml
+    clock=clock,
+    day=day,
+    difference=difference,
+    number=number,
+    people=people,
+    round_number=round_number,
+    shell=shlex.join,
+    xml=xml,
 )

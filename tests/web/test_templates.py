@@ -4,7 +4,6 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +15,8 @@ from jinja2 import UndefinedError
 from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
 from cityweb.submissions import FIELDS
 from cityweb.web import templates
-from cityweb.web.app import url_for
 from cityweb.web.board import Form, Snapshot
-from cityweb.web.templates import Templates
-from tests.pages import TEMPLATES, asset
+from tests.pages import TEMPLATES
 
 HTMX = Path("static/htmx-4.0.1.min.js")
 
@@ -378,19 +375,6 @@ def test_the_problem_text_is_paragraphs_only() -> None:
 
 
 # What the pages load
-
-
-def test_a_shared_link_has_a_picture_at_a_whole_address() -> None:
-    public = Templates(url_for, asset, "https://cities.example.com")
-    document = BeautifulSoup(public.render("page.html", **WHOLE), "html5lib")
-    image = one(document, "meta[property='og:image']")
-    assert image.get("content") == "https://cities.example.com/static/share.png?v=1"
-
-
-@pytest.mark.parametrize("document", [page, error_page])
-def test_every_page_is_described(document: Callable[[], BeautifulSoup]) -> None:
-    described = "The 20 most populous cities, added by visitors and shown live. Add one that is missing."
-    assert one(document(), "meta[name=description]").get("content") == described
 
 
 def test_the_page_takes_no_other_htmx() -> None:
