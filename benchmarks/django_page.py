@@ -31,7 +31,8 @@ settings.configure(
 django.setup()
 
 PAGE = engines["django"].from_string(
-    "<!doctype html><title>City leaderboard</title><table>{% for city in cities %}<tr><td>{{ forloop.counter }}</td>"
+    "<!doctype html><title>The world's biggest cities</title><table>"
+    "{% for city in cities %}<tr><td>{{ forloop.counter }}</td>"
     "<th>{{ city.name }}</th><td>{{ city.population }}</td></tr>{% endfor %}</table>"
 )
 

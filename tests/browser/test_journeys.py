@@ -56,6 +56,7 @@ async def test_without_scripts_the_title_says_first_where_a_city_landed(visitor:
 async def test_the_address_of_the_page_does_not_say_that_a_city_was_added(visitor: Visitor, scripts: bool) -> None:
     await visitor.open()
     await submit(visitor.page, "Delhi", "28,514,000")
+    await expect_cities(visitor.page, "Delhi")
     await visitor.open("/?added=1")
     await expect(visitor.page.locator("#status p")).to_have_text(landed("Delhi", 1, "28,514,000"))
     await expect(visitor.page).to_have_url(visitor.url + ("/" if scripts else "/?added=1"))

@@ -102,7 +102,7 @@ async def test_the_page_of_a_city_is_fetched_again_when_it_is_seen_again(visitor
     await visitor.page.evaluate(HIDE, False)
     await poll(visitor.page)
     await expect(visitor.page.locator("#city .hero")).to_contain_text("Number 2 of 2")
-    await expect(visitor.page).to_have_title("Delhi: 28,514,000 people, number 2 - City leaderboard")
+    await expect(visitor.page).to_have_title("Delhi: 28,514,000 people, number 2 - cityweb")
 
 
 # --- nobody is disturbed ---

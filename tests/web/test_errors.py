@@ -66,7 +66,7 @@ def test_the_response_to_an_add_says_whether_the_city_was_saved_and_what_to_do(s
 def test_a_page_has_a_heading_which_is_its_title_too(status: int) -> None:
     document = page(Rejection(status))
     assert text(one(document, "h1"))
-    assert text(one(document, "title")) == f"{text(one(document, 'h1'))} - City leaderboard"
+    assert text(one(document, "title")) == f"{text(one(document, 'h1'))} - cityweb"
 
 
 @statuses

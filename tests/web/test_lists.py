@@ -333,7 +333,7 @@ async def test_a_search_walks_among_very_many_equals_that_one_load_added(site: S
 
 async def test_htmx_gets_the_list_alone_and_a_title(site: Site) -> None:
     document = await show(site.client, "/cities?q=a", "htmx")
-    assert text(one(document, "title")) == "Cities that match “a” - City leaderboard"
+    assert text(one(document, "title")) == "Cities that match “a” - cityweb"
     assert not document.select("header, form")
     answer = await site.client.get("/cities?q=a", headers={"hx-history-restore-request": "true"})
     assert parse(answer.text).select("header")

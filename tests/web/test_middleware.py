@@ -224,7 +224,7 @@ async def test_a_failure_is_logged_once_and_its_page_has_the_id_of_both_lines(
 ) -> None:
     await lines(capfd)
     answer = await site.client.get("/?added=404", headers={"accept": "text/html"})
-    reference = text(one(parse(answer.text), "#problem-text .hint"))
+    reference = text(one(parse(answer.text), "#problem-text .quiet"))
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert (record.name, record.exc_info and record.exc_info[0]) == ("cityweb.requests", ValueError)
     (line,) = await lines(capfd, 1)

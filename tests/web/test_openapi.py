@@ -41,6 +41,8 @@ async def test_the_limits_are_those_of_the_model(site: Site) -> None:
 async def test_all_that_is_entered_for_a_city_is_told_of_it(site: Site) -> None:
     schemas = (await site.client.get("/openapi.json")).json()["components"]["schemas"]
     assert schemas["CitySubmission"]["properties"].keys() <= schemas["RankedCity"]["properties"].keys()
+
+
 async def test_the_page_shows_what_the_document_says(site: Site) -> None:
     document = (await site.client.get("/openapi.json")).json()
     page = parse((await site.client.get("/api")).text)

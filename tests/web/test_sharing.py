@@ -9,7 +9,7 @@ from tests.conftest import FILL, Addresses, Site, open_site, run_sql
 from tests.pages import BESIDE_THE_BOARD, add, one, parse, text
 
 ORIGIN = "https://cities.example.com"
-BOARD_TITLE = "City leaderboard"
+BOARD_TITLE = "The world's biggest cities"
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ SHARED = {
 async def test_a_page_has_a_title_and_a_description_of_its_own(public: Site, path: str) -> None:
     document = await head(public, path)
     name, description = SHARED[path]
-    assert text(one(document, "title")) == (name if path == "/" else f"{name} - City leaderboard")
+    assert text(one(document, "title")) == (name if path == "/" else f"{name} - cityweb")
     assert (meta(document, "og:title"), meta(document, "og:description")) == (name, description)
     assert meta(document, "description") == description
-    assert meta(document, "og:site_name") == "City leaderboard"
+    assert meta(document, "og:site_name") == "cityweb"
     assert (meta(document, "og:type"), meta(document, "twitter:card")) == ("website", "summary_large_image")
 
 
@@ -95,7 +95,7 @@ async def test_a_parameter_that_names_no_content_is_left_out(public: Site, path:
 
 async def test_the_news_of_one_visitor_are_not_shared(public: Site) -> None:
     document = await head(public, "/?added=1")
-    assert text(one(document, "title")).startswith("Paris added")
+    assert text(one(document, "title")).startswith("Paris is number 1")
     assert meta(document, "og:title") == BOARD_TITLE
 
 

@@ -364,7 +364,7 @@ def test_a_person_who_fell_into_the_trap_can_see_it_and_finds_it_empty() -> None
 def test_an_error_page_is_whole_and_has_its_own_heading() -> None:
     soup = error_page()
     assert texts(soup, "h1") == ["No such page"]
-    assert texts(soup, "title") == ["No such page - City leaderboard"]
+    assert texts(soup, "title") == ["No such page - cityweb"]
     assert [link.get("href") for link in soup.select("main > p > a")] == ["/", "/cities"]
 
 

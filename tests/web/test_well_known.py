@@ -73,7 +73,7 @@ async def test_the_manifest_leads_to_the_board_and_its_icons_are_there(site: Sit
     answer = await site.client.get(str(one(parse((await site.client.get("/")).text), "link[rel=manifest]")["href"]))
     assert answer.headers["content-type"] == "application/manifest+json"
     manifest = answer.json()
-    assert (manifest["name"], manifest["start_url"]) == ("City leaderboard", "/")
+    assert (manifest["name"], manifest["start_url"]) == ("cityweb", "/")
     for icon in manifest["icons"]:
         assert (await site.client.get(icon["src"])).headers["content-type"] == icon["type"]
 
