@@ -66,7 +66,7 @@ def text(element: Tag) -> str:
 def table(document: Tag) -> list[tuple[str, str, str]]:
     """The rank, the city and the population of each ranked city in a document."""
     rows = document.select("tbody tr")
-    return [(text(one(row, ".rank")), text(one(row, "bdi")), text(one(row, ".number"))) for row in rows]
+    return [(text(one(row, ".rank")), text(one(row, "bdi")), text(one(row, ".number")).split()[-1]) for row in rows]
 
 
 @dataclass(frozen=True)

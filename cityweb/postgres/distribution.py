@@ -1,7 +1,6 @@
-"""How the cities are distributed over the scale of populations, counted at most once a minute."""
+"""How the cities are distributed over the scale of populations."""
 
 import math
-import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from sqlalchemy import text
 from cityweb.postgres.cities import TOTAL
 from cityweb.postgres.database import Session, unit_of_work
 
-COUNT_SECONDS = 60
 COLUMNS = 24
 SIZES = (10_000, 100_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000)
 """The bounds between the sizes of cities, in people."""
@@ -57,24 +55,9 @@ class Distribution:
         return [people for people in round_numbers if self.smallest <= people <= self.biggest]
 
 
-class Counter:
-    """Counts the cities of each column and size, at most once a minute."""
-
-    def __init__(self) -> None:
-        self.seconds = COUNT_SECONDS
-        self._distribution = Distribution()
-        self._counted_at = -math.inf
-
-    async def count(self, session: Session) -> Distribution:
-        """The counts, at most a minute old. Raises DatabaseUnavailable."""
-        if time.monotonic() - self._counted_at > self.seconds:
-            self._distribution = await _count(session)
-            self._counted_at = time.monotonic()
-        return self._distribution
-
-
 @unit_of_work
-async def _count(session: Session) -> Distribution:
+async def distribution(session: Session) -> Distribution:
+    """The present distribution."""
     smallest, biggest = (max(extreme or 1, 1) for extreme in (await session.execute(EXTREMES)).one())
     sizes = await _count_between(session, SIZES)
     if biggest < 2 * smallest:

@@ -25,9 +25,10 @@ from cityweb import __version__, settings
 from cityweb.log import Requests
 from cityweb.postgres import database, schema
 from cityweb.postgres.database import Pool
-from cityweb.postgres.distribution import Counter
+from cityweb.postgres.distribution import distribution
 from cityweb.postgres.rate_limit import Limiter
-from cityweb.postgres.spelling import Spelling
+from cityweb.postgres.recent import Recent
+from cityweb.postgres.spelling import biggest
 from cityweb.settings import Settings
 from cityweb.web import errors, lists, views, well_known
 from cityweb.web.assets import Assets
@@ -36,7 +37,6 @@ from cityweb.web.downloads import Downloads
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
 from cityweb.web.prepared import Head
-from cityweb.web.sitemap import Sitemap
 from cityweb.web.state import State
 from cityweb.web.templates import Templates
 
@@ -160,9 +160,8 @@ def create(settings: Settings) -> Prepared:
             "add_pool": add_pool,
             "downloads": downloads,
             "limiter": limiter,
-            "spelling": Spelling(),
-            "counter": Counter(),
-            "sitemap": Sitemap(templates),
+            "biggest": Recent(biggest),
+            "distribution": Recent(distribution),
             "contact": settings.contact,
         }
         while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
-from cityweb.postgres import ranking
+from cityweb.postgres import ranking, spelling
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.distribution import SIZES
 from cityweb.postgres.ranking import START, Cursor
@@ -29,7 +29,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     cursor = _parse_cursor(request)
     session = request.state["session"]
     page = await ranking.page(session, cursor, q)
-    similar = await request.state["spelling"].nearest(session, q) if q and page.total == 0 else []
+    similar = spelling.nearest(await request.state["biggest"].get(session), q) if q and page.total == 0 else []
     sizes = [] if is_partial(request) else await _find_sizes(request)
     title = f"Cities that match “{q}”" if q else "All cities by population"
     if page.previous and page.places:
@@ -56,7 +56,7 @@ async def show_city(request: Request[State]) -> ASGIApp:
     document = request.state["templates"].render(
         "city.html",
         **vars(found),
-        distribution=await request.state["counter"].count(request.state["session"]),
+        distribution=await request.state["distribution"].get(request.state["session"]),
         from_here=_build_query(Cursor(before.population, before.id) if before else None),
     )
     return prepare_page(document)
@@ -92,7 +92,7 @@ async def export_json(request: Request[State]) -> ASGIApp:
 
 async def _find_sizes(request: Request[State]) -> list[tuple[int, int | None, int, str]]:
     """The sizes that cities have, biggest first: the bounds in people, the number of cities, the query of the page."""
-    counted = (await request.state["counter"].count(request.state["session"])).sizes
+    counted = (await request.state["distribution"].get(request.state["session"])).sizes
     sizes = zip((0, *SIZES), (*SIZES, None), counted, strict=True)
     return [
         (at_least, below, cities, _build_query(Cursor(below - 1, 0) if below else None))

@@ -53,7 +53,12 @@ def document(paths: Mapping[str, str]) -> JSON:
     csv, atom = _content(TEXT, "text/csv"), _content(TEXT, "application/atom+xml")
     files = (
         _get("export_csv", "All cities as CSV", "RFC 4180 in UTF-8 with a header, in the order of the ranking.", csv),
-        _get("export_excel", "CSV for Excel", "The same with the mark that Excel needs to show São Paulo.", csv),
+        _get(
+            "export_excel",
+            "CSV for Excel",
+            "With the byte order mark without which Excel garbles São Paulo.",
+            csv,
+        ),
         _get("export_json", "All cities as JSON", "One array, in the order of the ranking.", _content(RANKING)),
         _get("show_feed", "Newest cities", "The 50 newest, as an Atom feed.", atom),
     )

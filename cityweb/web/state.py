@@ -7,13 +7,13 @@ from typing import NotRequired, TypedDict
 from starlette.requests import Request
 
 from cityweb.postgres.database import Pool, Session
-from cityweb.postgres.distribution import Counter
+from cityweb.postgres.distribution import Distribution
 from cityweb.postgres.rate_limit import Limiter, network_of
-from cityweb.postgres.spelling import Spelling
+from cityweb.postgres.recent import Recent
+from cityweb.postgres.spelling import Biggest
 from cityweb.web.assets import Assets
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
-from cityweb.web.sitemap import Sitemap
 from cityweb.web.templates import Templates
 
 log = logging.getLogger("cityweb")
@@ -33,9 +33,8 @@ class State(TypedDict):
     peer: NotRequired[tuple[str, int] | None]
     entered: NotRequired[dict[str, str]]
     session: Session
-    spelling: Spelling
-    counter: Counter
-    sitemap: Sitemap
+    biggest: Recent[Biggest]
+    distribution: Recent[Distribution]
     contact: str
 
 

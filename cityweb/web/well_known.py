@@ -11,6 +11,7 @@ from cityweb.web.state import State
 
 CACHE_CONTROL = "public, max-age=3600"
 TEXT = "text/plain; charset=utf-8"
+SITEMAP_CITIES = 1_000
 SECURITY_DAYS = 180
 """How long a security.txt is current; RFC 9116 recommends less than a year."""
 
@@ -21,7 +22,9 @@ async def show_robots(request: Request[State]) -> ASGIApp:
 
 
 async def show_sitemap(request: Request[State]) -> ASGIApp:
-    return await request.state["sitemap"].prepare(request.state["session"])
+    """The pages for search engines: the board, the list and the 1,000 biggest cities (sitemaps.org)."""
+    biggest = await request.state["biggest"].get(request.state["session"])
+    return _render(request, "sitemap.xml", "application/xml", cities=biggest.cities[:SITEMAP_CITIES])
 
 
 async def show_manifest(request: Request[State]) -> ASGIApp:

@@ -8,6 +8,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.steps import (
+    NO_TIMERS,
     NOT_LIVE,
     PAUSED,
     RULES,
@@ -262,3 +263,16 @@ async def test_nothing_moves_while_the_page_loads(visitor: Visitor, fill: Fill) 
     await visitor.open()
     await expect(visitor.page.locator("#board tr[id]")).to_have_count(20)
     assert await visitor.page.evaluate(TWO_FRAMES_LATER) == 0
+
+
+async def test_twenty_changes_shift_the_layout_by_at_most_a_hundredth(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    await visitor.page.add_init_script(SUM_SHIFTS + NO_TIMERS)
+    await visitor.open()
+    # A new number 1 changes the scale of all bars: Chromium counts those that move and change at once.
+    for number in range(20):
+        await fill((f"Changed {number}", 15_250_000 - number * 500_000 if number % 2 else 30_000_000 + number))
+        await poll(visitor.page)
+        await visitor.page.evaluate("Promise.all(document.getAnimations().map(motion => motion.finished))")
+    await expect(visitor.page.locator("#board")).to_contain_text("Changed 18")
+    assert 0 <= await visitor.page.evaluate(TWO_FRAMES_LATER) <= 0.01

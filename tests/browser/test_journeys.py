@@ -1,12 +1,13 @@
 """What a visitor does, in each browser, with JavaScript and without, with the mouse and by keyboard alone."""
 
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, Playwright, expect
 
-from tests.browser.conftest import PROGRAMS, Visitor, running, visiting
+from tests.browser.conftest import Visitor, running, visiting
 from tests.browser.steps import (
     NOT_LIVE,
     STALE,
@@ -207,15 +208,14 @@ async def test_going_back_after_an_addition_posts_nothing_again(visitor: Visitor
     assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
 async def test_a_link_opens_in_another_tab(
-    playwright: Playwright, name: str, start_server: StartServer, log: Path
+    playwright: Playwright, browser: Browser, start_server: StartServer, log: Path
 ) -> None:
     server = start_server()
     await ready(server)
     # In a Firefox where something was ever kept from loading, the driver holds back what it is told nothing of: a page
     # in the background. So the browser is a fresh one, and the server is asked for the page.
-    async with running(playwright, name) as browser, visiting(browser, server.url) as visitor:
+    async with running(playwright, browser.browser_type.name) as fresh, visiting(fresh, server.url) as visitor:
         await visitor.open()
         await (
             visitor.page.get_by_role("navigation")
@@ -227,7 +227,31 @@ async def test_a_link_opens_in_another_tab(
         await expect(visitor.page).to_have_url(f"{server.url}/")
 
 
+async def test_what_was_entered_is_there_after_a_look_at_another_page(visitor: Visitor) -> None:
+    await visitor.open()
+    await name(visitor.page).fill("Delhi")
+    await population(visitor.page).fill("28,514,000")
+    await visitor.page.get_by_role("navigation").get_by_role("link", name="Data").click()
+    await expect(visitor.page.get_by_role("heading", level=1)).to_have_text("Data")
+    await visitor.page.go_back()
+    await expect_values(visitor.page, "Delhi", "28,514,000")
+
+
 # --- what goes wrong ---
+
+
+@only_with_scripts
+async def test_an_add_that_takes_long_says_so_and_is_given_up_after_15_seconds(visitor: Visitor) -> None:
+    await visitor.page.clock.install()
+    await visitor.open()
+    await visitor.page.route("**/cities/", lambda _: asyncio.sleep(0))  # no response
+    await submit(visitor.page, "Delhi", "28,514,000")
+    await visitor.page.clock.run_for(5_000)
+    await expect(visitor.page.locator("#sending")).to_have_text("Still sending. Nothing is lost if you wait.")
+    await visitor.page.clock.run_for(10_000)
+    await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
+    await expect(visitor.page.locator("#sending")).to_be_empty()
+    await expect_values(visitor.page, "Delhi", "28,514,000")
 
 
 async def test_an_address_that_is_none_leads_to_the_board(visitor: Visitor) -> None:

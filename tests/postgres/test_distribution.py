@@ -1,4 +1,4 @@
-"""The distribution of populations: exact counts, at most a minute old."""
+"""The distribution of populations: exact counts on an even scale."""
 
 import pytest
 from hypothesis import given
@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 
 from cityweb.city import POPULATION_MAX
 from cityweb.postgres.database import Pool
-from cityweb.postgres.distribution import COLUMNS, SIZES, Counter, Distribution
+from cityweb.postgres.distribution import COLUMNS, SIZES, Distribution, distribution
 from tests.conftest import FILL, Addresses, insert, run_sql
 
 POPULATIONS = [0, 1, 9_999, 10_000, 99_999, 500_000, 1_999_999, 2_000_000, 10_000_000, POPULATION_MAX]
 
 
-async def count(empty: Addresses, counter: Counter | None = None) -> Distribution:
+async def count(empty: Addresses) -> Distribution:
     pool = Pool(empty.app, 1)
     try:
         async with pool.open() as session:
-            return await (counter or Counter()).count(session)
+            return await distribution(session)
     finally:
         await pool.engine.dispose()
 
@@ -38,15 +38,6 @@ async def test_cities_of_one_population_have_no_columns(empty: Addresses, popula
     counted = await count(empty)
     assert counted.columns == ()
     assert sum(counted.sizes) == (0 if population is None else 30)
-
-
-async def test_a_minute_has_one_count(empty: Addresses) -> None:
-    counter = Counter()
-    before = await count(empty, counter)
-    await run_sql(empty.owner, insert("Tokyo", 5))
-    assert await count(empty, counter) is before
-    counter.seconds = 0
-    assert sum((await count(empty, counter)).sizes) == 1
 
 
 @given(st.integers(1, POPULATION_MAX), st.integers(2, POPULATION_MAX))

@@ -1,5 +1,6 @@
 """The whole list: browsed page by page, searched, one city at a time, three ways where it applies."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -305,11 +306,11 @@ async def test_what_is_misspelled_leads_to_the_nearest_names(site: Site, way: st
 async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled(site: Site) -> None:
     await add(site.client, "json", "Mumbai", 5)
     await show(site.client, "/cities?q=mumbai")
-    assert site.spelling._cities == []
+    assert site.biggest.read_at == -math.inf
     await show(site.client, "/cities?q=mumbi")
     await add(site.client, "json", "Hamburg", 5)
     assert not (await show(site.client, "/cities?q=hamburk")).select("#found a")
-    site.spelling.seconds = 0
+    site.biggest.read_at -= 60
     assert (await show(site.client, "/cities?q=hamburk")).select("#found a")
 
 
@@ -530,3 +531,39 @@ async def test_a_bug_of_ours_is_no_503(site: Site, empty: Addresses) -> None:
         assert (await site.client.get("/cities")).status_code == 500
     finally:
         await run_sql(empty.owner, "ALTER FUNCTION lost RENAME TO cities_above")
+
+
+# --- sizes ---
+
+
+async def test_the_list_leads_to_each_size_that_cities_have(site: Site, empty: Addresses) -> None:
+    made = [("A", 12_000_000), ("B", 10_000_000), ("C", 9_999_999), ("D", 600_000), ("E", 7), ("F", 0)]
+    await run_sql(empty.owner, *(insert(name, population) for name, population in made))
+    document = await show(site.client, "/cities")
+    sizes = {text(one(item, "a")): item for item in document.select(".sizes li")}
+    assert {words: text(one(item, "span")) for words, item in sizes.items()} == {
+        "10 million and more": "2",
+        "5 to 10 million": "1",
+        "500,000 to 1 million": "1",
+        "Fewer than 10,000": "2",
+    }
+    pages = [await show(site.client, str(one(item, "a")["href"])) for item in sizes.values()]
+    assert [table(page)[0][1] for page in pages] == ["A", "C", "D", "E"]
+
+
+async def test_an_empty_list_has_no_sizes(site: Site) -> None:
+    assert not (await show(site.client, "/cities")).select(".sizes")
+
+
+async def test_a_city_stands_in_its_column_of_the_distribution(site: Site, empty: Addresses) -> None:
+    await run_sql(empty.owner, FILL.format(population="n * 1000", first=1, last=100))
+    strip = one(await show(site.client, "/cities/100"), ".strip svg[role=img]")
+    assert strip["aria-label"] == "0 cities are bigger than C100, 99 are smaller"
+    assert str(one(strip, ".own")["d"]).startswith("M23 100v-")
+    ticks = [text(tick) for tick in (await show(site.client, "/cities/1")).select(".axis text")]
+    assert ticks == ["1k", "10k", "100k"]
+
+
+async def test_cities_of_one_population_have_no_distribution(site: Site) -> None:
+    await add(site.client, "json", "A", 5)
+    assert not (await show(site.client, "/cities/1")).select(".strip")

@@ -106,7 +106,7 @@ async def test_the_picture_is_there(public: Site) -> None:
     assert answer.headers["content-type"] == "image/png"
     # The width and the height of a PNG.
     assert answer.content[16:24] == (1200).to_bytes(4) + (630).to_bytes(4)
-    assert len(answer.content) < 60_000
+    assert len(answer.content) < 80_000
 
 
 async def test_every_host_and_scheme_names_the_same_url(public: Site) -> None:
