@@ -7,8 +7,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import zlib
-from collections import Counter
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -18,7 +16,7 @@ STATIC = TOP / "static"
 PICTURES = {
     "docs/board.png": {"viewport": {"width": 1280, "height": 800}},
     "docs/board-dark.png": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    "docs/board-phone.png": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    "docs/board-phone.png": {"viewport": {"width": 390, "height": 844}},
     "static/share.png": {"viewport": {"width": 800, "height": 420}, "device_scale_factor": 1.5},
 }
 """Each picture of the board, with the options of its browser page."""
@@ -60,7 +58,7 @@ def take_pictures(browser: Browser, url: str) -> None:
         page.goto(url, wait_until="networkidle")
         if name == "static/share.png":
             page.evaluate(SHARE)
-        (TOP / name).write_bytes(reduce_colours(page.screenshot()))
+        (TOP / name).write_bytes(page.screenshot())
 
 
 def make_icons(browser: Browser) -> None:
@@ -74,52 +72,7 @@ def make_icons(browser: Browser) -> None:
     (STATIC / "favicon.ico").write_bytes(head + png)
     page.set_viewport_size({"width": 180, "height": 180})
     page.evaluate(FILL)
-    (STATIC / "apple-touch-icon.png").write_bytes(reduce_colours(page.screenshot()))
-
-
-def reduce_colours(png: bytes) -> bytes:
-    """The screenshot with at most 256 colours: the most frequent ones, with a third of the bytes."""
-    width, height, rows = read_rows(png)
-    pixels = [[row[x : x + 3] for x in range(0, 3 * width, 3)] for row in rows]
-    counted = Counter(pixel for row in pixels for pixel in row)
-    palette = [colour for colour, _ in counted.most_common(256)]
-    nearest = {
-        colour: min(
-            range(len(palette)), key=lambda n: sum((a - b) ** 2 for a, b in zip(palette[n], colour, strict=True))
-        )
-        for colour in counted
-    }
-    image = b"".join(b"\0" + bytes(nearest[pixel] for pixel in row) for row in pixels)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", b"".join(palette)),
-        (b"IDAT", zlib.compress(image, 9)),
-        (b"IEND", b""),
-    ]
-    return png[:8] + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
-
-
-def read_rows(png: bytes) -> tuple[int, int, list[bytes]]:
-    """Width, height and the rows of a PNG as Chromium writes it: three bytes for each pixel, filtered (RFC 2083, 6)."""
-    width, height = struct.unpack(">II", png[16:24])
-    chunks, at = {b"IDAT": b""}, 8
-    while at < len(png):
-        size, name = struct.unpack(">I4s", png[at : at + 8])
-        chunks[name] = chunks.get(name, b"") + png[at + 8 : at + 8 + size]
-        at += 12 + size
-    image, size = zlib.decompress(chunks[b"IDAT"]), 3 * width
-    rows, above = [], bytes(size + 3)
-    for start in range(0, len(image), size + 1):
-        row = bytearray(3) + image[start + 1 : start + 1 + size]
-        for x in range(3, size + 3):
-            left, up, corner = row[x - 3], above[x], above[x - 3]
-            by_distance = min((left, up, corner), key=lambda n: abs(left + up - corner - n))
-            row[x] = (row[x] + (0, left, up, (left + up) // 2, by_distance)[image[start]]) % 256
-        above = bytes(row)
-        rows.append(above[3:])
-    return width, height, rows
+    (STATIC / "apple-touch-icon.png").write_bytes(page.screenshot())
 
 
 if __name__ == "__main__":
