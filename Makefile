@@ -12,7 +12,7 @@ run: .venv/run ## Serve the leaderboard; sets up everything it needs, including 
 	@$(BIN)/python manage.py runserver
 
 test: .venv/dev ## Run the tests in four processes, on their own PostgreSQL (or TEST_DATABASE_URL)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term-missing
+	@$(BIN)/python -m pytest -n 4 --cov --cov-report=term-missing
 
 fuzz: .venv/dev ## Run each property test with 10,000 new examples; SEED=1 repeats a run
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))

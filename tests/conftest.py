@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -16,22 +17,23 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, is_hypothesis_test
 from hypothesis import settings as hypothesis
 from sqlalchemy import URL, make_url
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
+from xdist.scheduler import LoadScopeScheduling
 
 from cityweb import settings
 from cityweb.files import Format, Line
 from cityweb.postgres import database, embedded, schema, transfers
 from cityweb.postgres.database import Pool
-from cityweb.postgres.spelling import Spelling
+from cityweb.postgres.recent import Recent
+from cityweb.postgres.spelling import Biggest
 from cityweb.submissions import FIELDS
 from cityweb.web import app as application
 from cityweb.web.board import Board
 from cityweb.web.downloads import Downloads
-from cityweb.web.sitemap import Sitemap
 from tests import forks
 from tests.forks import Forked
 
@@ -47,6 +49,27 @@ of_requests = hypothesis(max_examples=50) if PROFILE == "test" else hypothesis()
 """For a property of the whole site, an example of which costs as much as twenty of a function."""
 unmeasured = pytest.mark.no_cover
 """For a test that runs the same lines very often: their coverage costs as much as they do, and others measure it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(unmeasured)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Gives all tests of a browser, or of a file, to one process: it starts once what they share."""
+    config.option.loadscopereorder = False  # the tests in browsers take longest, and are collected first
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = browser_or_file
+    return scheduler
+
+
+def browser_or_file(test: str) -> str:
+    file, _, name = test.partition("::")
+    browser = re.search(r"\[.*(chromium|firefox)", name) if file.startswith("tests/browser/") else None
+    return browser[1] if browser else file
 
 
 def pytest_sessionfinish() -> None:
@@ -109,6 +132,14 @@ def insert(name: str, population: int, **others: object) -> str:
     return f"INSERT INTO cities ({', '.join(columns)}) OVERRIDING SYSTEM VALUE VALUES ({values})"
 
 
+async def configure(owner_url: str, setting: str, value: str) -> None:
+    """Changes a setting of an embedded server, and waits until it has it."""
+    server = make_url(owner_url).set(username="postgres", database="postgres")
+    await run_sql(server, f"ALTER SYSTEM SET {setting} = {value}", "SELECT pg_reload_conf()")
+    while [tuple(row) for row in await run_sql(server, f"SHOW {setting}")] != [(value,)]:
+        await asyncio.sleep(0.01)
+
+
 def quoted(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -155,8 +186,8 @@ async def empty(postgres: Addresses) -> Addresses:
 
 
 @asynccontextmanager
-async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asyncio.Task[None]]:
-    """Locks the table of cities in this mode for this many seconds; leaving the block waits for the unlock."""
+async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[None]:
+    """Locks the table of cities in this mode for this many seconds, and at most until the block ends."""
     connection = await database.connect(owner)
     await connection.execute(f"BEGIN; LOCK TABLE cities IN {mode} MODE")
 
@@ -166,9 +197,9 @@ async def locking(owner: URL, mode: str, seconds: float) -> AsyncIterator[asynci
 
     unlocking = asyncio.create_task(unlock())
     try:
-        yield unlocking
+        yield
     finally:
-        await unlocking
+        unlocking.cancel()
         await connection.close()
 
 
@@ -187,6 +218,8 @@ async def rejecting(owner: URL, code: str) -> AsyncIterator[None]:
         await run_sql(owner, "DROP FUNCTION IF EXISTS reject CASCADE")
 
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For a client of servers without TLS: it does not load the certificates of all authorities, which takes 20 ms."""
 MANAGE = (sys.executable, TOP / "manage.py")
 ENVIRONMENT = {"CITYWEB_HOSTS": "testserver,localhost,127.0.0.1", "CITYWEB_RATE_LIMIT": "off"}
 
@@ -200,8 +233,7 @@ class Site:
     read_pool: Pool
     add_pool: Pool
     exports: Downloads
-    spelling: Spelling
-    sitemap: Sitemap
+    biggest: Recent[Biggest]
     app: ASGIApp
     asgi: ASGIApp
 
@@ -219,7 +251,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
         pools = state["read_pool"], state["add_pool"]
-        kept = state["downloads"], state["spelling"], state["sitemap"]
+        kept = state["downloads"], state["biggest"]
         yield Site(client, state["board"], *pools, *kept, app, asgi)
 
 
@@ -261,7 +293,7 @@ class Server:
 
 async def ready(server: Server) -> int:
     """Waits until a server can store cities. Returns its port."""
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS) as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
     return int(server.url.rpartition(":")[2])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, async_playwright, expect
 
-from tests.conftest import Addresses, Server, insert, run_sql, serving
+from tests.conftest import NO_TLS, Addresses, Server, insert, run_sql, serving
 
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
 QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -21,6 +22,7 @@ QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component
 WATCH = """
 addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective + ' forbids ' + e.blockedURI));
 """
+MARK = secrets.token_hex(4)
 FAILED = ("Failed to load resource", "htmx: htmx:error")
 """How browsers and htmx report a request that failed, which is no fault of the page."""
 
@@ -53,13 +55,13 @@ async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> Asy
 
 
 @asynccontextmanager
-async def running(playwright: Playwright, name: str, mark: str = "") -> AsyncIterator[Browser]:
-    """One of the browsers, as Debian ships it, in a process of its own, with `mark` in its environment."""
+async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
+    """One of the browsers, as Debian ships it, in processes of its own, which have `MARK` in their environment."""
     program = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
     if not program:
         missing = f"no {name} is installed"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    env: dict[str, str | float | bool] = {**os.environ, "MARK": mark}
+    env: dict[str, str | float | bool] = {**os.environ, "MARK": MARK}
     if name == "chromium":
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET, env=env)
     else:
@@ -88,7 +90,7 @@ async def server(one_server: Server, empty: Addresses) -> Server:  # noqa: ARG00
 
 async def shows(server: Server, names: Sequence[str]) -> None:
     """Waits until the server's board has these names, biggest first."""
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(10):
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS) as client, asyncio.timeout(10):
         while [city["name"] for city in (await client.get("/cities/biggest")).json()] != list(names):
             await asyncio.sleep(0.01)
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Playwright, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from tests.browser.conftest import PROGRAMS, Visitor, poll, running, visiting
+from tests.browser.conftest import MARK, Visitor, poll, visiting
 from tests.browser.steps import (
+    NO_TIMERS,
     NOT_LIVE,
     PAUSED,
     TITLE,
     TWENTY,
     Fill,
-    StartServer,
     expect_cities,
     expect_values,
     live,
@@ -30,11 +30,9 @@ from tests.browser.steps import (
     submit,
     tab_to,
 )
-from tests.conftest import Addresses, insert, ready, run_sql
+from tests.conftest import Addresses, run_sql
 
 TOKYO, DELHI = ("Tokyo", 37_400_068), ("Delhi", 28_514_000)
-NO_TIMERS = "window.setInterval = () => 0"
-"""Polls then happen only where something else asks for one."""
 HIDE = "hidden => Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})"
 NEXT_END = """
 () => {
@@ -367,33 +365,26 @@ async def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(visit
     await expect(live(visitor.page)).to_be_visible()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-async def test_a_browser_that_was_stopped_is_live_again_when_it_continues(
-    playwright: Playwright, program: str, start_server: StartServer, empty: Addresses
-) -> None:
-    server = start_server()
-    await ready(server)
-    mark = f"{os.getpid()}-{program}"
-    async with running(playwright, program, mark) as browser, visiting(browser, server.url) as visitor:
-        await visitor.open()
-        groups = groups_marked(mark)
-        assert groups and os.getpgrp() not in groups
-        for group in groups:
-            os.killpg(group, signal.SIGSTOP)
-        await run_sql(empty.app, insert("Tokyo", 37_400_068))
-        await asyncio.sleep(3)  # as long as it takes until a poll is missed
-        for group in groups:
-            os.killpg(group, signal.SIGCONT)
-        await expect_cities(visitor.page, "Tokyo")
-        await expect(live(visitor.page)).to_be_visible()
+async def test_a_browser_that_was_stopped_is_live_again_when_it_continues(visitor: Visitor, fill: Fill) -> None:
+    await visitor.open()
+    groups = groups_marked()
+    assert groups and os.getpgrp() not in groups
+    for group in groups:
+        os.killpg(group, signal.SIGSTOP)
+    await fill(TOKYO)
+    await asyncio.sleep(3)  # as long as it takes until a poll is missed
+    for group in groups:
+        os.killpg(group, signal.SIGCONT)
+    await expect_cities(visitor.page, "Tokyo")
+    await expect(live(visitor.page)).to_be_visible()
 
 
-def groups_marked(mark: str) -> set[int]:
-    """The process groups with this mark in the environment of a process."""
+def groups_marked() -> set[int]:
+    """The process groups of the browser, by the mark in the environment of its processes."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
-            if f"MARK={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if f"MARK={MARK}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.add(os.getpgid(int(folder.name)))
     return found
 

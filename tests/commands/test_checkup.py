@@ -1,9 +1,6 @@
 """What a check finds."""
 
 import asyncio
-import os
-import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from cityweb.commands import checkup
 from cityweb.commands.checkup import Finding
 from cityweb.postgres import embedded
 from cityweb.web import assets
-from tests.conftest import TWINS, Addresses, run_sql
+from tests.conftest import TWINS, Addresses, configure, run_sql
 
 
 async def wrong(**environment: str) -> dict[str, str]:
@@ -51,10 +48,7 @@ async def test_a_wrong_setting_is_found() -> None:
 
 async def test_an_old_schema_and_a_server_that_may_forget_are_found(tmp_path: Path) -> None:
     with embedded.serving(tmp_path) as served:
-        with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as configuration:
-            configuration.write("fsync = off\n")
-        os.kill(int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGHUP)
-        time.sleep(0.3)
+        await configure(served.owner_url, "fsync", "off")
         found = await wrong(DATABASE_URL=served.owner_url)
     assert "run python manage.py initdb" in found["schema"]
     assert "set fsync = on" in found["durability"]

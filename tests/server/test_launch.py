@@ -3,13 +3,11 @@
 import asyncio
 import importlib.util
 import json
-import os
 import resource
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +22,18 @@ from cityweb.log import QUEUE_MAX
 from cityweb.postgres import database, embedded
 from cityweb.server import launch
 from cityweb.settings import OperatorError
-from tests.conftest import MANAGE, Addresses, Server, assert_one_sentence, insert, run, run_sql, serving
+from tests.conftest import (
+    MANAGE,
+    Addresses,
+    Server,
+    assert_one_sentence,
+    configure,
+    insert,
+    run,
+    run_sql,
+    serving,
+    unmeasured,
+)
 from tests.pages import add, one, parse, table
 from tests.proxy import Proxy
 
@@ -43,8 +52,9 @@ async def test_two_servers_on_one_database_show_each_others_cities(start_server:
         seen = one(parse((await other_client.get("/")).text), "[name=seen]")["value"]
         await add(client, "json", "Tokyo", 5)
         assert table(parse((await client.get("/")).text)) == [("1", "Tokyo", "5")]
-        await asyncio.sleep(1)  # what the board promises
-        answer = await other_client.get(f"/board?seen={seen}")
+        async with asyncio.timeout(1):  # what the board promises
+            while (answer := await other_client.get(f"/board?seen={seen}")).status_code == 204:
+                await asyncio.sleep(0.02)
         assert table(parse(answer.text)) == [("1", "Tokyo", "5")]
 
 
@@ -171,6 +181,7 @@ def ask(server: Server, times: int) -> None:
             assert client.get(quote(LONG)).status_code == 404
 
 
+@unmeasured
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_log_that_nobody_reads_stops_neither_the_site_nor_its_end(
     start_server: StartServer, workers: str
@@ -182,6 +193,7 @@ async def test_a_log_that_nobody_reads_stops_neither_the_site_nor_its_end(
     assert 0 < server.process.stderr.read().count("\n") < 200  # the pipe was full
 
 
+@unmeasured
 async def test_every_request_is_a_line_of_the_log_or_counted_as_dropped(start_server: StartServer) -> None:
     server = start_server(stderr=subprocess.PIPE)
     asked = QUEUE_MAX // 2_000
@@ -297,17 +309,20 @@ def test_a_busy_port_is_one_sentence() -> None:
         assert_one_sentence(run("runserver", "--port", port), port, "--port")
 
 
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server that tests may configure."""
+    with embedded.serving(tmp_path_factory.mktemp("own")) as served:
+        yield served.owner_url
+
+
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
-async def test_a_server_that_may_forget_is_rejected(tmp_path: Path, setting: str) -> None:
-    with embedded.serving(tmp_path) as served:
-        with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as configuration:
-            configuration.write(f"{setting} = off\n")
-        pid = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, signal.SIGHUP)
-        time.sleep(0.3)
-        for command in (("initdb",), ("runserver", "--port", "0")):
-            done = await asyncio.to_thread(run, *command, DATABASE_URL=served.owner_url)
-            assert_one_sentence(done, f"{setting} = off", f"set {setting} = on")
+async def test_a_server_that_may_forget_is_rejected(own_server: str, setting: str) -> None:
+    await configure(own_server, setting, "off")
+    for command in (("initdb",), ("runserver", "--port", "0")):
+        done = await asyncio.to_thread(run, *command, DATABASE_URL=own_server)
+        assert_one_sentence(done, f"{setting} = off", f"set {setting} = on")
+    await configure(own_server, setting, "on")
 
 
 def test_the_address_is_one_to_click() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import TOP, Addresses, Server, run_sql, serving
+from tests.conftest import NO_TLS, TOP, Addresses, Server, run_sql, serving
 from tests.pages import HSTS
 
 TRUSTING = {"CITYWEB_TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
@@ -40,7 +40,7 @@ def add(running: Server, **headers: str) -> int:
     """Adds another city, with these headers; gives the status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     city = {"name": f"Another city {next(numbers)}", "population": 5}
-    return httpx.post(f"{running.url}/cities/", json=city, headers=named).status_code
+    return httpx.post(f"{running.url}/cities/", json=city, headers=named, verify=NO_TLS).status_code
 
 
 HEADERS = ["x_forwarded_for", "forwarded", "x_real_ip", "true_client_ip", "cf_connecting_ip"]

@@ -21,10 +21,12 @@ import pytest
 
 from cityweb import names
 from cityweb.postgres import database
-from tests.conftest import Addresses, Server, serving
+from tests.conftest import Addresses, Server, serving, unmeasured
 from tests.names import GOOD, JOINED, NEWER
 from tests.names import UNREADABLE as UNREADABLE_NAMES
 from tests.pages import HTMX, OTHERS, SECURITY, WAYS, parse, table, text
+
+pytestmark = unmeasured  # in this process: what these tests are about happens in the server
 
 Stored = Callable[[], Awaitable[list[tuple[str, int]]]]
 

@@ -13,7 +13,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cityweb.log import FLUSH_SECONDS, Requests, output
+from cityweb import log
+from cityweb.log import Requests, output
 from cityweb.postgres import cities, database
 from cityweb.postgres.database import Pool, Session
 from cityweb.web.middleware import HEAD_BYTES, KnownHost, Prepared, SameOrigin, SecurityHeaders, SessionMiddleware
@@ -22,6 +23,12 @@ from tests.conftest import Addresses, Site, open_site, until
 from tests.pages import HSTS, HTMX, OTHERS, SECURITY, one, parse, text
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+@pytest.fixture(autouse=True)
+def quick_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes the lines of requests at once, so that no test waits for its own or for those of the test before it."""
+    monkeypatch.setattr(log, "FLUSH_SECONDS", 0.01)
 
 
 async def passed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -352,7 +359,7 @@ async def lines(capfd: pytest.CaptureFixture[str], wanted: int = 0) -> list[dict
     found: list[dict[str, object]] = []
     async with asyncio.timeout(5):
         while True:
-            await asyncio.sleep(1.5 * FLUSH_SECONDS)
+            await asyncio.sleep(1.5 * log.FLUSH_SECONDS)
             output().flush()
             written = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
             found += [line for line in written if line["message"] == "answered"]
