@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz torture check lock audit observatory lighthouse pictures bench postgres14
+.PHONY: help run test fuzz torture check lock audit observatory lighthouse screens pictures bench postgres14
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ observatory: .venv/dev .venv/observatory ## Score the site behind TLS with MDN's
 
 lighthouse: .venv/dev benchmarks/node_modules ## Score the page with Lighthouse and check the HTML; needs Chromium and npm
 	@$(BIN)/python benchmarks/lighthouse.py
+
+screens: .venv/dev ## Screenshots of every page and state at five widths in three colour modes, and what axe finds; DIR=folder
+	@PYTHONPATH=. $(BIN)/python benchmarks/screens.py $(DIR)
 
 pictures: .venv/dev ## Take the pictures of README and shared links from the demo, and make the icons; needs Chromium
 	@$(BIN)/python demo/pictures.py

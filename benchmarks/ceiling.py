@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from cityweb.postgres import database
 from cityweb.postgres.cities import RankedCity
+from cityweb.postgres.distribution import COLUMNS, SIZES, Distribution
 from cityweb.web import app as site
 from cityweb.web.templates import Templates
 
@@ -22,6 +23,8 @@ URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
 CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
 OTHERS = tuple(RankedCity(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
 
+DISTRIBUTION = Distribution(1, 40_000_000, (41_666,) * COLUMNS)
+BY_SIZE = [(low, low and 2 * low, 125_000, "after=5-5") for low in (0, *SIZES)]
 TEMPLATES = Templates(site.url_for, lambda name: f"/static/{name}?v=0123456789ab")
 
 
@@ -49,6 +52,7 @@ async def show_list(request: Request) -> Response:
         here="",
         total=1_000_000,
         similar=(),
+        sizes=BY_SIZE,
         places=(city, *places[1:]) if places else (),
         previous="",
         next="after=5-5" if len(places) == len(OTHERS) else "",
@@ -59,7 +63,17 @@ async def show_list(request: Request) -> Response:
 async def show_city(request: Request) -> Response:
     """A city between six others."""
     return HTMLResponse(
-        TEMPLATES.render("city.html", above=OTHERS[:3], city=await select(request), below=OTHERS[3:6], here="after=5-5")
+        TEMPLATES.render(
+            "city.html",
+            above=OTHERS[:3],
+            city=await select(request),
+            below=OTHERS[3:6],
+            rows=OTHERS[:7],
+            smaller=999_990,
+            total=1_000_000,
+            from_here="after=5-5",
+            distribution=DISTRIBUTION,
+        )
     )
 
 

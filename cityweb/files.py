@@ -23,7 +23,7 @@ LINE_BYTES_MAX = 1_000_000
 
 _NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them."
 _TOO_MANY_CELLS = "This line has more cells than the header: put quotes around what contains a comma."
-_NOT_JSON = "This line is not a JSON object that has each member once."
+_NOT_JSON = "This line is not a JSON object, or has a member twice."
 
 
 class Format(enum.StrEnum):

@@ -80,7 +80,7 @@ def normal(name: str) -> str:
 def broken_rule(name: str, *, as_stored: bool = False) -> Rule | None:
     """The first rule that a normalised name breaks, or None.
 
-    With `as_stored`, only the rules of the first version count, since a stored name may break the others.
+    With `as_stored`, only the oldest rules count, since a stored name may break the newer ones.
     """
     is_latin = _LATIN.fullmatch(name)
     # These two are first: "must start with a letter" would be a confusing error for "\u200bParis" or an emoji.

@@ -21,13 +21,12 @@ const showState = () => {
 };
 
 on('DOMContentLoaded', () => {
-  // A shared link must not say it again.
-  if (location.search.startsWith('?added=')) history.replaceState(null, '', '/');
+  // Not for others.
+  if (location.search.startsWith('?added=')) history.replaceState(null, '', location.pathname);
   const pause = Object.assign(document.createElement('button'), { id: 'pause', textContent: 'Pause' });
   pause.onclick = () => {
     paused = paused ? '' : now();
     pause.textContent = paused ? 'Resume' : 'Pause';
-    region('live').classList.toggle('paused', paused);
     showState();
     dispatchEvent(new Event('online'));
   };
@@ -37,10 +36,10 @@ on('DOMContentLoaded', () => {
 on('htmx:before:request', e => {
   const ctx = e.detail.ctx;
   if (isFrom(e, '#city-form')) {
-    region('status').textContent = region('problem').textContent = '';
+    region('status').textContent = '';
     sending = setTimeout(() => { region('sending').textContent = region('city-form').dataset.slow }, 5000);
   }
-  if (!isFrom(e, '.poll')) return;
+  if (!isFrom(e, '.poll')) return region('problem').textContent = '';
   ctx.begun = e.timeStamp;
   // For a second after an add, another process may have the board without it.
   ctx.dropped = document.hidden || paused || ctx.begun - added < 1000;
@@ -48,26 +47,30 @@ on('htmx:before:request', e => {
 });
 on('htmx:before:swap', e => {
   const { begun, target, response } = e.detail.ctx;
-  if (isFrom(e, '#city-form') && response.status === 200) added = e.timeStamp;
   if (isFrom(e, '.poll')) {
     // The next poll brings the change.
     waits = response.status === 200 && !getSelection().isCollapsed && getSelection().containsNode(target, true);
-    if (waits || begun < added || target.matches(':active')) e.preventDefault();
+    if (paused || waits || begun < added || target.matches(':active')) e.preventDefault();
   }
   old = rows().map(row => ({ id: row.id, people: row.cells[2].textContent, box: row.getBoundingClientRect() }));
   focused = rows().findIndex(row => row.contains(document.activeElement));
 });
 on('htmx:after:swap', e => {
   showState();
+  if (isFrom(e, '#city-form') && e.detail.ctx.response.status === 200) {
+    added = e.timeStamp;
+    region('city-form').reset();
+  }
   const board = rows(), changed = [];
+  const box = old[focused]?.box, here = !box ? null : board.find(({ id }) => id === old[focused].id) ?? board[focused] ?? board.at(-1);
+  here?.querySelector('a').focus({ preventScroll: true });
+  if (box?.bottom > 0 && box.top < innerHeight) here?.scrollIntoView({ block: 'nearest' });
   for (const row of board) {
     const was = old.find(({ id }) => id === row.id), moved = was?.box.top - row.getBoundingClientRect().top;
     if (was?.people !== row.cells[2].textContent) changed.push(row);
     if (moved === 0 || matchMedia('(prefers-reduced-motion: reduce)').matches) continue;
     row.animate(was ? { translate: [`0 ${moved}px`, '0'] } : { opacity: [0, 1] }, { duration: 450, easing: 'ease-out' });
   }
-  const link = focused < 0 ? null : board.find(({ id }) => id === old[focused].id) ?? board[focused] ?? board.at(-1);
-  link?.querySelector('a').focus({ preventScroll: old[focused].box.bottom < 0 || old[focused].box.top > innerHeight });
   if (!isFrom(e, '#live .poll') || !changed.length) return;
   for (const row of changed) row.classList.add('changed');
   region('change').textContent = `${changed[0].querySelector('bdi').textContent} is now number ` +
@@ -79,7 +82,7 @@ on('htmx:finally:request', e => {
     clearTimeout(sending);
     region('sending').textContent = '';
     if (!failed || response?.status === 422) return;
-    // No response, or one of a proxy, without a #problem-text.
+    // No response of ours.
     region('problem').textContent ||= region('city-form').dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
   } else if (isFrom(e, '#live .poll') && !dropped) {

@@ -336,7 +336,7 @@ def test_two_names_are_one_where_unicode_says_that_they_match(one: str, other: s
 
 
 APOSTROPHES = "'’‘‛`´′＇՚׳ʹʻʼʽʾʿꞌꞋ"
-DASHES = "−" + "".join(chr(point) for point in range(0x110000) if unicodedata.category(chr(point)) == "Pd")
+DASHES = "−" + "".join(chr(point) for point in range(0x11000) if unicodedata.category(chr(point)) == "Pd")
 
 
 def ways_to_type(plain: str, variants: str, space: str = "") -> st.SearchStrategy[tuple[str, str]]:

@@ -76,7 +76,7 @@ Format = Annotated[files.Format | None, typer.Option("--format", help="Where the
 def load(
     file: Annotated[Path, typer.Argument(help="CSV or JSON lines with name and population; - is standard input.")],
     format: Format = None,  # noqa: A002 (the name of the option)
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the lines that are rejected.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip rejected lines.")] = False,
     rejected: Annotated[
         Path | None, typer.Option(help="The file for rejected lines.", show_default="FILE.rejected")
     ] = None,

@@ -110,8 +110,8 @@ FROM cities WHERE name_key = :name_key
 """)  # noqa: S608 (no value is put in)
 
 
-def columns(name: str, others: dict[str, object]) -> dict[str, object]:
-    """The columns of a name and of other entered values; for all of them, in the order of `COLUMNS`."""
+def columns(name: str, **others: object) -> dict[str, object]:
+    """The columns that a name and other entered values fill; for all of them, in the order of `COLUMNS`."""
     return {"name": name, **others, "name_key": names.key(name), "name_bare": names.bare(name)}
 
 
@@ -123,7 +123,7 @@ async def add(session: Session, city: CitySubmission) -> tuple[Stored, bool]:
     """
     lost: list[float] = []
     try:
-        return await _insert_or_find(session, columns(city.name, vars(city)), lost)
+        return await _insert_or_find(session, columns(**vars(city)), lost)
     except DatabaseUnavailable as error:
         if lost:
             raise Unconfirmed from error

@@ -68,7 +68,7 @@ async def store(url: URL, before: Stored, after: Stored) -> None:
     values: dict[str, object] = {"population": after.population}
     if after.population == before.population:
         # Only for a rename: one of the `duplicates` cannot get the key of its name while another city has that key.
-        values = columns(after.name, {})
+        values = columns(after.name)
     statement = update(City).where(*_match_unchanged(before)).values(values)
     try:
         async with database.outside_the_pool(url).begin() as connection:

@@ -17,8 +17,8 @@ SIZES = (10_000, 100_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000)
 
 EXTREMES = text("SELECT min(population), max(population) FROM cities")
 COUNTS = text(f"""
-SELECT ({TOTAL}) AS total, array_agg(above ORDER BY place)
-FROM unnest(CAST(:bounds AS int[])) WITH ORDINALITY AS bounds (people, place), cities_above(people - 1)
+SELECT ({TOTAL}) AS total, array_agg(above ORDER BY number)
+FROM unnest(CAST(:bounds AS int[])) WITH ORDINALITY AS bounds (people, number), cities_above(people - 1)
 """)  # noqa: S608 (no value is put in)
 
 
@@ -26,7 +26,7 @@ FROM unnest(CAST(:bounds AS int[])) WITH ORDINALITY AS bounds (people, place), c
 class Distribution:
     """The number of cities in 24 columns of a logarithmic scale from `smallest` to `biggest`, and of each size.
 
-    `columns` is empty if the biggest city has not twice the people of the smallest.
+    `columns` is empty if the biggest city has less than twice the population of the smallest.
     """
 
     smallest: int = 1
@@ -43,8 +43,8 @@ class Distribution:
     def column_of(self, population: int) -> int:
         return bisect_right(self.bounds, population)
 
-    def place_of(self, population: int) -> float:
-        """The place of a population on the scale, from 0 to 1."""
+    def position_of(self, population: int) -> float:
+        """The position of a population on the scale, from 0 to 1."""
         return math.log(population / self.smallest) / math.log(self.biggest / self.smallest)
 
     @property

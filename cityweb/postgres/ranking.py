@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A city and up to three cities on either side of it, in the order of the ranking; how many are smaller, of all."""
+    """A city and up to three on either side, in the order of the ranking; `smaller` of `total` cities are smaller."""
 
     above: tuple[RankedCity, ...]
     city: RankedCity
@@ -234,10 +234,10 @@ async def surroundings(session: Session, city_id: int) -> Surroundings | None:
     rows = (await session.execute(SURROUNDINGS, {"id": city_id})).all()
     if not rows:
         return None
-    places = tuple(RankedCity(*city) for *city, _, _ in rows)
-    position = next(position for position, place in enumerate(places) if place.id == city_id)
+    cities = tuple(RankedCity(*city) for *city, _, _ in rows)
+    position = next(position for position, city in enumerate(cities) if city.id == city_id)
     smaller, total = int(rows[0].total - rows[0].at_least), int(rows[0].total)
-    return Surroundings(places[:position], places[position], places[position + 1 :], smaller, total)
+    return Surroundings(cities[:position], cities[position], cities[position + 1 :], smaller, total)
 
 
 @unit_of_work

@@ -182,7 +182,7 @@ def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Report | None)
         outcome.read += 1
         city, problem = _check_line(line)
         if city:
-            yield line.number, *cities.columns(city.name, vars(city)).values(), problem
+            yield line.number, *cities.columns(**vars(city)).values(), problem
         else:
             _reject(line, problem, outcome, report)
 
@@ -215,7 +215,7 @@ def _format_problems(outcome: Outcome) -> str:
         sentences.append(f"And {more:,} more.")
     sentences.append(
         f"Nothing was stored: {outcome.rejected:,} of {outcome.read:,} lines are rejected."
-        " Correct them, or go on without them: add --skip-bad."
+        " Correct them, or skip them with --skip-bad."
     )
     return "\n".join(sentences)
 

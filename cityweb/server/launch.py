@@ -60,7 +60,7 @@ def translate_errors(url: URL) -> Iterator[None]:
             if state == database.INSUFFICIENT_PRIVILEGE:
                 raise OperatorError(f"{failed} Run the command as the role that owns the tables.") from error
             if database.is_unavailable(error):
-                raise Unreachable(f"{failed} Correct it, and try again.") from error
+                raise Unreachable(f"{failed} Fix the cause, and try again.") from error
         elif database.is_unavailable(error):
             raise Unreachable(f"{server_name(url)} does not answer: start it, or correct DATABASE_URL.") from error
         raise
@@ -101,7 +101,10 @@ def run(settings: Settings, *, host: str, port: int, workers: int, reload: bool)
             signal.signal(number, stop)
         print(f"cityweb is at {address(listening)}  (Ctrl+C stops it)", flush=True)
         if settings.hosts == LOCAL_HOSTS and not is_local(listening):
-            print("Other host names are rejected until CITYWEB_HOSTS has them, like example.com.", file=sys.stderr)
+            print(
+                "Requests for other host names are rejected: set CITYWEB_HOSTS to your names, like example.com.",
+                file=sys.stderr,
+            )
         if reload:
             ChangeReload(config, target=server.run, sockets=[listening]).run()
         elif workers > 1:

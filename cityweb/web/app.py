@@ -139,7 +139,6 @@ def create(settings: Settings) -> Prepared:
         origin=settings.origin,
         # RFC 4151: the ids of the feed belong to a name, so that they are the same under every name of the site.
         authority=settings.public_name or "localhost",
-        contact=settings.contact,
     )
     board = Board(partial(database.connect, url), templates)
     downloads = Downloads(url)

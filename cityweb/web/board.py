@@ -87,7 +87,7 @@ class Snapshot:
     @cached_property
     def fragment(self) -> PreparedResponse:
         """The part of the page that a poll replaces."""
-        return prepare_page(self.templates.render("_board.html", board=self, live=True))
+        return prepare_page(self.templates.render("_board.html", board=self))
 
     @cached_property
     def biggest(self) -> PreparedResponse:

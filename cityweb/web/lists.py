@@ -56,6 +56,7 @@ async def show_city(request: Request[State]) -> ASGIApp:
     document = request.state["templates"].render(
         "city.html",
         **vars(found),
+        rows=found.rows,
         distribution=await request.state["distribution"].get(request.state["session"]),
         from_here=_build_query(Cursor(before.population, before.id) if before else None),
     )

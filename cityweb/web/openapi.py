@@ -56,7 +56,7 @@ def document(paths: Mapping[str, str]) -> JSON:
         _get(
             "export_excel",
             "CSV for Excel",
-            "With the byte order mark without which Excel garbles São Paulo.",
+            "With a byte order mark, so that Excel shows names like São Paulo.",
             csv,
         ),
         _get("export_json", "All cities as JSON", "One array, in the order of the ranking.", _content(RANKING)),

@@ -8,13 +8,12 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from cityweb.city import BOARD_SIZE
 from cityweb.postgres import cities, ranking
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable, Session
 from cityweb.submissions import FIELDS
 from cityweb.web import errors, templates
-from cityweb.web.board import NEW_FORM, Form, NoBoard
+from cityweb.web.board import NEW_FORM, Form, NoBoard, Snapshot
 from cityweb.web.errors import ALREADY_STORED, Rejection
 from cityweb.web.state import State
 
@@ -30,25 +29,25 @@ async def added(request: Request[State], city: Stored, *, is_new: bool) -> Respo
     if is_new and not is_partial(request):
         url = f"{request.app.url_path_for('show_board')}?added={city.id}"
         return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
-    landed = Landing(city)
-    # The city is stored, even if the database is unavailable now, and the response says so.
-    with suppress(DatabaseUnavailable):
-        landed = await find_landing(request.state["session"], city.id) or landed
     try:
         snapshot = board.snapshot
     except NoBoard:
         return errors.respond(request.scope, Rejection(503, errors.SAVED))
+    landed, session = Landing(city), request.state["session"]
+    # The city is stored, even if the database is unavailable now, and the response says so.
+    with suppress(DatabaseUnavailable):
+        landed = await cities.landing(session, city.id) or landed
+        landed = await add_neighbours(session, landed, snapshot)
     if not is_partial(request):
         return html(snapshot.render(landed=landed))
     return html(request.state["templates"].render("_added.html", board=snapshot, form=NEW_FORM, landed=landed))
 
 
-async def find_landing(session: Session, city_id: int) -> Landing | None:
-    """The city with this id, its rank and, below the board, its neighbours. Raises DatabaseUnavailable."""
-    landing = await cities.landing(session, city_id)
-    if landing and landing.rank > BOARD_SIZE and (found := await ranking.surroundings(session, city_id)):
-        return replace(landing, nearby=found.rows)
-    return landing
+async def add_neighbours(session: Session, landing: Landing, snapshot: Snapshot) -> Landing:
+    """The landing, with the neighbours of the city if it is not on the board. Raises DatabaseUnavailable."""
+    is_on_board = any(row.id == landing.city.id for row in snapshot.leaders.rows)
+    found = None if is_on_board else await ranking.surroundings(session, landing.city.id)
+    return replace(landing, nearby=found.rows) if found else landing
 
 
 def invalid(
@@ -69,7 +68,7 @@ def invalid(
 
 def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
     """The 422 for a name that is taken; `city` has it."""
-    taken = f"{city.name} is already on the list, with {city.population:,} people."
+    taken = f"{city.name} is already on the list, with {templates.people(city.population)}."
     return invalid(request, fields, {"name": taken}, stored=city)
 
 

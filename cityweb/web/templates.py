@@ -29,8 +29,7 @@ environment = Environment(
 class Templates:
     """The templates of one site.
 
-    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids,
-    `contact` the URL of the operator.
+    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids.
     """
 
     def __init__(
@@ -39,15 +38,8 @@ class Templates:
         asset: Callable[[str], str],
         origin: str = "http://localhost:8000",
         authority: str = "localhost",
-        contact: str = "",
     ) -> None:
-        self._values = {
-            "url_for": url_for,
-            "asset": asset,
-            "origin": origin,
-            "authority": authority,
-            "contact": contact,
-        }
+        self._values = {"url_for": url_for, "asset": asset, "origin": origin, "authority": authority}
 
     def render(self, template: str, **context: object) -> str:
         """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""
@@ -71,7 +63,7 @@ def round_number(n: int) -> str:
 
 def people(n: int) -> str:
     """A population in words: 13,960,000 people."""
-    return "1 person" if n == 1 else f"{n:,} people"
+    return "1 person" if n == 1 else f"{number(n)} people"
 
 
 def day(moment: datetime) -> str:

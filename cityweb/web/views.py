@@ -32,9 +32,10 @@ async def show_board(request: Request[State]) -> ASGIApp:
     entered = responses.entered_texts(request.query_params)
     if re.fullmatch("[0-9]{1,10}", added) and int(added) <= ID_MAX:
         try:
-            landing = await responses.find_landing(request.state["session"], int(added))
+            landing = await cities.landing(request.state["session"], int(added))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
+                landing = await responses.add_neighbours(request.state["session"], landing, board.snapshot)
                 return responses.html(board.snapshot.render(landed=landing, live=live))
         except DatabaseUnavailable:
             pass

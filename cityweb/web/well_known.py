@@ -1,4 +1,4 @@
-"""The views of the files that browsers and crawlers ask for by name; app.py serves the icons from `static/`."""
+"""The views of the files that browsers and crawlers ask for by name; `views.show_asset` serves the icons."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ async def show_security(request: Request[State]) -> ASGIApp:
     if not request.state["contact"]:
         raise Rejection(404)
     expires = datetime.now(UTC).date() + timedelta(days=SECURITY_DAYS)
-    return _render(request, "security.txt", TEXT, expires=expires)
+    return _render(request, "security.txt", TEXT, contact=request.state["contact"], expires=expires)
 
 
 def _render(request: Request[State], template: str, media_type: str, **context: object) -> PreparedResponse:

@@ -247,7 +247,7 @@ async def test_an_add_that_takes_long_says_so_and_is_given_up_after_15_seconds(v
     await visitor.page.route("**/cities/", lambda _: asyncio.sleep(0))  # no response
     await submit(visitor.page, "Delhi", "28,514,000")
     await visitor.page.clock.run_for(5_000)
-    await expect(visitor.page.locator("#sending")).to_have_text("Still sending. Nothing is lost if you wait.")
+    await expect(visitor.page.locator("#sending")).to_have_text("Still sending. Keep this page open.")
     await visitor.page.clock.run_for(10_000)
     await expect(visitor.page.get_by_role("alert")).to_have_text(UNREACHED)
     await expect(visitor.page.locator("#sending")).to_be_empty()

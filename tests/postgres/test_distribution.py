@@ -46,7 +46,7 @@ def test_the_scale_is_even_and_its_ticks_are_on_it(smallest: int, factor: int) -
     assert scale.bounds == sorted(scale.bounds)
     assert len(scale.bounds) == COLUMNS - 1
     assert scale.column_of(scale.smallest) <= scale.column_of(scale.biggest) <= COLUMNS - 1
-    assert all(0 <= scale.place_of(tick) <= 1 for tick in scale.ticks)
+    assert all(0 <= scale.position_of(tick) <= 1 for tick in scale.ticks)
     assert len(scale.ticks) <= 9
 
 

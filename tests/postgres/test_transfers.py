@@ -73,7 +73,7 @@ async def test_a_wrong_line_rejects_the_file_and_every_problem_is_told(
         f"Line 4: {start} Write the number in full, like 13,960,000, or as 13.96 million.",
         "Line 6: Enter the population.",
         "And 1 more.",
-        "Nothing was stored: 3 of 6 lines are rejected. Correct them, or go on without them: add --skip-bad.",
+        "Nothing was stored: 3 of 6 lines are rejected. Correct them, or skip them with --skip-bad.",
     ]
     assert await stored(empty) == []
 
@@ -120,7 +120,7 @@ async def test_a_name_that_breaks_a_newer_rule_is_rejected_where_it_is_not_store
         "Line 5: Write the number in full, like 13,960,000, or as 13.96 million.",
         f"Line 4: {RESERVED}",
         f"Line 6: {RESERVED}",
-        "Nothing was stored: 3 of 5 lines are rejected. Correct them, or go on without them: add --skip-bad.",
+        "Nothing was stored: 3 of 5 lines are rejected. Correct them, or skip them with --skip-bad.",
     ]
     assert await stored(empty) == [("A;b", 5)]
     told: list[tuple[int, object, str]] = []
@@ -272,7 +272,7 @@ async def test_a_city_that_only_the_database_rejects_is_named_and_nothing_stored
     ("code", "error", "words"),
     [
         ("22012", OperatorError, "rejected a city: test. Nothing was stored."),
-        ("53100", launch.Unreachable, "returned an error: test. Correct it, and try again."),
+        ("53100", launch.Unreachable, "returned an error: test. Fix the cause, and try again."),
     ],
 )
 async def test_any_error_of_the_database_is_a_sentence(

@@ -136,9 +136,16 @@ def test_the_title_says_the_news_first(context: dict[str, object], title: str) -
     ("landed", "board", "message", "link"),
     [
         (Landing(BOARD_TOKYO, rank=1), BOARD, "Tokyo is number 1, with 37,400,068 people. See it", "#city-7"),
-        (OSAKA, BOARD, "Osaka is number 10, with 5 people. Number 20 has 0 people. See it", "/cities/10"),
+        (
+            replace(OSAKA, rank=21),
+            BOARD,
+            "Osaka is number 21, with 5 people. Number 20 has 0 people. See it",
+            "/cities/10",
+        ),
+        # It has as many people as the last row, but was added later.
+        (OSAKA, BOARD, "Osaka is number 10, with 5 people. See it", "/cities/10"),
         # A stale board may lack a city that belongs on it.
-        (OSAKA, STALE, "Osaka is number 10, with 5 people. See it", "/cities/10"),
+        (replace(OSAKA, rank=21), STALE, "Osaka is number 21, with 5 people. See it", "/cities/10"),
         (replace(OSAKA, rank=0), STALE, "Osaka was added, with 5 people. See it", "/cities/10"),
     ],
 )
@@ -286,7 +293,7 @@ def test_the_form_works_without_and_with_htmx() -> None:
     form = one(rendered("_city_form.html", form=Form()), "form")
     assert (form.get("action"), form.get("method")) == ("/cities/", "post")
     assert (form.get("hx-post"), form.get("hx-sync")) == ("/cities/", "this:drop")
-    assert form.get("hx-status:422") == "swap:outerHTML"
+    assert form.get("hx-status:422") == "swap:outerMorph"
 
 
 @pytest.mark.parametrize(
