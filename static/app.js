@@ -57,7 +57,8 @@ on('htmx:before:swap', e => {
 });
 on('htmx:after:swap', e => {
   showState();
-  if (isFrom(e, '#city-form') && e.detail.ctx.response.status === 200) {
+  if (e.detail.ctx.response.status !== 200) return;
+  if (isFrom(e, '#city-form')) {
     added = e.timeStamp;
     region('city-form').reset();
   }

@@ -279,6 +279,20 @@ async def test_the_focused_row_keeps_the_focus_and_stays_in_view(visitor: Visito
     await expect(page.get_by_role("link", name="City 3", exact=True)).to_be_in_viewport()
 
 
+async def test_a_poll_without_a_change_leaves_the_scroll_position_alone(visitor: Visitor, fill: Fill) -> None:
+    await fill(*TWENTY)
+    page = visitor.page
+    await page.set_viewport_size({"width": 1000, "height": 400})
+    await visitor.open()
+    await poll(page)
+    await tab_to(page.get_by_role("link", name="City 3", exact=True))
+    # Half of the focused row is above the screen.
+    await page.evaluate("scrollBy(0, document.activeElement.closest('tr').getBoundingClientRect().top + 22)")
+    at = await page.evaluate("scrollY")
+    await poll(page)
+    assert await page.evaluate("scrollY") == at
+
+
 async def test_where_the_focused_row_leaves_the_board_the_one_in_its_place_gets_the_focus(
     visitor: Visitor, fill: Fill
 ) -> None:
