@@ -43,8 +43,8 @@ SECURITY = {
 }
 HSTS = {"strict-transport-security": "max-age=63072000; includeSubDomains"}
 OTHERS = {
-    "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type", "etag",
-    "last-modified", "location", "retry-after", "vary",
+    "accept-encoding", "allow", "cache-control", "connection", "content-encoding", "content-length", "content-type",
+    "etag", "last-modified", "location", "retry-after", "vary",
 }  # fmt: skip
 """The headers that describe a single response: every other header must be a security header."""
 
