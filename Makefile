@@ -50,13 +50,13 @@ observatory: .venv/dev .venv/observatory ## Score the site behind TLS with MDN's
 	@PYTHONPATH=. $(BIN)/python tests/observatory.py .venv/observatory
 
 lighthouse: .venv/dev benchmarks/node_modules ## Score the page with Lighthouse and check the HTML; needs Chromium and npm
-	@$(BIN)/python benchmarks/lighthouse.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/lighthouse.py
 
 screens: .venv/dev ## Screenshots of every page and state at five widths in three colour modes, and what axe finds; DIR=folder
 	@PYTHONPATH=. $(BIN)/python benchmarks/screens.py $(DIR)
 
 pictures: .venv/dev ## Take the pictures of README and shared links from the demo, and make the icons; needs Chromium
-	@$(BIN)/python demo/pictures.py
+	@PYTHONPATH=. $(BIN)/python demo/pictures.py
 
 lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -o requirements/base.txt

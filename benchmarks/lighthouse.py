@@ -2,14 +2,14 @@
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import httpx
+
+from demo.site import find_chromium, serving
 
 HERE = Path(__file__).parent
 PAGES = ("?live=off", "cities", "cities/1", "api")
@@ -28,43 +28,14 @@ RULES = {
 
 
 def main() -> int:
-    """Starts a server with 20 cities and measures it. Returns 0 if all scores are 100 and the HTML is valid."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        print("No Chromium is installed: install one and try again.")
-        return 1
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [sys.executable, "manage.py", "runserver", "--port", "0"],
-            cwd=HERE.parent,
-            env={**os.environ, "CITYWEB_DATA": f"{folder}/var", "CITYWEB_RATE_LIMIT": "off"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            assert server.stdout  # noqa: S101 (it is a pipe)
-            printed = re.search(r"http://\S+", server.stdout.readline())
-            assert printed  # noqa: S101 (the server prints it)
-            fill(printed[0])
-            scores = [
-                measure(printed[0] + path, preset, chromium, Path(folder))
-                for path in PAGES
-                for preset in ("mobile", "desktop")
-            ]
-            valid = is_valid(printed[0], folder)
-            return 0 if valid and all(score == 100 for row in scores for score in row) else 1
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def fill(url: str) -> None:
-    """Adds 20 cities."""
-    for number in range(20):
-        httpx.post(
-            f"{url}cities/", json={"name": f"City {number}", "population": 1_000_000 * number}
-        ).raise_for_status()
+    """Returns 0 if all scores are 100 and the HTML is valid."""
+    chromium = find_chromium()
+    with tempfile.TemporaryDirectory() as folder, serving() as url:
+        scores = [
+            measure(url + path, preset, chromium, Path(folder)) for path in PAGES for preset in ("mobile", "desktop")
+        ]
+        valid = is_valid(url, folder)
+        return 0 if valid and all(score == 100 for row in scores for score in row) else 1
 
 
 def measure(url: str, preset: str, chromium: str, folder: Path) -> list[int]:

@@ -1,20 +1,17 @@
 """`make screens`: every page and state at five widths in three colour modes: screenshots, room, and what axe finds."""
 
-import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
+from demo.site import find_chromium, serving
 from tests.browser.steps import RULES
 
-TOP = Path(__file__).parent.parent
 SIZES = ((320, 640), (390, 844), (768, 1024), (1280, 800), (1920, 1080))
 MODES = {"light": {"color_scheme": "light"}, "dark": {"color_scheme": "dark"}, "forced": {"forced_colors": "active"}}
 LONG = "Taumatawhakatangihangakoauauotamateaturipukakapikimaungahoro"
@@ -47,23 +44,23 @@ def pause(page: Page) -> None:
 
 
 STATES: dict[str, tuple[str, Callable[[Page], None]]] = {
-    "board": ("/", lambda _: None),
-    "landed": ("/", submit("Shanghai", "24874500")),
-    "below": ("/", submit("Leeds", "536,280")),
-    "long": ("/", submit(LONG, "5")),
-    "rejected": ("/", submit("", "about 24k")),
-    "taken": ("/", submit("Shanghai", "5")),
-    "paused": ("/", pause),
-    "not-live": ("/", lose_connection),
-    "off": ("/?live=off", lambda _: None),
-    "list": ("/cities", lambda _: None),
-    "deep": ("/cities?after=2000000-0", lambda _: None),
-    "similar": ("/cities?q=mumbi", lambda _: None),
-    "city": ("/cities/100", lambda _: None),
-    "first": ("/cities/1", lambda _: None),
-    "data": ("/api", lambda _: None),
-    "tried": ("/api", try_it),
-    "missing": ("/nowhere", lambda _: None),
+    "board": ("", lambda _: None),
+    "landed": ("", submit("Shanghai", "24874500")),
+    "below": ("", submit("Leeds", "536,280")),
+    "long": ("", submit(LONG, "5")),
+    "rejected": ("", submit("", "about 24k")),
+    "taken": ("", submit("Shanghai", "5")),
+    "paused": ("", pause),
+    "not-live": ("", lose_connection),
+    "off": ("?live=off", lambda _: None),
+    "list": ("cities", lambda _: None),
+    "deep": ("cities?after=2000000-0", lambda _: None),
+    "similar": ("cities?q=mumbi", lambda _: None),
+    "city": ("cities/100", lambda _: None),
+    "first": ("cities/1", lambda _: None),
+    "data": ("api", lambda _: None),
+    "tried": ("api", try_it),
+    "missing": ("nowhere", lambda _: None),
 }
 
 
@@ -71,42 +68,20 @@ def main() -> None:
     """Writes the screenshots into a folder, and prints what is wrong with each; ends with 1 if anything is."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        sys.exit("No Chromium is installed: install one and try again.")
     wrong = 0
-    with tempfile.TemporaryDirectory() as database, sync_playwright() as playwright:
-        environment = {**os.environ, "DATABASE_URL": "", "CITYWEB_DATA": database, "CITYWEB_RATE_LIMIT": "off"}
-        manage = [sys.executable, "manage.py"]
-        subprocess.run([*manage, "demo"], cwd=TOP, env=environment, check=True, stdout=subprocess.DEVNULL)
-        with subprocess.Popen(
-            [*manage, "runserver", "--port", "0"],
-            cwd=TOP,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as server:
-            try:
-                url = re.findall(r"http://[^/]+", server.stdout.readline())[0]
-                browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                for width, height in SIZES:
-                    for mode, options in MODES.items():
-                        for state, (path, act) in STATES.items():
-                            with browser.new_context(
-                                viewport={"width": width, "height": height}, reduced_motion="reduce", **options
-                            ) as context:
-                                page = context.new_page()
-                                page.goto(url + path)
-                                act(page)
-                                page.screenshot(path=folder / f"{state}-{width}-{mode}.png", full_page=True)
-                                found = faults(page)
-                            wrong += len(found)
-                            print(
-                                *(f"{state} {width} {mode}: {fault}\n" for fault in found), sep="", end="", flush=True
-                            )
-            finally:
-                server.terminate()
+    with serving() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        for (width, height), (mode, options), (state, (path, act)) in product(SIZES, MODES.items(), STATES.items()):
+            with browser.new_context(
+                viewport={"width": width, "height": height}, reduced_motion="reduce", **options
+            ) as context:
+                page = context.new_page()
+                page.goto(url + path)
+                act(page)
+                page.screenshot(path=folder / f"{state}-{width}-{mode}.png", full_page=True)
+                found = faults(page)
+            wrong += len(found)
+            print(*(f"{state} {width} {mode}: {fault}\n" for fault in found), sep="", end="", flush=True)
     print(f"{len(SIZES) * len(MODES) * len(STATES)} screenshots in {folder}, {wrong} faults")
     sys.exit(bool(wrong))
 

@@ -1,17 +1,11 @@
 """Takes the pictures of the README and of shared links from a site with the demo, and makes the icons from the SVG."""
 
-import os
-import re
-import shutil
 import struct
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-TOP = Path(__file__).parent.parent
+from demo.site import TOP, find_chromium, serving
+
 STATIC = TOP / "static"
 PICTURES = {
     "docs/board.png": {"viewport": {"width": 1280, "height": 800}},
@@ -33,22 +27,11 @@ FILL = "() => { document.body.style.background = document.querySelector('rect').
 
 def main() -> None:
     """Writes all pictures and icons."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        sys.exit("No Chromium is installed: install one and try again.")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         make_icons(browser)
-        environment = {**os.environ, "DATABASE_URL": "", "CITYWEB_DATA": folder}
-        subprocess.run([sys.executable, "manage.py", "demo"], cwd=TOP, env=environment, check=True)
-        serve = [sys.executable, "manage.py", "runserver", "--port", "0"]
-        with subprocess.Popen(
-            serve, cwd=TOP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as server:
-            try:
-                take_pictures(browser, re.findall(r"http://\S+", server.stdout.readline())[0])
-            finally:
-                server.terminate()
+        with serving() as url:
+            take_pictures(browser, url)
 
 
 def take_pictures(browser: Browser, url: str) -> None:
