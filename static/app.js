@@ -1,14 +1,15 @@
-// What htmx does not do: live state, pause, motion, lost requests.
-const region = id => document.getElementById(id);
+// What htmx leaves out: live state, pause, motion, lost requests.
+const region = document.getElementById.bind(document);
 const isFrom = (e, selector) => e.detail.ctx.sourceElement.matches(selector);
-const on = (event, listener) => document.addEventListener(event, listener);
+const on = document.addEventListener.bind(document);
 const rows = () => [...document.querySelectorAll('#board tr[id]')];
 const now = () => new Date().toUTCString();
 const clock = time =>
   `${time.slice(17, 22)} UTC${time.slice(5, 16) === now().slice(5, 16) ? '' : ` on ${time.slice(5, 16)}`}`;
 const ago = minutes => {
-  const [unit, length] = [['day', 1440], ['hour', 60], ['minute', 1]].find(([, length]) => minutes >= length) ?? [];
-  return unit ? new Intl.RelativeTimeFormat('en').format(-Math.floor(minutes / length), unit) : 'just now';
+  for (const [unit, length] of [['day', 1440], ['hour', 60], ['minute', 1]])
+    if (minutes >= length) return new Intl.RelativeTimeFormat('en').format(-Math.floor(minutes / length), unit);
+  return 'just now';
 };
 let added = -Infinity, failures = 0, reached = now(), old = [], focused, paused, waits, sending;
 
@@ -36,12 +37,12 @@ on('DOMContentLoaded', () => {
 on('htmx:before:request', e => {
   const ctx = e.detail.ctx;
   if (isFrom(e, '#city-form')) {
-    region('status').textContent = '';
-    sending = setTimeout(() => { region('sending').textContent = region('city-form').dataset.slow }, 5000);
+    region('status').replaceChildren();
+    sending = setTimeout(() => { region('sending').textContent = e.target.dataset.slow }, 5000);
   }
-  if (!isFrom(e, '.poll')) return region('problem').textContent = '';
+  if (!isFrom(e, '.poll')) return region('problem').replaceChildren();
   ctx.begun = e.timeStamp;
-  // For a second after an add, another process may have the board without it.
+  // For a second after an add, another process may lack it.
   ctx.dropped = document.hidden || paused || ctx.begun - added < 1000;
   if (ctx.dropped) e.preventDefault();
 });
@@ -62,8 +63,8 @@ on('htmx:after:swap', e => {
     added = e.timeStamp;
     region('city-form').reset();
   }
-  const board = rows(), changed = [];
-  const box = old[focused]?.box, here = !box ? null : board.find(({ id }) => id === old[focused].id) ?? board[focused] ?? board.at(-1);
+  const board = rows(), changed = [], box = old[focused]?.box;
+  const here = box && (board.find(({ id }) => id === old[focused].id) ?? board[focused] ?? board.at(-1));
   here?.querySelector('a').focus({ preventScroll: true });
   if (box?.bottom > 0 && box.top < innerHeight) here?.scrollIntoView({ block: 'nearest' });
   for (const row of board) {
@@ -72,21 +73,22 @@ on('htmx:after:swap', e => {
     if (moved === 0 || matchMedia('(prefers-reduced-motion: reduce)').matches) continue;
     row.animate(was ? { translate: [`0 ${moved}px`, '0'] } : { opacity: [0, 1] }, { duration: 450, easing: 'ease-out' });
   }
-  if (!isFrom(e, '#live .poll') || !changed.length) return;
+  if (!isFrom(e, '.poll') || !changed[0]) return;
   for (const row of changed) row.classList.add('changed');
   region('change').textContent = `${changed[0].querySelector('bdi').textContent} is now number ` +
     changed[0].cells[0].textContent + (changed[1] ? `, and ${changed.length - 1} more changed.` : '.');
 });
 on('htmx:finally:request', e => {
-  const { dropped, response } = e.detail.ctx, failed = !(response?.status < 300);
-  if (isFrom(e, '#city-form')) {
+  const { dropped, response, status } = e.detail.ctx, failed = !(response?.status < 300);
+  if (isFrom(e, 'form')) {
     clearTimeout(sending);
-    region('sending').textContent = '';
-    if (!failed || response?.status === 422) return;
-    // No response of ours.
-    region('problem').textContent ||= region('city-form').dataset.unreached;
+    region('sending')?.replaceChildren();
+    // A new search aborts another.
+    if (!failed || response?.status === 422 || /Abort/.test(status)) return;
+    // Not a response of ours.
+    region('problem').textContent ||= e.target.dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
-  } else if (isFrom(e, '#live .poll') && !dropped) {
+  } else if (!dropped) {
     failures = failed ? failures + 1 : 0;
     if (!failed) reached = now();
     showState();

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visitor
 from tests.browser.steps import Fill, expect_accessible, name, only_with_scripts, tab_to
@@ -43,6 +43,38 @@ async def test_the_list_follows_what_is_entered_and_the_focus_stays(visitor: Vis
     await expect_names(visitor.page, "New York City")
     await expect(field).to_be_focused()
     await expect(field).to_have_value("york")
+
+
+@only_with_scripts
+async def test_a_search_that_is_lost_is_told_and_a_later_one_clears_it(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities")
+    problem = visitor.page.get_by_role("alert")
+    await visitor.page.context.set_offline(True)
+    await search(visitor.page, "yor")
+    await expect(problem).to_have_text("Could not reach the server. Check your connection and try again.")
+    await visitor.page.context.set_offline(False)
+    await search(visitor.page, "k")
+    await expect_names(visitor.page, "New York City")
+    await expect(problem).to_be_empty()
+
+
+@only_with_scripts
+async def test_a_search_that_replaces_another_is_no_lost_one(visitor: Visitor, fill: Fill) -> None:
+    await fill(*CITIES, NEW_YORK)
+    await visitor.open("/cities")
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+
+    await visitor.page.route("**/cities?q=yor", hold)
+    await search(visitor.page, "yor")
+    await expect(visitor.page.locator(".find.htmx-request")).to_be_visible()
+    await search(visitor.page, "k")
+    await expect_names(visitor.page, "New York City")
+    assert held
+    await expect(visitor.page.get_by_role("alert")).to_be_empty()
 
 
 async def test_back_from_a_city_shows_what_was_searched(visitor: Visitor, fill: Fill) -> None:
