@@ -36,18 +36,18 @@ SENTENCES = {
     405: "This page doesn't support that request.",
     413: "That request is too long. The city was not saved. Send only a name and a population.",
     415: "We can't read that format. The city was not saved. Send a form or JSON, in UTF-8.",
-    429: "Too many cities were added from your network. This one was not saved; try again in {seconds} seconds.",
+    429: "Too many cities were added from your network. This one was not saved; try again in {wait}.",
     431: "The headers of that request are too long. Clear this site's cookies and try again.",
     500: "Something went wrong. If you added a city, we could not confirm that it was saved. Try again in a minute.",
-    503: "We can't save cities right now. This one was not saved; try again in {seconds} seconds.",
+    503: "We can't save cities right now. This one was not saved; try again in {wait}.",
 }
 UNREADABLE_ADD = "We couldn't read that request. The city was not saved. Go back and try again."
 UNCONFIRMED = "We could not confirm that the city was saved. Adding it again is safe."
-NO_BOARD = "We can't show the board right now. Try again in {seconds} seconds."
+NO_BOARD = "We can't show the board right now. Try again in {wait}."
 WRONG_HOST = "This server doesn't serve that host name. Check the address."
-SAVED = "The city was saved, but we can't show the board right now. Open it in {seconds} seconds."
-NOT_SHOWN = "We can't show this right now. Try again in {seconds} seconds."
-DOWNLOADS_FULL = "Too many downloads are running. Try again in {seconds} seconds."
+SAVED = "The city was saved, but we can't show the board right now. Open it in {wait}."
+NOT_SHOWN = "We can't show this right now. Try again in {wait}."
+DOWNLOADS_FULL = "Too many downloads are running. Try again in {wait}."
 NO_CITY = "There is no city here. It may have been removed."
 NO_SUCH_LIST_PAGE = "The list has no such page. Start at its first page."
 SEARCH_TOO_LONG = "No city name is that long. Search for the beginning of the name."
@@ -73,13 +73,19 @@ class Rejection(Exception):
         """The message: what happened, whether a city was saved if somebody tried to add one, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
         # Not str.format: the message about reserved characters has braces.
-        return sentence.replace("{seconds}", str(self.retry_seconds))
+        return sentence.replace("{wait}", _format_wait(self.retry_seconds or 0))
 
     @property
     def all_headers(self) -> dict[str, str]:
         """The headers of the response, which must not be cached."""
         retry = {} if self.retry_seconds is None else {"retry-after": str(self.retry_seconds)}
         return {"cache-control": "no-store", **retry, **self.headers}
+
+
+def _format_wait(seconds: int) -> str:
+    minutes = -(-seconds // 60)
+    number, unit = (minutes, "minute") if minutes > 1 else (seconds, "second")
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def respond(scope: Scope, rejection: Rejection) -> Response:

@@ -163,9 +163,10 @@ def test_a_page_varies_with_what_htmx_asks_for() -> None:
 @everybody
 @pytest.mark.parametrize("status", [429, 503])
 def test_who_may_try_again_is_told_when(status: int, asking: Scope) -> None:
-    answer = errors.respond(asking, Rejection(status, retry_seconds=7))
-    assert answer.headers["retry-after"] == "7"
-    assert "try again in 7 seconds." in bytes(answer.body).decode()
+    for seconds, wait in ((7, "7 seconds"), (1, "1 second"), (60, "60 seconds"), (61, "2 minutes")):
+        answer = errors.respond(asking, Rejection(status, retry_seconds=seconds))
+        assert answer.headers["retry-after"] == str(seconds)
+        assert f"try again in {wait}." in bytes(answer.body).decode()
 
 
 @everybody
