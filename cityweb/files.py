@@ -1,14 +1,18 @@
-"""Files of cities: CSV and JSON Lines, read line by line, written completely or not at all."""
+"""Files of cities: CSV and JSON, read piece by piece, written completely or not at all."""
 
+import codecs
 import csv
 import enum
 import io
+import itertools
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -32,6 +36,24 @@ class Format(enum.StrEnum):
 
 
 ENDINGS = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
+READ_ENDINGS = {**ENDINGS, ".json": Format.JSONL, ".tsv": Format.CSV, ".txt": Format.CSV}
+
+_SEPARATORS = ",;\t"
+_GEONAMES_COLUMNS = 19
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UNPACK = "The file is compressed: unpack it, and load what is in it."
+_CHUNK_BYTES = 65_536
+# What may stand before an element of an array, and the first character of the element or the end of the array.
+_ELEMENT = re.compile(r"\s*[\[,]?\s*(?P<begin>[^\s,])")
+# The first bytes of files that are neither CSV nor JSON.
+_OTHER_FILES = {
+    b"PK\x03\x04": "The file is a spreadsheet or a ZIP archive: save the sheet as CSV in UTF-8, or unpack the archive.",
+    b"\xd0\xcf\x11\xe0": "The file is an Excel workbook: save the sheet as CSV in UTF-8, and load that.",
+    b"\x1f\x8b": _UNPACK,
+    b"BZh": _UNPACK,
+    b"\xfd7zXZ": _UNPACK,
+    b"(\xb5/\xfd": _UNPACK,
+}
 
 
 class UnknownFormat(OperatorError):
@@ -43,23 +65,38 @@ class NobodyReads(Exception):
 
 
 class Line(NamedTuple):
-    """A line or CSV row of a file of cities; `problem` says why it cannot be parsed, and is empty if it can."""
+    """A line, CSV row or JSON object of a file of cities; `problem` says why it cannot be parsed, or is empty.
+
+    `places` has the values of the columns that tell equal names apart.
+    """
 
     number: int
     text: str
     values: Mapping[str, object]
     problem: str = ""
+    places: tuple[str, ...] = ()
 
 
-def format_of(path: Path) -> Format:
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read: one for each field, if the file has it, and those that tell equal names apart."""
+
+    of_fields: Mapping[str, str]
+    places: tuple[str, ...] = ()
+
+
+OWN_COLUMNS = Columns({field: field for field in FIELDS})
+
+
+def format_of(path: Path, endings: Mapping[str, Format] = ENDINGS) -> Format:
     """The format for the file extension; CSV for standard input and output. Raises UnknownFormat."""
     if path == STANDARD:
         return Format.CSV
     try:
-        return ENDINGS[path.suffix.lower()]
+        return endings[path.suffix.lower()]
     except KeyError:
         raise UnknownFormat(
-            f"{path} does not end in {', '.join(ENDINGS)}: say --format csv or --format jsonl."
+            f"{path} does not end in {', '.join(endings)}: say --format csv or --format jsonl."
         ) from None
 
 
@@ -72,48 +109,81 @@ def beside(path: Path, format_: Format) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a file or standard input. Raises OperatorError if that fails."""
     try:
-        source = nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb")
+        source = open(sys.stdin.fileno(), "rb", closefd=False) if path == STANDARD else path.open("rb")  # noqa: SIM115
     except OSError as error:
         raise OperatorError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
     with source as stream:
         yield stream
 
 
-def lines(stream: BinaryIO, format_: Format) -> Iterator[Line]:
-    """The non-blank lines. Raises OperatorError if one is unreadable, too long or not UTF-8, or CSV has no header."""
-    return _parse_csv(_read_texts(stream)) if format_ is Format.CSV else _parse_json_lines(_read_texts(stream))
+def lines(stream: io.BufferedReader, format_: Format, columns: Columns = OWN_COLUMNS) -> Iterator[Line]:
+    """The non-blank lines, with the values of some columns.
+
+    CSV is separated by commas, semicolons or tabs; JSON is an array, or an object in each line. Raises OperatorError if
+    the file is of another kind, a line is too long or in another encoding, or a column is missing.
+    """
+    with _explain_reading():
+        head = stream.peek(1)
+    for first_bytes, advice in _OTHER_FILES.items():
+        if head.startswith(first_bytes):
+            raise OperatorError(advice)
+    texts = _read_texts(codecs.EncodedFile(stream, "utf-8", "utf-16") if head.startswith(_UTF_16) else stream)
+    if format_ is Format.CSV:
+        yield from _parse_csv(texts, columns)
+    elif head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        yield from _parse_json_array(stream, columns)
+    else:
+        yield from _parse_json_lines(texts, columns)
 
 
 def _read_texts(stream: BinaryIO) -> Iterator[str]:
     number = 0
-    while line := _read_line(stream):
+    while line := _read_line(stream, number + 1):
         number += 1
+        if number == 1 and b"\r" in line.rstrip() and not line.endswith(b"\n"):
+            raise OperatorError("The lines end as on old Macs, with CR alone: save the file as CSV in UTF-8 again.")
         if len(line) > LINE_BYTES_MAX:
             raise OperatorError(
-                f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON lines file."
+                f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON file of cities."
             )
-        try:
+        with _explain_encoding(number):
             # Spreadsheets start UTF-8 files with a byte order mark.
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
 
 
-def _read_line(stream: BinaryIO) -> bytes:
-    try:
+def _read_line(stream: BinaryIO, number: int) -> bytes:
+    with _explain_reading(), _explain_encoding(number):
         return stream.readline(LINE_BYTES_MAX + 1)
+
+
+@contextmanager
+def _explain_reading() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OperatorError(f"The file cannot be read ({error.strerror}): name a file that you may read.") from error
 
 
-def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
+@contextmanager
+def _explain_encoding(number: int) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
+
+
+def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
+    first = next(texts, "")
+    wanted = {header.lower() for field, header in columns.of_fields.items() if field in REQUIRED}
+    separator = next((each for each in _SEPARATORS if wanted <= {*_parse_header(first, each)}), None)
+    separator = separator or max(_SEPARATORS, key=first.count)
     row_text = io.StringIO()
 
     def record_texts() -> Iterator[str]:
-        for text in texts:
+        for text in itertools.chain([first], texts):
             row_text.write(text)
             # Lines and cells are limited, but a row may span any number of lines and could exhaust memory.
             if row_text.tell() > LINE_BYTES_MAX:
@@ -123,16 +193,13 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
             yield text
 
     # Without `strict`, a line with wrong quotes would become a wrong name.
-    rows = csv.reader(record_texts(), strict=True)
+    rows = csv.reader(record_texts(), strict=True, delimiter=separator)
     try:
-        header = [cell.strip().lower() for cell in next(rows, [])]
+        names = [cell.strip() for cell in next(rows, [])]
     except csv.Error:
-        header = []
-    if any(header.count(field) != 1 for field in FIELDS if field in header or field in REQUIRED):
-        raise OperatorError(
-            f"The first line does not name the columns: write {','.join(REQUIRED)} above the cities, and load it again."
-        )
-    columns = {field: header.index(field) for field in FIELDS if field in header}
+        names = []
+    header = [name.lower() for name in names]
+    positions = _find_columns(names, columns, first)
     while True:
         row_text.seek(0)
         row_text.truncate()
@@ -149,11 +216,40 @@ def _parse_csv(texts: Iterator[str]) -> Iterator[Line]:
             # Otherwise `Tokyo,37,400,068` would become a city of 37 people.
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
-            values = {field: cells[column] for field, column in columns.items()}
-            yield Line(number, row_text.getvalue(), values, problem)
+            values = {field: cells[position] for field, position in positions.items()}
+            places = tuple(cells[header.index(place.lower())].strip() for place in columns.places)
+            yield Line(number, row_text.getvalue(), values, problem, places)
 
 
-def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
+def _parse_header(text: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip().lower() for cell in next(csv.reader([text], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _find_columns(names: list[str], columns: Columns, first: str) -> dict[str, int]:
+    """The position of each field that the header has. Raises OperatorError if a column is missing or there twice."""
+    header = [name.lower() for name in names]
+    wanted = {
+        field: name.lower()
+        for field, name in columns.of_fields.items()
+        if field in REQUIRED or name.lower() in header or name != field
+    }
+    missing = [name for name in (*wanted.values(), *map(str.lower, columns.places)) if header.count(name) != 1]
+    if not missing:
+        return {field: header.index(name) for field, name in wanted.items()}
+    cells = first.split("\t")
+    if len(cells) == _GEONAMES_COLUMNS and cells[0].isdigit():
+        raise OperatorError("This is a file of GeoNames, without a header: demo/geonames.py makes a CSV from it.")
+    listed = ", ".join(filter(None, names))
+    raise OperatorError(
+        f"The first line does not name the columns: write {','.join(REQUIRED)} above the cities, and load it again."
+        + (f" It names {listed}; to read other columns, write --name COLUMN --population COLUMN." if listed else "")
+    )
+
+
+def _parse_json_lines(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
     for number, text in enumerate(texts, 1):
         if text.isspace():
             continue
@@ -162,7 +258,42 @@ def _parse_json_lines(texts: Iterator[str]) -> Iterator[Line]:
         except submissions.UnreadableBody:
             yield Line(number, text, {}, _NOT_JSON)
         else:
-            yield Line(number, text, {field: members.get(field) for field in FIELDS})
+            yield _choose_members(number, text, members, columns)
+
+
+def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
+    """The elements of an array that may be one line of any length; it ends with its bracket."""
+    decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
+    while True:
+        with _explain_reading(), _explain_encoding(number):
+            chunk = stream.read(_CHUNK_BYTES)
+            text = text[position:] + decoder.decode(chunk, final=not chunk)
+        position = 0
+        while match := _ELEMENT.match(text, position):
+            begin = match.start("begin")
+            if match["begin"] == "]":
+                return
+            try:
+                members, end = submissions.object_at(text, begin)
+            except json.JSONDecodeError:
+                break  # The next chunk may have the rest.
+            number += text.count("\n", position, begin)
+            source = text[begin:end]
+            if members is None:
+                yield Line(number, source, {}, _NOT_JSON)
+            else:
+                yield _choose_members(number, source, members, columns)
+            number += source.count("\n")
+            position = end
+        if not chunk or len(text) - position > LINE_BYTES_MAX:
+            raise OperatorError(
+                f"The array is no JSON from line {number:,} on, or does not end: see to it in the file."
+            )
+
+
+def _choose_members(number: int, text: str, members: Mapping[str, object], columns: Columns) -> Line:
+    values = {field: members.get(name) for field, name in columns.of_fields.items()}
+    return Line(number, text, values, places=tuple(str(members.get(place) or "").strip() for place in columns.places))
 
 
 # --- writing ---

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 from pydantic import Field, WithJsonSchema
 
-from cityweb import names
+from cityweb import countries, names
 from cityweb.city import NAME_MAX, POPULATION_MAX
 
 NAME_ENTERED_MAX = 1_000
@@ -22,13 +22,22 @@ _NAME_NOT_TEXT = "Send the city name as text."
 _NAME_TOO_LONG = f"City names can't be longer than {NAME_MAX:,} characters."
 _POPULATION_MISSING = "Enter the population."
 _POPULATION_NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million."
+_POPULATION_SHORTENED = "This number is shortened. Write it in full, like 13,960,000."
+_POPULATION_FOOTNOTE = "Leave out the footnote after the number."
 _POPULATION_TOO_LOW = "Enter a population of 0 or more."
 _POPULATION_TOO_HIGH = f"Enter a population of {POPULATION_MAX:,} or less."
+_COUNTRY_NOT_TEXT = "Send the country as text."
+_PLACE_NOT_TEXT = "Send the place as text."
+_PLACE_WITHOUT_LETTER = "Enter a region, a state or a country, like Texas."
 _TRAP_FILLED = "Leave this field empty."
 
 _SPACE = " \u00a0\u202f\u2009"
 _SEPARATOR = f"[,.'’_٬{_SPACE}]"
 _SEPARATORS = re.compile(_SEPARATOR)
+# Spreadsheets and pandas write whole numbers with such zeros. Three zeros are a group.
+_ZEROS = re.compile(r"\.00?\Z")
+_SHORTENED = re.compile(r"\d([.,]\d+)?e\+?\d+")
+_FOOTNOTE = re.compile(r"(?<=\d)\s*(\[[^]]*]|[*†‡¹²³])+\Z")
 _UNITS = {"k": 1_000, "m": 1_000_000}
 # Groups of three digits, or, as in India, groups of two before the last three, all with the same separator. With a
 # unit, a decimal number: after a comma not with three digits, because 1,396 million could be 1.396 or 1,396 million.
@@ -45,6 +54,9 @@ _NUMBER = re.compile(
 )
 
 
+T = TypeVar("T")
+
+
 class UnreadableBody(ValueError):
     """A body is neither a form nor JSON, or has a field twice."""
 
@@ -58,17 +70,21 @@ class InvalidSubmission(ValueError):
 
 
 def parse_population(text: str) -> int:
-    """The population in a text, like 37,400,068 or 13.96 million, in the digits of any one script.
+    """The population in a text, like 37,400,068, 13.96 million or 5000000.0, in the digits of any one script.
 
     Raises ValueError with a message for the visitor.
     """
     text = text.strip().casefold()
     if not text:
         raise ValueError(_POPULATION_MISSING)
-    number = _NUMBER.fullmatch(text)
+    number = _NUMBER.fullmatch(_ZEROS.sub("", text) if text.count(".") == 1 else text)
     zeros = {ord(digit) - int(digit) for digit in text if digit.isdecimal()}
     if number is None or len(zeros) > 1:
-        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
+        if _SHORTENED.fullmatch(text):
+            raise ValueError(_POPULATION_SHORTENED)
+        raise ValueError(
+            _POPULATION_FOOTNOTE if _FOOTNOTE.search(text[-POPULATION_LENGTH_MAX:]) else _POPULATION_NOT_UNDERSTOOD
+        )
     if number["minus"]:
         raise ValueError(_POPULATION_TOO_LOW)
     if len(text) > POPULATION_LENGTH_MAX:
@@ -117,10 +133,41 @@ def _check_name(value: object, *, as_stored: bool = False) -> str:
     return name
 
 
+def _check_place(name: str, value: object) -> str:
+    """The name with a place, like "Paris, Texas"; the rules for names apply to the whole."""
+    if value is None:
+        return name
+    if not isinstance(value, str):
+        raise ValueError(_PLACE_NOT_TEXT)  # noqa: TRY004 (caught with the others)
+    if len(value) > NAME_ENTERED_MAX:
+        raise ValueError(_NAME_TOO_LONG)
+    place = names.normal(value)
+    if not (name and place):
+        return name
+    if not any(character.isalpha() for character in place):
+        raise ValueError(_PLACE_WITHOUT_LETTER)
+    return _check_name(f"{name}, {place}")
+
+
+def _check_country(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(_COUNTRY_NOT_TEXT)  # noqa: TRY004 (caught with the others)
+    text = names.normal(value[:NAME_ENTERED_MAX])
+    return countries.parse(text) if text else ""
+
+
 _POPULATION_SCHEMA = {
     "title": "Population",
     "description": "A whole number, or a text like 37,400,068 or 13.96 million.",
     "anyOf": [{"type": "integer", "minimum": 0, "maximum": POPULATION_MAX}, {"type": "string"}],
+}
+
+_COUNTRY_SCHEMA = {
+    "title": "Country",
+    "description": "An ISO 3166-1 code, like FR, or the English name of the country.",
+    "type": ["string", "null"],
 }
 
 
@@ -130,11 +177,14 @@ class CitySubmission:
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
     population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
+    country: Annotated[str, WithJsonSchema(_COUNTRY_SCHEMA)] = ""
 
 
 FIELDS = tuple(field.name for field in fields(CitySubmission))
 """What is entered for a city, in forms, JSON and files, and stored in columns of these names."""
 REQUIRED = tuple(field.name for field in fields(CitySubmission) if field.default is MISSING)
+ENTERED = (*FIELDS, "place")
+"""The fields of forms and JSON: a place becomes a part of the name."""
 
 
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
@@ -142,37 +192,62 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
 
     With `as_stored`, the name may break newer rules, as a stored name may.
     """
-    errors = {}
-    name, population = "", 0
-    try:
-        name = _check_name(values.get("name"), as_stored=as_stored)
-    except ValueError as error:
-        errors["name"] = str(error)
-    try:
-        population = _check_population(values.get("population"))
-    except ValueError as error:
-        errors["population"] = str(error)
+    errors: dict[str, str] = {}
+
+    def checked(field: str, check: Callable[[object], T], otherwise: T) -> T:
+        try:
+            return check(values.get(field))
+        except ValueError as error:
+            errors[field] = str(error)
+            return otherwise
+
+    bare_name = checked("name", lambda value: _check_name(value, as_stored=as_stored), "")
+    name = checked("place", lambda value: _check_place(bare_name, value), "")
+    population = checked("population", _check_population, 0)
+    country = checked("country", _check_country, "")
     # Visitors do not see this field, but bots fill in every field.
     if str(values.get("topic") or "").strip():
         errors["topic"] = _TRAP_FILLED
     if errors:
         raise InvalidSubmission(errors)
-    return CitySubmission(name, population)
+    return CitySubmission(name, population, country)
+
+
+def is_name(text: str) -> bool:
+    """Whether a city may have this name."""
+    try:
+        return bool(_check_name(text))
+    except ValueError:
+        return False
 
 
 def from_json(body: bytes) -> dict[str, object]:
     """The members of a JSON object in UTF-8, or none if it is other JSON. Raises UnreadableBody."""
     try:
-        value = json.loads(
-            body.decode(),
-            # Twenty digits are already out of range, and int() raises an error of its own for thousands of them.
-            parse_int=lambda digits: int(digits[:20]),
-            parse_constant=_reject_constant,
-            object_pairs_hook=_reject_repetition,
-        )
+        value = _DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise UnreadableBody from error
     return value if isinstance(value, dict) else {}
+
+
+def object_at(text: str, start: int) -> tuple[dict[str, object] | None, int]:
+    """The members of the JSON object at a position, or None if it is unreadable or other JSON, and where it ends.
+
+    Raises JSONDecodeError if there is no whole JSON value.
+    """
+    try:
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except UnreadableBody:
+            value, end = None, json.JSONDecoder(parse_int=str).raw_decode(text, start)[1]
+    except RecursionError as error:
+        raise json.JSONDecodeError("too deep", text, start) from error
+    return value if isinstance(value, dict) else None, end
+
+
+def _parse_float(text: str) -> int | float:
+    """The whole number of a text like 37400068.0, as pandas writes it, else a float, which is no population."""
+    return int(_ZEROS.sub("", text)[:20]) if re.fullmatch(r"-?\d+\.00?", text) else float(text)
 
 
 def _reject_constant(_: str) -> NoReturn:
@@ -184,3 +259,12 @@ def _reject_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) < len(pairs):
         raise UnreadableBody
     return members
+
+
+_DECODER = json.JSONDecoder(
+    # Twenty digits are already out of range, and int() raises an error of its own for thousands of them.
+    parse_int=lambda digits: int(digits[:20]),
+    parse_float=_parse_float,
+    parse_constant=_reject_constant,
+    object_pairs_hook=_reject_repetition,
+)

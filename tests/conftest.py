@@ -28,6 +28,7 @@ from cityweb import settings
 from cityweb.files import Format, Line
 from cityweb.postgres import database, embedded, schema, transfers
 from cityweb.postgres.database import Pool
+from cityweb.postgres.ranking import CountryCount
 from cityweb.postgres.recent import Recent
 from cityweb.postgres.spelling import Biggest
 from cityweb.submissions import FIELDS
@@ -164,7 +165,7 @@ async def stored(empty: Addresses) -> list[tuple[str, int]]:
 
 def csv(*cities: tuple[str, int]) -> str:
     """A dump of cities that have only a name and a population."""
-    rest = "," * (len(FIELDS) - 2)
+    rest = ',""' * (len(FIELDS) - 2)
     return "".join([",".join(FIELDS), "\n", *(f'"{name}",{population}{rest}\n' for name, population in cities)])
 
 
@@ -234,6 +235,7 @@ class Site:
     add_pool: Pool
     exports: Downloads
     biggest: Recent[Biggest]
+    countries: Recent[list[CountryCount]]
     app: ASGIApp
     asgi: ASGIApp
 
@@ -251,7 +253,7 @@ async def open_site(url: URL, **environment: str) -> AsyncIterator[Site]:
         transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://testserver"))
         pools = state["read_pool"], state["add_pool"]
-        kept = state["downloads"], state["biggest"]
+        kept = state["downloads"], state["biggest"], state["countries"]
         yield Site(client, state["board"], *pools, *kept, app, asgi)
 
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 import httpx
 from bs4 import BeautifulSoup, Tag
 
-from cityweb.submissions import FIELDS
+from cityweb.submissions import ENTERED
 from cityweb.web.app import ROUTES, url_for
 from cityweb.web.templates import Templates
 
 WAYS = ("plain", "htmx", "json")
 NO_PAGES = {
     "add_city", "check_health", "check_readiness", "describe_api", "export_csv", "export_excel", "export_json",
-    "list_biggest", "show_asset", "show_city_json", "show_feed", "show_fragment", "show_icon", "show_manifest",
-    "show_robots", "show_security", "show_sitemap",
+    "list_biggest", "list_country_names", "show_asset", "show_city_json", "show_feed", "show_fragment", "show_icon",
+    "show_manifest", "show_robots", "show_security", "show_sitemap",
 }  # fmt: skip
 """The routes whose response to GET is no page for people, or the page of another route."""
 PAGES = [route.path_format.format(id=1) for route in ROUTES if route.name not in NO_PAGES]
@@ -79,17 +79,19 @@ class Outcome:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-async def add(client: httpx.AsyncClient, way: str, name: object, population: object) -> Outcome:
+async def add(client: httpx.AsyncClient, way: str, name: object, population: object, **others: object) -> Outcome:
     """Submits a city in one of `WAYS`."""
+    fields = {"name": name, "population": population, **others}
     if way == "json":
-        return _from_json(await client.post("/cities/", json={"name": name, "population": population}))
+        return _from_json(await client.post("/cities/", json=fields))
     headers = HTMX if way == "htmx" else {}
-    response = await client.post("/cities/", data={"name": name, "population": population}, headers=headers)
+    response = await client.post("/cities/", data=fields, headers=headers)
     if response.status_code == 303:
         return Outcome(201, int(response.headers["location"].removeprefix("/?added=")))
     document = parse(response.text)
     if response.status_code == 200:
-        (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == name] or [""]
+        whole = ", ".join(filter(None, (str(name), str(others.get("place", "")))))
+        (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == whole] or [""]
         return Outcome(201 if way == "htmx" else 200, int(str(row_id).removeprefix("city-") or 0))
     return _from_form(response.status_code, document)
 
@@ -114,5 +116,6 @@ def _from_form(status: int, document: BeautifulSoup) -> Outcome:
     for name in beside:
         hint = [f"{name}-hint"] if document.select(f"#{name}-hint") else []
         assert str(one(document, f"#{name}")["aria-describedby"]).split() == [*hint, f"{name}-error"]
-    kept = {name: str(one(document, f"#{name}")["value"]) for name in FIELDS}
+    kept = {name: str(one(document, f"#{name}")["value"]) for name in ENTERED if name != "place"}
+    kept |= {str(field["id"]): str(field["value"]) for field in document.select("#place")}
     return Outcome(status, errors=summary, kept=kept)

@@ -1,6 +1,10 @@
 """Files as people have them, and files that are whole or not there."""
 
+import bz2
+import codecs
+import gzip
 import io
+import lzma
 import os
 import secrets
 from pathlib import Path
@@ -15,8 +19,8 @@ from cityweb.submissions import FIELDS
 TOKYO = {"name": "Tokyo", "population": "5"}
 
 
-def read(written: bytes, format_: Format = Format.CSV) -> list[files.Line]:
-    return list(files.lines(io.BytesIO(written), format_))
+def read(written: bytes, format_: Format = Format.CSV, columns: files.Columns = files.OWN_COLUMNS) -> list[files.Line]:
+    return list(files.lines(io.BufferedReader(io.BytesIO(written)), format_, columns))
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,12 @@ def read(written: bytes, format_: Format = Format.CSV) -> list[files.Line]:
 )
 def test_the_name_tells_the_format(path: str, format_: Format) -> None:
     assert files.format_of(Path(path)) is format_
+
+
+@pytest.mark.parametrize("path", ["a.json", "a.TSV", "a.txt", "a.csv"])
+def test_more_formats_are_read_than_written(path: str) -> None:
+    expected = Format.JSONL if path == "a.json" else Format.CSV
+    assert files.format_of(Path(path), files.READ_ENDINGS) is expected
 
 
 @pytest.mark.parametrize("path", ["a.xlsx", "a.json", "a"])
@@ -52,6 +62,12 @@ def test_rejected_lines_go_beside_their_file(path: str, beside: str) -> None:
         b'id,name,"note",population\n1,Tokyo,"a, b\nc",5\n',
         b'name,population\n"Tokyo","5"\n',
         b"name,population\n\nTokyo,5\n,,\n \n"[:-2],
+        b"name;population\r\nTokyo;5\r\n",
+        b'"name";"population"\nTokyo;5\n',
+        b"id\tname\tpopulation\n1\tTokyo\t5\n",
+        b'name,"people; 2020",population\nTokyo,,5\n',
+        "name\tpopulation\r\nTokyo\t5\r\n".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "name,population\nTokyo,5".encode("utf-16-be"),
     ],
 )
 def test_csv_as_people_have_it_is_read(written: bytes) -> None:
@@ -87,11 +103,61 @@ def test_the_lines_after_a_problem_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b"Tokyo,5\n", b"name;population\nTokyo;5\n", b"name,name,population\n", b'"name\n', b"name\n"]
+    "header",
+    [b"", b"Tokyo,5\n", b"name,name,population\n", b"name,country,population,Country\n", b'"name\n', b"name\n"],
 )
 def test_columns_without_names_are_one_sentence(header: bytes) -> None:
     with pytest.raises(OperatorError, match="write name,population above"):
         read(header)
+
+
+def test_a_header_with_a_cell_that_is_too_long_is_one_sentence() -> None:
+    with pytest.raises(OperatorError, match="write name,population above"):
+        read(b"x" * 200_000 + b"\n")
+
+
+def test_other_columns_are_listed_and_can_be_chosen() -> None:
+    written = b"City;Pop;Region;country\nTokyo;5; Kanto ;JP\n"
+    with pytest.raises(
+        OperatorError, match=r"It names City, Pop, Region, country; .*--name COLUMN --population COLUMN"
+    ):
+        read(written)
+    columns = files.Columns({"name": "CITY", "population": "pop", "country": "country"}, ("region",))
+    line = read(written, columns=columns)[0]
+    assert (line.values, line.places) == (TOKYO | {"country": "JP"}, ("Kanto",))
+    members = b'{"CITY": "Tokyo", "pop": "5", "region": " Kanto ", "country": "JP"}'
+    assert read(members, Format.JSONL, columns)[0][2:] == line[2:]
+
+
+@pytest.mark.parametrize("chosen", [{"name": "Town"}, {"country": "Land"}])
+def test_a_chosen_column_that_is_missing_is_one_sentence(chosen: dict[str, str]) -> None:
+    columns = files.Columns({"name": "name", "population": "population", "country": "country"} | chosen)
+    with pytest.raises(OperatorError, match="It names name, population"):
+        read(b"name,population\nTokyo,5\n", columns=columns)
+    with pytest.raises(OperatorError, match="It names name, population"):
+        read(b"name,population\nTokyo,5\n", columns=files.Columns(files.OWN_COLUMNS.of_fields, ("region",)))
+
+
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        (b"PK\x03\x04\x14\0", "save the sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1", "Excel workbook: save the sheet as CSV"),
+        (gzip.compress(b"name,population\n", mtime=0), "compressed: unpack it"),
+        (bz2.compress(b"name,population\n"), "compressed: unpack it"),
+        (lzma.compress(b"name,population\n"), "compressed: unpack it"),
+        (b"\x28\xb5\x2f\xfd\x24", "compressed: unpack it"),
+        (b"name,population\rTokyo,5\r", "CR alone"),
+        (
+            b"2960316\tFentange\tFentange\t\t49.5\t6.1\tP\tPPL\tLU\t\t03\t0305\t0305\t\t1200\t\t260\tE\t2022-01-01\n",
+            "GeoNames",
+        ),
+        ("name,population\n".encode("utf-16") + b"\0\xd8a\0", "is not UTF-8"),
+    ],
+)
+def test_a_file_of_another_kind_is_a_sentence_with_advice(written: bytes, advice: str) -> None:
+    with pytest.raises(OperatorError, match=advice):
+        read(written)
 
 
 @pytest.mark.parametrize("format_", Format)
@@ -123,6 +189,51 @@ def test_json_lines_are_read() -> None:
     assert lines[0].values == dict.fromkeys(FIELDS) | {"name": "Tokyo", "population": 5}
     assert lines[1].values == dict.fromkeys(FIELDS)
     assert [bool(line.problem) for line in lines] == [False, False, True, True]
+
+
+ARRAY = b"""\xef\xbb\xbf
+[
+  {"name": "Tokyo", "population": 5},
+  {"name": "a", "name": "b"}, 7,
+  {
+    "name": "\xc3\x9cber",
+    "population": 37400068.0
+  }, {"name": "c", "population": NaN}
+] and more"""
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 65_536])
+def test_a_json_array_is_read_piece_by_piece(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_CHUNK_BYTES", chunk)
+    lines = read(ARRAY, Format.JSONL)
+    assert [(line.number, bool(line.problem)) for line in lines] == [
+        (3, False),
+        (4, True),
+        (4, True),
+        (5, False),
+        (8, True),
+    ]
+    assert lines[0].values == dict.fromkeys(FIELDS) | {"name": "Tokyo", "population": 5}
+    assert lines[3].values == dict.fromkeys(FIELDS) | {"name": "Über", "population": 37_400_068}
+    assert lines[3].text.startswith('{\n    "name"')
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"[", b'[{"name": "a"},', b'[{"name": "a"', b"[{1: 2}]", b"[" * 100_000, b"[NaN", b"[" + b'{"a":' * 100_000],
+)
+def test_an_array_that_is_broken_is_one_sentence(written: bytes) -> None:
+    with pytest.raises(OperatorError, match="The array is no JSON from line 1 on"):
+        read(written, Format.JSONL)
+
+
+def test_an_element_without_an_end_is_not_read_into_memory() -> None:
+    with pytest.raises(OperatorError, match="no JSON from line 1"):
+        read(b'[\n{"name": "' + b"x" * (files.LINE_BYTES_MAX + 70_000) + b'"}]', Format.JSONL)
+
+
+def test_empty_arrays_have_no_lines() -> None:
+    assert read(b"[]", Format.JSONL) == read(b" [ \n ] ", Format.JSONL) == []
 
 
 def test_a_file_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tests.names import NEWER
 
 EMPTY = "Enter the population."
 NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million."
+SHORTENED = "This number is shortened. Write it in full, like 13,960,000."
+FOOTNOTE = "Leave out the footnote after the number."
 TOO_LOW = "Enter a population of 0 or more."
 TOO_HIGH = "Enter a population of 100,000,000 or less."
 
@@ -31,15 +33,25 @@ FIRST_CHARACTER = "City names must start with a letter, a number or an apostroph
 NO_LETTER = "City names must include a letter or a number."
 UNREADABLE = "City names can't include hidden or unreadable characters. Type the name instead of pasting it."
 RESERVED = "The characters ; = | @ < > { } \\ can't be part of a city name."
+PLACE_NOT_TEXT = "Send the place as text."
+NO_PLACE = "Enter a region, a state or a country, like Texas."
+COUNTRY_NOT_TEXT = "Send the country as text."
+NO_COUNTRY = "We don't know that country. Write its English name or its code, like France or FR."
 FILLED = "Leave this field empty."
 WORDS = {
     EMPTY,
     NOT_UNDERSTOOD,
+    SHORTENED,
+    FOOTNOTE,
     TOO_LOW,
     TOO_HIGH,
     NOT_TEXT,
     TOO_LONG,
     NO_NAME,
+    PLACE_NOT_TEXT,
+    NO_PLACE,
+    COUNTRY_NOT_TEXT,
+    NO_COUNTRY,
     FILLED,
     *Rule,
 }
@@ -86,6 +98,12 @@ ACCEPTED = {
     "0.0 million": 0,
     "0.000001m": 1,
     "100m": 100_000_000,
+    "37400068.0": 37_400_068,
+    "5000000.00": 5_000_000,
+    "37,400,068.00": 37_400_068,
+    "37.000": 37_000,
+    "37.400": 37_400,
+    "0.0": 0,
 }
 
 REJECTED = {
@@ -93,7 +111,22 @@ REJECTED = {
     " \u00a0\n": EMPTY,
     "1.5": NOT_UNDERSTOOD,
     "1,5": NOT_UNDERSTOOD,
-    "1e6": NOT_UNDERSTOOD,
+    "1e6": SHORTENED,
+    "3.74E+07": SHORTENED,
+    "3,74E+07": SHORTENED,
+    "1e-6": NOT_UNDERSTOOD,
+    "8,336,817[1]": FOOTNOTE,
+    "8,336,817 [a][12]": FOOTNOTE,
+    "8336817*": FOOTNOTE,
+    "8336817¹": FOOTNOTE,
+    "Tokyo[1]": NOT_UNDERSTOOD,
+    "1.0000": NOT_UNDERSTOOD,
+    "1.000.00": NOT_UNDERSTOOD,
+    "1,0": NOT_UNDERSTOOD,
+    "1.": NOT_UNDERSTOOD,
+    ".00": NOT_UNDERSTOOD,
+    "1.10": NOT_UNDERSTOOD,
+    40_000 * "1[": NOT_UNDERSTOOD,
     "12x": NOT_UNDERSTOOD,
     "1,2345": NOT_UNDERSTOOD,
     "1.000,000": NOT_UNDERSTOOD,
@@ -259,6 +292,8 @@ def test_an_accepted_number_is_read_as_a_person_reads_it(entered: str) -> None:
         assert not re.search(",[0-9]{3}$", number.rstrip(SPACES))
         assert population == Decimal(number.rstrip(SPACES).replace(",", ".")) * UNITS[unit]
     else:
+        if number.count(".") == 1:
+            number = re.sub("[.]00?$", "", number)
         assert str(population) == ("".join(re.findall("[0-9]", number)).lstrip("0") or "0")
         assert len({*re.findall("[^0-9]", number)}) <= 1
         first, *others = map(len, re.split("[^0-9]", number))
@@ -372,6 +407,90 @@ def test_a_rejected_population_is_answered_in_our_words(population: object, word
     assert errors_of({"name": "Y", "population": population}) == {"population": words}
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (None, "Paris"),
+        ("", "Paris"),
+        (" \u200e\n", "Paris"),
+        (" Texas ", "Paris, Texas"),
+        ("Île-de-France,  FR", "Paris, Île-de-France, FR"),
+        ("3rd district", "Paris, 3rd district"),
+    ],
+)
+def test_a_place_becomes_a_part_of_the_name(place: str | None, name: str) -> None:
+    assert submissions.check({"name": "Paris", "place": place, "population": "1"}) == CitySubmission(name, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (7, PLACE_NOT_TEXT),
+        (0, PLACE_NOT_TEXT),
+        (["Texas"], PLACE_NOT_TEXT),
+        ("75", NO_PLACE),
+        ("...", NO_PLACE),
+        (195 * "x", TOO_LONG),
+        (1_001 * " ", TOO_LONG),
+        ("Te;xas", RESERVED),
+        ("Pаris", "City names can't mix Latin, Greek and Cyrillic letters in one word."),
+    ],
+)
+def test_a_rejected_place_is_told_at_the_place(place: object, words: str) -> None:
+    assert errors_of({"name": "Paris", "place": place, "population": "1"}) == {"place": words}
+
+
+def test_the_place_of_a_rejected_name_is_not_blamed() -> None:
+    assert errors_of({"name": "", "place": "Texas", "population": "1"}) == {"name": NO_NAME}
+
+
+@given(names, names)
+def test_a_name_with_its_place_has_every_rule_of_a_name(name: str, place: str) -> None:
+    whole = {"name": f"{name.strip()}, {place}", "population": 1}
+    parts = {"name": name, "place": place, "population": 1}
+    if submissions.is_name(str(whole["name"])):
+        assert submissions.check(parts) == submissions.check(whole)
+    else:
+        assert [*errors_of(parts).values()] == [*errors_of(whole).values()]
+
+
+@pytest.mark.parametrize(
+    ("country", "code"),
+    [
+        (None, ""),
+        ("", ""),
+        (" ", ""),
+        ("FR", "FR"),
+        ("fr", "FR"),
+        (" France ", "FR"),
+        ("turkiye", "TR"),
+        ("SOUTH KOREA", "KR"),
+        ("Kosovo", "XK"),
+        ("cote d'ivoire", "CI"),
+    ],
+)
+def test_a_country_is_a_code_or_a_name(country: str | None, code: str) -> None:
+    assert submissions.check({"name": "Y", "population": "9", "country": country}) == CitySubmission("Y", 9, code)
+
+
+@pytest.mark.parametrize(
+    ("country", "words"),
+    [
+        (7, COUNTRY_NOT_TEXT),
+        (0, COUNTRY_NOT_TEXT),
+        (False, COUNTRY_NOT_TEXT),
+        (["FR"], COUNTRY_NOT_TEXT),
+        ("EU", NO_COUNTRY),
+        ("ZZ", NO_COUNTRY),
+        ("Atlantis", NO_COUNTRY),
+        ("\ud800", NO_COUNTRY),
+        (70_000 * "x", NO_COUNTRY),
+    ],
+)
+def test_a_rejected_country_is_answered_in_our_words(country: object, words: str) -> None:
+    assert errors_of({"name": "Y", "population": "9", "country": country}) == {"country": words}
+
+
 @pytest.mark.parametrize("topic", ["https://example.com", 7, ["x"]])
 def test_a_filled_trap_asks_to_leave_it_empty(topic: object) -> None:
     assert errors_of({"name": "Y", "population": "9", "topic": topic}) == {"topic": FILLED}
@@ -382,10 +501,11 @@ def test_a_missing_field_is_an_empty_one() -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_form() -> None:
-    wrong = errors_of({"topic": "x", "population": "many", "name": "---"})
+    wrong = errors_of({"topic": "x", "country": "?", "population": "many", "name": "---"})
     assert list(wrong.items()) == [
         ("name", FIRST_CHARACTER),
         ("population", NOT_UNDERSTOOD),
+        ("country", NO_COUNTRY),
         ("topic", FILLED),
     ]
 
@@ -414,9 +534,12 @@ def test_a_stored_name_may_break_newer_rules_and_no_other(name: object, populati
         assert submissions.check(city) == kept
 
 
-@given(anything, anything)
-def test_whatever_is_sent_only_our_words_answer(name: object, population: object) -> None:
-    assert set(errors_of({"name": name, "population": population, "topic": "x"}).values()) <= WORDS
+@given(anything, anything, anything, anything)
+def test_whatever_is_sent_only_our_words_answer(
+    name: object, population: object, place: object, country: object
+) -> None:
+    sent = {"name": name, "population": population, "place": place, "country": country, "topic": "x"}
+    assert set(errors_of(sent).values()) <= WORDS
 
 
 @pytest.mark.parametrize(

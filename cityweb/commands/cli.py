@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, NoReturn
 
@@ -74,8 +74,15 @@ Format = Annotated[files.Format | None, typer.Option("--format", help="Where the
 
 @app.command()
 def load(
-    file: Annotated[Path, typer.Argument(help="CSV or JSON lines with name and population; - is standard input.")],
+    file: Annotated[Path, typer.Argument(help="CSV or JSON with name and population; - is standard input.")],
     format: Format = None,  # noqa: A002 (the name of the option)
+    name: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the names.")] = "name",
+    population: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the populations.")] = "population",
+    country: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the countries.")] = "country",
+    place: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column that is added to names that are in the file more than once."),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip rejected lines.")] = False,
     rejected: Annotated[
         Path | None, typer.Option(help="The file for rejected lines.", show_default="FILE.rejected")
@@ -84,15 +91,26 @@ def load(
     yes: Annotated[bool, typer.Option("--yes", help="Overwrite the file of rejected lines.")] = False,
 ) -> None:
     """Add the cities of a file: all, or none if a line is rejected."""
-    kind = format or _format_of(file)
+    columns = files.Columns({"name": name, "population": population, "country": country}, tuple(place or ()))
+    kind = format or _format_of(file, files.READ_ENDINGS)
     rejected = rejected or files.beside(file, kind)
     skipping = files.rejected_lines(rejected, kind, overwrite=yes) if skip_bad else None
-    with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
-        lines = files.lines(stream, kind)
-        outcome = asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, read=read))
+    outcome = _load(file, kind, columns, skipping, transfers.UPDATE if update else "")
     if outcome.rejected:
         typer.echo(f"Rejected lines and their problems are in {rejected}: correct them there, and load it.")
     typer.echo(outcome)
+
+
+def _load(
+    file: Path,
+    kind: files.Format,
+    columns: files.Columns = files.OWN_COLUMNS,
+    skipping: AbstractContextManager[transfers.Report] | None = None,
+    update: str = "",
+) -> transfers.Outcome:
+    with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
+        lines, places = files.lines(stream, kind, columns), len(columns.places)
+        return asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, places=places, read=read))
 
 
 @app.command()
@@ -110,7 +128,8 @@ def dump(
 @app.command()
 def demo() -> None:
     """Fill the board with the world's largest cities (GeoNames)."""
-    load(settings.TOP / "demo" / "cities.csv")
+    file = settings.TOP / "demo" / "cities.csv"
+    typer.echo(_load(file, files.Format.CSV, update=transfers.FILL_IN_COUNTRIES))
     typer.echo(f"Next: {COMMAND} runserver")
 
 
@@ -156,9 +175,9 @@ def check() -> None:
     sys.exit(not all(finding.well for finding in found))
 
 
-def _format_of(file: Path) -> files.Format:
+def _format_of(file: Path, endings: Mapping[str, files.Format] = files.ENDINGS) -> files.Format:
     try:
-        return files.format_of(file)
+        return files.format_of(file, endings)
     except files.UnknownFormat as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -17,19 +17,24 @@ from cityweb.submissions import FIELDS, CitySubmission
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored city, with the stored spelling of its name."""
+    """A stored city, with the stored spelling of its name; `country` is its code, or empty."""
 
     id: int
     name: str
     population: int
+    country: str
 
 
 @dataclass(frozen=True)
 class RankedCity(Stored):
-    """A ranked city; cities with equal populations share a rank (1, 2, 2, 4)."""
+    """A ranked city; cities with equal populations share a rank (1, 2, 2, 4).
+
+    The rank in the country is read only for a city's page and for the list of a country.
+    """
 
     created_at: datetime
     rank: int
+    rank_in_country: int | None
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,14 @@ class Leaders:
 
 # The number of cities: the tally and the changes that are not yet folded into it.
 TOTAL = """
-(SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20) + (SELECT coalesce(sum(cities), 0) FROM tally_changes)
+(SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20 AND country = '')
++ (SELECT coalesce(sum(cities), 0) FROM tally_changes)
 """
 LEADERS = f"""
 WITH top AS MATERIALIZED (
-  SELECT id, name, population, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
+  SELECT id, name, population, country, created_at FROM cities ORDER BY population DESC, -id DESC LIMIT {BOARD_SIZE}
 )
-SELECT top.id, top.name, top.population, rank() OVER (ORDER BY top.population DESC),
+SELECT top.id, top.name, top.population, top.country, rank() OVER (ORDER BY top.population DESC),
   top.created_at > now() - interval '60 seconds', {TOTAL}, newest.name, newest.created_at
 FROM top, (SELECT name, created_at FROM cities ORDER BY id DESC LIMIT 1) AS newest
 ORDER BY top.population DESC, -top.id DESC
@@ -85,8 +91,8 @@ ORDER BY top.population DESC, -top.id DESC
 async def leaders(connection: DriverConnection) -> Leaders:
     """The board, biggest city first and, among equals, the earliest added first; read in one statement."""
     found = await connection.fetch(LEADERS)
-    rows = tuple(BoardRow(*row[:5]) for row in found)
-    return Leaders(rows, int(found[0][5]), *found[0][6:]) if found else Leaders(())
+    rows = tuple(BoardRow(*row[:6]) for row in found)
+    return Leaders(rows, int(found[0][6]), *found[0][7:]) if found else Leaders(())
 
 
 # --- an add ---
@@ -101,10 +107,10 @@ INSERT INTO cities ({_COLUMNS})
 SELECT {_VALUES}
 WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
 ON CONFLICT DO NOTHING
-RETURNING id, name, population
+RETURNING id, name, population, country
 """)  # noqa: S608 (no value is put in)
 STORED = text(f"""
-SELECT id, name, population, extract(epoch FROM now() - created_at) AS age,
+SELECT id, name, population, country, extract(epoch FROM now() - created_at) AS age,
   ({_COLUMNS}) IS NOT DISTINCT FROM ({_VALUES}) AS is_same
 FROM cities WHERE name_key = :name_key
 """)  # noqa: S608 (no value is put in)
@@ -150,19 +156,19 @@ async def _insert_or_find(session: Session, values: dict[str, object], lost: lis
         return Stored(*row), True
     stored = (await session.execute(STORED, values)).one()
     is_ours = bool(lost) and stored.is_same and stored.age < time.monotonic() - lost[0]
-    return Stored(stored.id, stored.name, stored.population), is_ours
+    return Stored(*stored[:4]), is_ours
 
 
 # All cities that differ only in accents are found before the LIMIT applies: with the LIMIT in the same query, a plan
 # could walk the whole board.
 LANDING = text("""
 WITH city AS MATERIALIZED (
-  SELECT id, name, population, name_bare, created_at FROM cities WHERE id = (SELECT CAST(:id AS int))
+  SELECT * FROM cities WHERE id = (SELECT CAST(:id AS int))
 ), near AS MATERIALIZED (
-  SELECT id, name, population FROM cities
+  SELECT id, name, population, country FROM cities
   WHERE name_bare = (SELECT name_bare FROM city) AND id <> (SELECT id FROM city)
 )
-SELECT city.id, city.name, city.population, now() - city.created_at, 1 + above, near.id, near.name, near.population
+SELECT city.id, city.name, city.population, city.country, now() - city.created_at, 1 + above, near.*
 FROM city CROSS JOIN LATERAL cities_above(city.population)
 LEFT JOIN (SELECT * FROM near ORDER BY population DESC, id LIMIT 1) AS near ON true
 """)
@@ -174,5 +180,26 @@ async def landing(session: Session, city_id: int) -> Landing | None:
     row = (await session.execute(LANDING, {"id": city_id})).one_or_none()
     if row is None:
         return None
-    id_, name, population, age, rank, *near = row
-    return Landing(Stored(id_, name, population), age, rank, Stored(*near) if near[0] else None)
+    city, (age, rank), near = row[:4], row[4:6], row[6:]
+    return Landing(Stored(*city), age, rank, Stored(*near) if near[0] else None)
+
+
+# The key of "Paris, Texas" begins with that of "Paris", a comma and a space; the exclamation mark follows the space.
+# With both bounds in one WHERE, the planner would expect few rows, and sort them.
+NAMESAKES = text("""
+WITH asked AS MATERIALIZED (SELECT CAST(:key AS text) AS key)
+SELECT id, name, population, country FROM (
+  (SELECT * FROM cities WHERE name_key = (SELECT key FROM asked) LIMIT 1)
+  UNION ALL
+  SELECT * FROM (
+    SELECT * FROM cities WHERE name_key > (SELECT key || ', ' FROM asked) ORDER BY name_key LIMIT 200
+  ) AS next WHERE name_key < (SELECT key || ',!' FROM asked)
+) AS namesakes
+ORDER BY population DESC, id LIMIT 3
+""")
+
+
+@unit_of_work
+async def namesakes(session: Session, name: str) -> tuple[Stored, ...]:
+    """The three biggest cities with this name, with a place after it or without. Raises DatabaseUnavailable."""
+    return tuple(Stored(*row) for row in await session.execute(NAMESAKES, {"key": names.key(name)}))

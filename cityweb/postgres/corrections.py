@@ -13,7 +13,7 @@ from cityweb.postgres.tables import City
 from cityweb.settings import COMMAND, OperatorError
 
 NEAR_MISSES_MAX = 5
-COLUMNS = select(City.id, City.name, City.population)
+COLUMNS = select(City.id, City.name, City.population, City.country)
 
 
 async def find(url: URL, city: str | int) -> Stored:

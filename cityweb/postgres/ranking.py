@@ -1,10 +1,12 @@
 """Reads the whole ranking: a page of it, a search in it, one city between its neighbours, the newest cities."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy import URL, Row, TextClause, text
@@ -39,10 +41,17 @@ START = Cursor(POPULATION_MAX + 1, 0)
 class Page:
     """A page of the ranking and the cursors of the pages beside it; `total` is None if the search did not count."""
 
-    places: tuple[RankedCity, ...]
+    rows: tuple[RankedCity, ...]
     total: int | None
     previous: Cursor | None
     next: Cursor | None
+
+
+class CountryCount(NamedTuple):
+    """A country, by its code, and the number of its cities."""
+
+    country: str
+    cities: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Surroundings:
     below: tuple[RankedCity, ...]
     smaller: int
     total: int
+    total_in_country: int | None
 
     @property
     def rows(self) -> tuple[RankedCity, ...]:
@@ -81,23 +91,31 @@ ORDER BY page.population {order}, -page.id {order}
 """
 # The ranks of the populations on a page, for any cities.
 RANKS = """
-  SELECT population, 1 + above AS rank FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
+  SELECT population, 1 + above AS rank, NULL::bigint AS rank_in_country
+  FROM (SELECT DISTINCT population FROM page) AS each, cities_above(population)
 """
 # The same for consecutive cities: it counts only the cities above the top population, and those at or above it. Without
-# MATERIALIZED, PostgreSQL would count them for each row of the page.
+# MATERIALIZED, PostgreSQL would count them for each row of the page. An empty country is the world.
 RANKS_IN_A_ROW = """
   WITH first AS MATERIALIZED (
     SELECT population, count(*) AS cities FROM page GROUP BY population ORDER BY population DESC LIMIT 1
   ), counted AS MATERIALIZED (
     SELECT first.*, bigger.above AS bigger, at_least.above AS at_least
-    FROM first, cities_above(population) AS bigger, cities_above(population - 1) AS at_least
+    FROM first, cities_above(population, {country}) AS bigger, cities_above(population - 1, {country}) AS at_least
   )
   SELECT DISTINCT page.population, CASE page.population
     WHEN counted.population THEN 1 + bigger
     ELSE at_least - cities + rank() OVER (ORDER BY page.population DESC)
-  END AS rank
+  END AS {rank}
   FROM page, counted
 """
+IN_THE_WORLD = RANKS_IN_A_ROW.format(country="''", rank="rank, NULL::bigint AS rank_in_country")
+COUNTRY = "(SELECT CAST(:country AS text))"
+IN_A_COUNTRY = f"""
+  SELECT population, rank, in_country.rank_in_country
+  FROM ({RANKS}) AS world JOIN ({RANKS_IN_A_ROW.format(country=COUNTRY, rank="rank_in_country")}) AS in_country
+  USING (population)
+"""  # noqa: S608 (no value is put in)
 BEYOND = "(population, -id) {side} ((SELECT CAST(:population AS int)), (SELECT -CAST(:id AS int)))"
 
 
@@ -107,13 +125,29 @@ class Source:
     def __init__(self, rows: str, total: str, ranks: str, found: str = "", **numbers: int) -> None:
         def make_statement(side: str, order: str) -> TextClause:
             direction = {"beyond": BEYOND.format(side=side), "order": order}
-            found_here = found.format(**direction, **numbers, stored=TOTAL)
+            found_here = found.format(**direction, **numbers, side=side, stored=TOTAL)
             return text(PAGE.format(ranked=RANKED, rows=rows, total=total, ranks=ranks, found=found_here, **direction))
 
         self.after, self.before = make_statement("<", "DESC"), make_statement(">", "ASC")
 
 
-CITIES = Source("cities WHERE true", TOTAL, RANKS_IN_A_ROW)
+CITIES = Source("cities WHERE true", TOTAL, IN_THE_WORLD)
+# One range of the index, in which the other countries follow: the planner would expect few rows of one country, and
+# sort them.
+NEAR_IN_COUNTRIES = f"""
+near AS MATERIALIZED (
+  SELECT id, population, country FROM cities
+  WHERE country <> '' AND (country, population, -id) {{side}}
+    ({COUNTRY}, (SELECT CAST(:population AS int)), (SELECT -CAST(:id AS int)))
+  ORDER BY country {{order}}, population {{order}}, -id {{order}} LIMIT 51
+),
+"""  # noqa: S608 (no value is put in)
+CITIES_OF_A_COUNTRY = Source(
+    f"near WHERE country = {COUNTRY}",
+    f"SELECT above FROM cities_above(-1, {COUNTRY})",  # noqa: S608 (no value is put in)
+    IN_A_COUNTRY,
+    NEAR_IN_COUNTRIES,
+)
 # The cities that match all words of a search. In a big table, a walk along the board finds frequent words: it reads the
 # next `near` cities and, if at least `least` of them match, the next `far`. Otherwise `others` are all matches.
 # The index reads all words that begin with a word of the search, 10 ms for "santa" in a million cities. So it looks up
@@ -180,15 +214,23 @@ WITH city AS MATERIALIZED (
 ), page AS MATERIALIZED (
   TABLE higher UNION ALL TABLE city UNION ALL TABLE lower
 ), ranks AS MATERIALIZED (
-  {RANKS_IN_A_ROW}
+  {RANKS_IN_A_ROW.format(country="''", rank="rank")}
+), in_country AS MATERIALIZED (
+  SELECT id, 1 + bigger.above AS rank_in_country, every.above AS total_in_country
+  FROM city, cities_above(population, country) AS bigger, cities_above(-1, country) AS every
+  WHERE country <> ''
 )
-SELECT {RANKED}, at_least.above AS at_least, total
-FROM page JOIN ranks USING (population), (SELECT ({TOTAL}) AS total) AS counted,
+SELECT {RANKED}, total_in_country, at_least.above AS at_least, total
+FROM page JOIN ranks USING (population) LEFT JOIN in_country USING (id), (SELECT ({TOTAL}) AS total) AS counted,
   cities_above((SELECT population - 1 FROM city)) AS at_least
 ORDER BY page.population DESC, -id DESC
 """)  # noqa: S608 (no value is put in)
+COUNTRIES = text("""
+SELECT country, cities FROM tally WHERE shift = 20 AND country <> ''
+UNION ALL SELECT country, cities FROM tally_changes WHERE country <> ''
+""")
 NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
-COLUMNS = ("rank", *(field.name for field in fields(RankedCity) if field.name != "rank"))
+COLUMNS = ("rank", "id", "name", "population", "created_at", "country")
 CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
 EVERY_CITY = f"""
 SELECT rank() OVER (ORDER BY population DESC), {", ".join(COLUMNS[1:]).replace("created_at", CREATED_AT)}
@@ -205,23 +247,27 @@ SET LOCAL idle_in_transaction_session_timeout = '60s'
 
 
 @unit_of_work
-async def page(session: Session, cursor: Cursor = START, words: str = "") -> Page:
-    """A page of all cities, or of those whose names have words that begin with all of `words`, in any order."""
-    # PostgreSQL rejects NUL in a text.
-    source, parameters = (SEARCH, {"bare": names.bare(words.replace("\0", " "))}) if words else (CITIES, {})
+async def page(session: Session, cursor: Cursor = START, words: str = "", country: str = "") -> Page:
+    """A page of all cities, of a country's, or of those whose names have words that begin with all of `words`."""
+    source, parameters = CITIES, {}
+    if words:
+        # PostgreSQL rejects NUL in a text.
+        source, parameters = SEARCH, {"bare": names.bare(words.replace("\0", " "))}
+    elif country:
+        source, parameters = CITIES_OF_A_COUNTRY, {"country": country}
     # The statement reads one city more than a page has, to find out whether there is another page.
-    places, total = await _read_nearest(session, source, cursor, parameters)
-    if cursor.backwards and len(places) <= PAGE_SIZE:
+    rows, total = await _read_nearest(session, source, cursor, parameters)
+    if cursor.backwards and len(rows) <= PAGE_SIZE:
         # The first page is always full, even if cities before the cursor were removed since the last request.
         cursor = START
-        places, total = await _read_nearest(session, source, cursor, parameters)
-    more, places = len(places) > PAGE_SIZE, places[:PAGE_SIZE]
+        rows, total = await _read_nearest(session, source, cursor, parameters)
+    more, rows = len(rows) > PAGE_SIZE, rows[:PAGE_SIZE]
     if cursor.backwards:
-        places.reverse()
+        rows.reverse()
     # An empty page is after the last city: the page before it ends with the city of the cursor.
-    first, last = (places[0], places[-1]) if places else (Cursor(cursor.population, min(cursor.id + 1, ID_MAX)), cursor)
+    first, last = (rows[0], rows[-1]) if rows else (Cursor(cursor.population, min(cursor.id + 1, ID_MAX)), cursor)
     return Page(
-        tuple(places),
+        tuple(rows),
         total,
         previous=Cursor(first.population, first.id, backwards=True) if cursor != START else None,
         next=Cursor(last.population, last.id) if more or cursor.backwards else None,
@@ -234,10 +280,20 @@ async def surroundings(session: Session, city_id: int) -> Surroundings | None:
     rows = (await session.execute(SURROUNDINGS, {"id": city_id})).all()
     if not rows:
         return None
-    cities = tuple(RankedCity(*city) for *city, _, _ in rows)
+    cities = tuple(RankedCity(*city) for *city, _, _, _ in rows)
     position = next(position for position, city in enumerate(cities) if city.id == city_id)
     smaller, total = int(rows[0].total - rows[0].at_least), int(rows[0].total)
-    return Surroundings(cities[:position], cities[position], cities[position + 1 :], smaller, total)
+    in_country = rows[position].total_in_country
+    return Surroundings(cities[:position], cities[position], cities[position + 1 :], smaller, total, in_country)
+
+
+@unit_of_work
+async def countries(session: Session) -> list[CountryCount]:
+    """The countries that have cities, the one with the most first."""
+    counted = Counter[str]()
+    for country, cities in await session.execute(COUNTRIES):
+        counted[country] += cities
+    return [CountryCount(*pair) for pair in sorted(counted.items(), key=lambda pair: (-pair[1], pair[0])) if pair[1]]
 
 
 @unit_of_work

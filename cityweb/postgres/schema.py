@@ -109,7 +109,12 @@ async def reject_unsafe(connection: AsyncConnection) -> None:
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Runs the pending migrations up to a revision."""
+    command.upgrade(configure(connection), revision)
+
+
+def configure(connection: Connection) -> Config:
+    """The configuration of Alembic's commands for a connection."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    return config

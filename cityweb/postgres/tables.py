@@ -23,6 +23,7 @@ class City(Base):
     __table_args__ = (
         CheckConstraint(f"char_length(name) BETWEEN 1 AND {NAME_MAX}", name="cities_name_length"),
         CheckConstraint(f"population BETWEEN 0 AND {POPULATION_MAX}", name="cities_population_range"),
+        CheckConstraint("country = '' OR country ~ '^[A-Z]{2}$'", name="cities_country_code"),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -31,12 +32,21 @@ class City(Base):
     name_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     name_bare: Mapped[str] = mapped_column(Text(collation="C"))
     population: Mapped[int]
+    country: Mapped[str] = mapped_column(Text(collation="C"), server_default="")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     words: Mapped[str] = mapped_column(Text(collation="C"), Computed("search_words(name_bare)", persisted=True))
 
 
 Index("cities_bare", City.name_bare)
 Index("cities_board", City.population, -City.id, postgresql_include=["id", "words"])
+Index(
+    "cities_country",
+    City.country,
+    City.population,
+    -City.id,
+    postgresql_include=["id"],
+    postgresql_where=City.country != "",
+)
 Index(
     "cities_words",
     func.array_to_tsvector(func.string_to_array(func.btrim(City.words), " ")),
@@ -46,11 +56,15 @@ Index(
 
 
 class Tally(Base):
-    """The number of cities in a bucket of populations (`population >> shift`), maintained by triggers."""
+    """The number of cities in a bucket of populations (`population >> shift`), maintained by triggers.
+
+    They are those of a country, or all cities if it is empty.
+    """
 
     __tablename__ = "tally"
 
     shift: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    country: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True, server_default="")
     bucket: Mapped[int] = mapped_column(primary_key=True)
     cities: Mapped[int]
 
@@ -61,6 +75,7 @@ class TallyChange(Base):
     __tablename__ = "tally_changes"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    country: Mapped[str] = mapped_column(Text(collation="C"), server_default="")
     population: Mapped[int]
     cities: Mapped[int]
 

@@ -30,9 +30,28 @@ SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_t
 COLUMNS = ", ".join(cities.COLUMNS)
 STAGE = f"""
 CREATE TEMPORARY TABLE arrivals (
-  line bigint, {", ".join(f"{column} {type_}" for column, type_ in cities.COLUMNS.items())}, problem text
+  position bigint, line bigint, {", ".join(f"{column} {type_}" for column, type_ in cities.COLUMNS.items())},
+  problem text, places text[]
 ) ON COMMIT DROP
 """
+# The names that are in the file more than once, and have a value in the column that tells them apart.
+ALIKE = """
+SELECT position, name, places[{number}] AS place FROM arrivals
+WHERE places[{number}] <> '' AND name_key IN (SELECT name_key FROM arrivals GROUP BY name_key HAVING count(*) > 1)
+"""
+STAGE_NAMES = (
+    "CREATE TEMPORARY TABLE qualified (position bigint, name text, name_key text, name_bare text) ON COMMIT DROP"
+)
+QUALIFY = """
+WITH qualified AS (DELETE FROM qualified RETURNING *)
+UPDATE arrivals SET name = qualified.name, name_key = qualified.name_key, name_bare = qualified.name_bare
+FROM qualified WHERE qualified.position = arrivals.position
+"""
+# The names that are in the file more than once, and the lines of the first ones.
+REPEATED = f"""
+SELECT count(*) OVER () AS names, min(name) AS name, (array_agg(line ORDER BY position))[1:3] AS lines
+FROM arrivals GROUP BY name_key HAVING count(*) > 1 ORDER BY min(position) LIMIT {PROBLEMS_SHOWN}
+"""  # noqa: S608 (no value is put in)
 # Lines whose names break newer rules are rejected, unless the name is stored or there are no cities.
 REJECT = """
 DELETE FROM arrivals
@@ -41,12 +60,20 @@ WHERE problem <> '' AND EXISTS (SELECT FROM cities)
 RETURNING *
 """
 # If lines have the same name, the first one counts.
-FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, line) AS arrived"
+FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, position) AS arrived"
+# A line without a country takes none away, since a file need not have that column.
 UPDATE = f"""
-UPDATE cities SET {", ".join(f"{column} = arrived.{column}" for column in cities.COLUMNS)}
+UPDATE cities SET {", ".join(f"{column} = arrived.{column}" for column in cities.COLUMNS if column != "country")},
+  country = coalesce(nullif(arrived.country, ''), cities.country)
 FROM {FIRST_LINES}
 WHERE cities.name_key = arrived.name_key
-  AND ({" OR ".join(f"cities.{field} IS DISTINCT FROM arrived.{field}" for field in FIELDS)})
+  AND ({" OR ".join(f"cities.{field} IS DISTINCT FROM arrived.{field}" for field in FIELDS if field != "country")}
+    OR arrived.country <> '' AND cities.country <> arrived.country)
+"""  # noqa: S608 (no value is put in)
+FILL_IN_COUNTRIES = f"""
+UPDATE cities SET country = arrived.country
+FROM {FIRST_LINES}
+WHERE cities.name_key = arrived.name_key AND cities.country = '' AND arrived.country <> ''
 """  # noqa: S608 (no value is put in)
 # The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up. The board
 # marks cities of the last minute as new, which loaded ones are not.
@@ -54,7 +81,7 @@ INSERT = f"""
 INSERT INTO cities ({COLUMNS}, created_at)
 SELECT {COLUMNS}, now() - interval '1 minute' FROM {FIRST_LINES}
 WHERE NOT EXISTS (SELECT FROM cities WHERE cities.name_key = arrived.name_key)
-ORDER BY line
+ORDER BY position
 ON CONFLICT DO NOTHING
 """  # noqa: S608 (no value is put in)
 # Statements that drop and recreate each index of the cities, if the role may and the table is empty.
@@ -109,15 +136,17 @@ async def load(
     lines: Iterable[Line],
     *,
     skipping: AbstractContextManager[Report] | None = None,
-    update: bool = False,
+    update: str = "",
+    places: int = 0,
     read: Callable[[], None] = lambda: None,
     batch_size: int = BATCH,
 ) -> Outcome:
     """Stores the cities of a file: all of them, or none if it is interrupted. Raises OperatorError.
 
     `skipping` yields a function that receives rejected lines; without it, one rejected line raises OperatorError. Of
-    lines with the same name, the first one counts. `update` overwrites stored cities. `read` is called after each
-    batch. A name that breaks newer rules is accepted if it is stored, or if there were no cities.
+    lines with the same name, the first one counts; `places` is the number of columns that tell them apart. `update` is
+    UPDATE, FILL_IN_COUNTRIES or empty. `read` is called after each batch. A name that breaks newer rules is accepted if
+    it is stored, or if there were no cities.
 
     A load into an empty table blocks reads and adds until it commits, for longer than requests wait.
     """
@@ -136,6 +165,9 @@ async def load(
                 read()
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
+            for number in range(1, places + 1):
+                await _qualify(driver, number, batch_size)
+            outcome.note = _format_repeated(await driver.fetch(REPEATED), places)
             with _explain_errors():
                 async for row in driver.cursor(REJECT):
                     _reject(
@@ -144,7 +176,7 @@ async def load(
                 if outcome.rejected and not skipping:
                     raise OperatorError(_format_problems(outcome))
                 if update:
-                    outcome.updated = (await connection.execute(text(UPDATE))).rowcount
+                    outcome.updated = (await connection.execute(text(update))).rowcount
                 # Creating an index over existing rows takes a fraction of the time of updating it row by row.
                 indexes = (await connection.execute(INDEXES)).all()
                 for drop, _ in indexes:
@@ -155,7 +187,7 @@ async def load(
     try:
         await schema.vacuum(url)
     except database.DRIVER_ERRORS as error:
-        outcome.note = f". All is stored, but pages may be slow until PostgreSQL has vacuumed: VACUUM failed ({error})"
+        outcome.note += f". All is stored, but pages may be slow until PostgreSQL has vacuumed: VACUUM failed ({error})"
     return outcome
 
 
@@ -182,9 +214,34 @@ def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Report | None)
         outcome.read += 1
         city, problem = _check_line(line)
         if city:
-            yield line.number, *cities.columns(**vars(city)).values(), problem
+            yield outcome.read, line.number, *cities.columns(**vars(city)).values(), problem, line.places
         else:
             _reject(line, problem, outcome, report)
+
+
+async def _qualify(driver: asyncpg.Connection, number: int, batch_size: int) -> None:
+    """Adds the value of a column to the names that are in the file more than once: "Paris" becomes "Paris, Texas"."""
+    await driver.execute(STAGE_NAMES)
+    alike = await driver.cursor(ALIKE.format(number=number))
+    while rows := await alike.fetch(batch_size):
+        names = [(row["position"], f"{row['name']}, {row['place']}") for row in rows]
+        valid = [(position, *cities.columns(name).values()) for position, name in names if submissions.is_name(name)]
+        await driver.copy_records_to_table("qualified", records=valid)
+    await driver.execute(QUALIFY)
+    await driver.execute("DROP TABLE qualified")
+
+
+def _format_repeated(names: list[asyncpg.Record], places: int) -> str:
+    """The sentences about names that are in the file more than once."""
+    if not names:
+        return ""
+    count = names[0]["names"]
+    found = ", ".join(f"{row['name']} (lines {', '.join(map(str, row['lines']))})" for row in names)
+    more = f" and {count - len(names):,} more" if count > len(names) else ""
+    advice = "" if places else ". To tell them apart, name a column that says where they are: --place COLUMN"
+    once = "1 name is in the file more than once, and only its first line counts"
+    several = f"{count:,} names are in the file more than once, and only the first line of each counts"
+    return f". {once if count == 1 else several}: {found}{more}{advice}"
 
 
 def _check_line(line: Line) -> tuple[submissions.CitySubmission | None, str]:

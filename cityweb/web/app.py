@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Scope
 
 from cityweb import __version__, settings
 from cityweb.log import Requests
-from cityweb.postgres import database, schema
+from cityweb.postgres import database, ranking, schema
 from cityweb.postgres.database import Pool
 from cityweb.postgres.distribution import distribution
 from cityweb.postgres.rate_limit import Limiter
@@ -89,6 +89,8 @@ ROUTES = [
     Route("/cities.csv",          lists.export_csv),
     Route("/cities-excel.csv",    lists.export_excel),
     Route("/cities.json",         lists.export_json),
+    Route("/countries",           lists.list_countries, middleware=ASKS),
+    Route("/countries/names",     views.list_country_names),
     Route("/feed.atom",           lists.show_feed,    middleware=ASKS),
     Route("/api",                 views.explain_api),
     Route("/openapi.json",        views.describe_api),
@@ -161,6 +163,7 @@ def create(settings: Settings) -> Prepared:
             "limiter": limiter,
             "biggest": Recent(biggest),
             "distribution": Recent(distribution),
+            "countries": Recent(ranking.countries),
             "contact": settings.contact,
         }
         while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from functools import cached_property
 from cityweb.postgres import cities, database
 from cityweb.postgres.cities import Leaders
 from cityweb.postgres.database import DriverConnection
-from cityweb.submissions import FIELDS
+from cityweb.submissions import ENTERED
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.templates import VARY, Templates
 
@@ -50,9 +50,10 @@ class NoBoard(Exception):
 class Form:
     """The form on a page: the entered values, an error for each invalid field, the stored city if the name is taken."""
 
-    values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(FIELDS, ""))
+    values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(ENTERED, ""))
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: object = None
+    namesakes: Sequence[object] = ()
 
 
 NEW_FORM = Form()

@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cityweb import submissions
-from cityweb.submissions import FIELDS, UnreadableBody
+from cityweb.submissions import ENTERED, UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import BODY_BYTES
@@ -71,10 +71,10 @@ def from_form(body: bytes) -> dict[str, str]:
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a parsed form. Raises UnreadableBody if it has one of `FIELDS` twice."""
+    """The fields of a parsed form. Raises UnreadableBody if it has one of `ENTERED` twice."""
     fields: dict[str, str] = {}
     for name, text in pairs:
-        if name in fields and name in FIELDS:
+        if name in fields and name in ENTERED:
             raise UnreadableBody
         fields[name] = text
     return fields

@@ -49,6 +49,7 @@ SAVED = "The city was saved, but we can't show the board right now. Open it in {
 NOT_SHOWN = "We can't show this right now. Try again in {wait}."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {wait}."
 NO_CITY = "There is no city here. It may have been removed."
+NO_COUNTRY = "There is no such country. Choose one from the list of countries."
 NO_SUCH_LIST_PAGE = "The list has no such page. Start at its first page."
 SEARCH_TOO_LONG = "No city name is that long. Search for the beginning of the name."
 ALREADY_STORED = "The city is already stored"

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from cityweb import countries
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking, spelling
 from cityweb.postgres.database import DatabaseUnavailable
@@ -20,33 +21,47 @@ from cityweb.web.prepared import PreparedResponse
 from cityweb.web.responses import is_partial
 from cityweb.web.state import State, client_ip
 
+COUNTRIES_SHOWN = 5
+"""Countries beside the list; the page of countries has all."""
+
 
 async def list_cities(request: Request[State]) -> ASGIApp:
     """A page of all cities or of the cities that match a search; htmx gets only the list. Raises Rejection."""
     q = request.query_params.get("q", "").strip()
     if len(q) > NAME_MAX:
         raise Rejection(400, errors.SEARCH_TOO_LONG)
+    country = "" if q else _parse_country(request)
     cursor = _parse_cursor(request)
     session = request.state["session"]
-    page = await ranking.page(session, cursor, q)
+    page = await ranking.page(session, cursor, q, country)
     similar = spelling.nearest(await request.state["biggest"].get(session), q) if q and page.total == 0 else []
     sizes = [] if is_partial(request) else await _find_sizes(request)
     title = f"Cities that match “{q}”" if q else "All cities by population"
-    if page.previous and page.places:
-        title += f", from number {page.places[0].rank:,}"
+    if country:
+        title = f"Cities in {countries.name_of(country)} by population"
+    if page.previous and page.rows:
+        title += f", from number {page.rows[0].rank_in_country or page.rows[0].rank:,}"
     document = request.state["templates"].render(
         "_cities_found.html" if is_partial(request) else "cities.html",
         q=q,
         title=title,
-        here=_build_query(cursor if page.previous else None, q),
+        country=country,
+        here=_build_query(cursor if page.previous else None, q, country),
         total=page.total,
         similar=similar,
-        places=page.places,
+        rows=page.rows,
         sizes=sizes,
-        previous=page.previous and _build_query(page.previous, q),
-        next=page.next and _build_query(page.next, q),
+        countries=(await request.state["countries"].get(session))[:COUNTRIES_SHOWN],
+        previous=page.previous and _build_query(page.previous, q, country),
+        next=page.next and _build_query(page.next, q, country),
     )
     return prepare_page(document)
+
+
+async def list_countries(request: Request[State]) -> ASGIApp:
+    """The countries that have cities, with their numbers as of the last minute."""
+    found = await request.state["countries"].get(request.state["session"])
+    return prepare_page(request.state["templates"].render("countries.html", countries=found))
 
 
 async def show_city(request: Request[State]) -> ASGIApp:
@@ -68,7 +83,11 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
         city = (await _find_city(request)).city
     except (Rejection, DatabaseUnavailable) as error:
         return errors.problem(errors.rejection_of(error))
-    return prepare_json({**vars(city), "created_at": city.created_at.isoformat()})
+    document = {**vars(city), "created_at": city.created_at.isoformat()}
+    # Last, after the members of before.
+    for name in ("country", "rank_in_country"):
+        document[name] = document.pop(name)
+    return prepare_json(document)
 
 
 async def show_feed(request: Request[State]) -> ASGIApp:
@@ -125,9 +144,24 @@ def _parse_cursor(request: Request[State]) -> Cursor:
 CURSOR = re.compile("([0-9]{1,9})-([0-9]{1,10})")
 
 
-def _build_query(cursor: Cursor | None, q: str = "") -> str:
+def _parse_country(request: Request[State]) -> str:
+    """The code in `?country=`, which may be a name too, or "". Raises Rejection (404)."""
+    text = request.query_params.get("country", "").strip()
+    # A code without a name may be stored too.
+    if not text or CODE.fullmatch(text):
+        return text.upper()
+    try:
+        return countries.parse(text[:NAME_MAX])
+    except ValueError:
+        raise Rejection(404, errors.NO_COUNTRY) from None
+
+
+CODE = re.compile("[A-Za-z]{2}")
+
+
+def _build_query(cursor: Cursor | None, q: str = "", country: str = "") -> str:
     """The URL query of the page at a cursor, or of the first page for None."""
-    parts = {"q": q} if q else {}
+    parts = {name: text for name, text in (("q", q), ("country", country)) if text}
     if cursor:
         parts["before" if cursor.backwards else "after"] = f"{cursor.population}-{cursor.id}"
     return urlencode(parts)

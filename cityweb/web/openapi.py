@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cityweb import __version__
-from cityweb.postgres.cities import RankedCity, Stored
+from cityweb.postgres.cities import RankedCity
+from cityweb.postgres.ranking import COLUMNS
 from cityweb.submissions import CitySubmission
 
 JSON = dict[str, Any]
@@ -20,7 +21,7 @@ STORED = {"$ref": "#/components/schemas/Stored"}
 EXAMPLE = {"name": "Greenhorn", "population": 3}
 FILES = "files"
 """The tag of the operations whose responses are files of all or of the newest cities."""
-RANKING = {"type": "array", "items": RANKED_CITY}
+RANKING = {"type": "array", "items": {"$ref": "#/components/schemas/ListedCity"}}
 BIGGEST = {
     "type": "array",
     "items": {
@@ -29,6 +30,12 @@ BIGGEST = {
         "properties": {"name": TEXT, "population": INTEGER},
     },
 }
+STORED_CITY = {
+    "type": "object",
+    "required": ["id", "name", "population"],
+    "properties": {"id": INTEGER, "name": TEXT, "population": INTEGER},
+}
+PLACE = {**TEXT, "description": "Where the city is, like Texas, if its name is stored already: it becomes NAME, PLACE."}
 PROBLEM = {
     "type": "object",
     "description": "A problem document (RFC 9457).",
@@ -50,6 +57,7 @@ PROBLEM = {
 
 def document(paths: Mapping[str, str]) -> JSON:
     """The OpenAPI 3.1 document; `paths` maps the name of each route to its path."""
+    ranked = TypeAdapter(RankedCity).json_schema()
     csv, atom = _content(TEXT, "text/csv"), _content(TEXT, "application/atom+xml")
     files = (
         _get("export_csv", "All cities as CSV", "RFC 4180 in UTF-8 with a header, in the order of the ranking.", csv),
@@ -79,7 +87,15 @@ def document(paths: Mapping[str, str]) -> JSON:
         },
         "components": {
             "schemas": {
-                **{model.__name__: TypeAdapter(model).json_schema() for model in (CitySubmission, RankedCity, Stored)},
+                "CitySubmission": TypeAdapter(CitySubmission).json_schema(),
+                "RankedCity": ranked,
+                # The rank in the country is left out: it would cost a download a second window.
+                "ListedCity": {
+                    **ranked,
+                    "required": list(COLUMNS),
+                    "properties": {name: ranked["properties"][name] for name in COLUMNS},
+                },
+                "Stored": STORED_CITY,
                 "Problem": PROBLEM,
             }
         },
@@ -103,8 +119,10 @@ def _list_cities() -> JSON:
     pages = _content(TEXT, "text/html")
     listing = _get("list_cities", "All cities as pages", "For people, 50 cities a page, biggest first.", pages)
     listing["responses"] |= _problem(400, "There is no such page, or the search is longer than a name.")
+    listing["responses"] |= _problem(404, "There is no such country.")
     listing["parameters"] = [
         {"name": "q", "in": "query", "description": "The beginnings of words of a name, in any order.", "schema": TEXT},
+        {"name": "country", "in": "query", "description": "The cities of a country: its code or name.", "schema": TEXT},
         {"name": "after", "in": "query", "description": "POPULATION-ID: the page after this city.", "schema": CURSOR},
         {"name": "before", "in": "query", "description": "POPULATION-ID: the page before this city.", "schema": CURSOR},
     ]
@@ -112,7 +130,8 @@ def _list_cities() -> JSON:
 
 
 def _add_city() -> JSON:
-    submission = {"schema": {"$ref": "#/components/schemas/CitySubmission"}, "example": EXAMPLE}
+    fields = {"$ref": "#/components/schemas/CitySubmission"}
+    submission = {"schema": {"allOf": [fields, {"properties": {"place": PLACE}}]}, "example": EXAMPLE}
     return {
         "operationId": "add_city",
         "summary": "Add a city",

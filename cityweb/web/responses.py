@@ -1,6 +1,6 @@
 """The responses to an add, each in three formats: a page, fragments for htmx, JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -8,10 +8,11 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from cityweb import countries
 from cityweb.postgres import cities, ranking
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable, Session
-from cityweb.submissions import FIELDS
+from cityweb.submissions import ENTERED
 from cityweb.web import errors, templates
 from cityweb.web.board import NEW_FORM, Form, NoBoard, Snapshot
 from cityweb.web.errors import ALREADY_STORED, Rejection
@@ -24,7 +25,7 @@ async def added(request: Request[State], city: Stored, *, is_new: bool) -> Respo
     await board.refresh()
     if errors.sends_json(request.scope):
         location = request.app.url_path_for("show_city_json", id=city.id)
-        return JSONResponse(vars(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
+        return JSONResponse(as_json(city), HTTPStatus.CREATED, {"cache-control": "no-store", "location": location})
     # The target of the redirect shows the rank only of a new city.
     if is_new and not is_partial(request):
         url = f"{request.app.url_path_for('show_board')}?added={city.id}"
@@ -55,21 +56,29 @@ def invalid(
     fields: Mapping[str, object],
     invalid_fields: Mapping[str, str],
     stored: Stored | None = None,
+    namesakes: Sequence[Stored] = (),
 ) -> Response:
     """The 422 with an error for each invalid field; the form keeps the entered values."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     if errors.sends_json(request.scope):
         if stored:
-            return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=vars(stored))
+            return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=as_json(stored))
         return errors.problem(Rejection(status, " ".join(invalid_fields.values())), errors=invalid_fields)
-    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored)
+    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored, namesakes=namesakes)
     return _respond_with_form(request, Rejection(status, " ".join(invalid_fields.values())), form)
 
 
-def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
-    """The 422 for a name that is taken; `city` has it."""
-    taken = f"{city.name} is already on the list, with {templates.people(city.population)}."
-    return invalid(request, fields, {"name": taken}, stored=city)
+async def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
+    """The 422 for a name that is taken; `city` has it. A page asks for a place that tells another city apart."""
+    where = f", in {countries.name_of(city.country)}" if city.country else ""
+    taken = f"{city.name} is already on the list, with {templates.people(city.population)}{where}."
+    field = "place" if fields.get("place") else "name"
+    namesakes: Sequence[Stored] = ()
+    if not errors.sends_json(request.scope):
+        with suppress(DatabaseUnavailable):
+            namesakes = await cities.namesakes(request.state["session"], str(fields["name"]))
+    others = [namesake for namesake in namesakes if namesake.id != city.id]
+    return invalid(request, fields, {field: taken}, city, others)
 
 
 def failed(request: Request[State], fields: Mapping[str, object], rejection: Rejection) -> Response:
@@ -92,9 +101,14 @@ def _respond_with_form(request: Request[State], rejection: Rejection, form: Form
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 
 
+def as_json(city: Stored) -> dict[str, object]:
+    """The members of a city that was added, which stay the same for programs that know only these."""
+    return {"id": city.id, "name": city.name, "population": city.population}
+
+
 def entered_texts(fields: Mapping[str, object]) -> dict[str, str]:
     """The entered values as strings, empty if missing."""
-    return {field: str(fields.get(field, "")) for field in FIELDS}
+    return {field: str(fields.get(field, "")) for field in ENTERED}
 
 
 def is_partial(request: Request[State]) -> bool:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from cityweb.postgres.database import Pool, Session
 from cityweb.postgres.distribution import Distribution
+from cityweb.postgres.ranking import CountryCount
 from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.postgres.recent import Recent
 from cityweb.postgres.spelling import Biggest
@@ -35,6 +36,7 @@ class State(TypedDict):
     session: Session
     biggest: Recent[Biggest]
     distribution: Recent[Distribution]
+    countries: Recent[list[CountryCount]]
     contact: str
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cityweb import settings
+from cityweb import countries, settings
 from cityweb.city import BOARD_SIZE
 
 TEMPLATES = settings.TOP / "templates"
@@ -87,6 +87,7 @@ NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 environment.globals["BOARD_SIZE"] = BOARD_SIZE
 environment.filters.update(
     clock=clock,
+    country=countries.name_of,
     day=day,
     difference=difference,
     number=number,

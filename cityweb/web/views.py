@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from cityweb import submissions
+from cityweb import countries, submissions
 from cityweb.city import ID_MAX
 from cityweb.postgres import cities
 from cityweb.postgres.database import DatabaseUnavailable, Unconfirmed
@@ -63,7 +63,7 @@ async def list_biggest(request: Request[State]) -> ASGIApp:
 async def add_city(request: Request[State]) -> ASGIApp:
     """Stores a submitted city; the response has its rank or says why it was not stored."""
     fields = await bodies.read_fields(request)
-    request.state["entered"] = responses.entered_texts(fields)
+    request.state["entered"] = {field: text for field, text in responses.entered_texts(fields).items() if text}
     session, limiter = request.state["session"], request.state["limiter"]
     try:
         submission = submissions.check(fields)
@@ -82,7 +82,7 @@ async def add_city(request: Request[State]) -> ASGIApp:
     is_repeated = city.population == submission.population and not errors.sends_json(request.scope)
     if is_new or is_repeated:
         return await responses.added(request, city, is_new=is_new)
-    return responses.already_stored(request, fields, city)
+    return await responses.already_stored(request, fields, city)
 
 
 async def describe_api(request: Request[State]) -> ASGIApp:
@@ -101,6 +101,11 @@ async def explain_api(request: Request[State]) -> ASGIApp:
 
 def _describe(request: Request[State]) -> openapi.JSON:
     return openapi.document({route.name: route.path_format for route in request.app.routes})
+
+
+async def list_country_names(request: Request[State]) -> ASGIApp:
+    """The names of all countries as options, for the suggestions of the form."""
+    return prepare_page(request.state["templates"].render("_country_names.html", names=countries.NAMES.values()))
 
 
 async def show_asset(request: Request[State]) -> ASGIApp:

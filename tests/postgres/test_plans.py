@@ -19,8 +19,8 @@ Values = dict[str, object]
 BESIDE: Values = {"population": 40_000, "id": 30_000}
 ADDED: Values = cities.columns(**vars(CitySubmission("c5", 5)))
 SEARCH: Values = {**BESIDE, "bare": "a1 77"}
-# As short to this table as ours is to 150,000 cities: where a walk is a third of them, reading all is the better plan.
-SEARCHED = ranking.matches(near=1_000, far=5_000)
+# As short to this table as ours is to 180,000 cities: where a walk is a third of them, reading all is the better plan.
+SEARCHED = ranking.matches(near=1_000, far=4_000)
 QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "board": (text(cities.LEADERS), {}),
     "stored": (cities.STORED, ADDED),
@@ -28,6 +28,10 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "list": (ranking.CITIES.after, {"population": 100_000_001, "id": 0}),
     "list after": (ranking.CITIES.after, BESIDE),
     "list before": (ranking.CITIES.before, BESIDE),
+    "country after": (ranking.CITIES_OF_A_COUNTRY.after, {**BESIDE, "country": "FR"}),
+    "country before": (ranking.CITIES_OF_A_COUNTRY.before, {**BESIDE, "country": "FR"}),
+    "countries": (ranking.COUNTRIES, {}),
+    "namesakes": (cities.NAMESAKES, {"key": "a1 77"}),
     "search after": (SEARCHED.after, SEARCH),
     "search before": (SEARCHED.before, SEARCH),
     "city": (ranking.SURROUNDINGS, {"id": 5}),
@@ -39,8 +43,9 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
 }
 # 40,000 cities have one population, in which the cursor is; the others have one each.
 FILL = """
-INSERT INTO cities (name, name_key, name_bare, population) SELECT name, name, name, population FROM (
-  SELECT (ARRAY['a', 'b', 'c'])[1 + n % 3] || n % 50 || ' ' || n AS name, greatest(40000, n) AS population
+INSERT INTO cities (name, name_key, name_bare, population, country) SELECT name, name, name, population, country FROM (
+  SELECT (ARRAY['a', 'b', 'c'])[1 + n % 3] || n % 50 || ' ' || n AS name, greatest(40000, n) AS population,
+    (ARRAY['FR', 'DE', '', ''])[1 + n % 4] AS country
   FROM generate_series(1, 60000) n ORDER BY n * 7919 % 60000
 ) AS made
 """

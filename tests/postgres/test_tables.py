@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb.postgres import cities
 from cityweb.postgres.tables import Base
+from cityweb.submissions import FIELDS
 from tests.conftest import Addresses, run_sql
 
 
@@ -32,7 +33,7 @@ async def test_the_migrations_make_what_the_models_say(postgres: Addresses) -> N
 
 def test_every_column_that_postgresql_does_not_fill_is_written() -> None:
     columns = Base.metadata.tables["cities"].columns
-    assert {column.name for column in columns if not column.server_default} == {*cities.COLUMNS}
+    assert {column.name for column in columns if not column.server_default} | {*FIELDS} == {*cities.COLUMNS}
 
 
 async def test_no_locale_decides_which_names_are_one(postgres: Addresses) -> None:
@@ -41,7 +42,8 @@ async def test_no_locale_decides_which_names_are_one(postgres: Addresses) -> Non
         "SELECT table_name || '.' || column_name FROM information_schema.columns"
         " WHERE table_schema = 'public' AND collation_name = 'C'",
     )
-    assert {name for (name,) in rows} == {"cities.name_key", "cities.name_bare", "cities.words"}
+    countries = {f"{table}.country" for table in ("cities", "tally", "tally_changes")}
+    assert {name for (name,) in rows} == {"cities.name_key", "cities.name_bare", "cities.words", *countries}
 
 
 async def test_a_model_that_the_migrations_lack_would_be_found(postgres: Addresses) -> None:

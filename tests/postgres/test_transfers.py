@@ -3,6 +3,7 @@
 import asyncio
 import io
 import itertools
+import random
 import re
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -35,17 +36,111 @@ async def test_the_cities_of_a_file_are_stored_in_its_order(empty: Addresses) ->
 async def test_a_stored_city_and_a_repeated_line_change_nothing(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Zürich", 5)))
     outcome = await transfers.load(empty.owner, lines(("ZÜRICH", 6), ("A", 1), ("a", 2)))
-    assert str(outcome) == "3 read, 1 added, 2 already stored, 0 rejected"
+    assert str(outcome) == (
+        "3 read, 1 added, 2 already stored, 0 rejected. 1 name is in the file more than once, and only its first line"
+        " counts: A (lines 3, 4). To tell them apart, name a column that says where they are: --place COLUMN"
+    )
     assert await stored(empty) == [("Zürich", 5), ("A", 1)]
 
 
 async def test_an_update_takes_what_the_file_says_first(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Zürich", 5), ("Same", 5)))
     outcome = await transfers.load(
-        empty.owner, lines(("ZÜRICH", 6), ("zürich", 7), ("Same", 5), ("New", 1)), update=True
+        empty.owner, lines(("ZÜRICH", 6), ("zürich", 7), ("Same", 5), ("New", 1)), update=transfers.UPDATE
     )
-    assert str(outcome) == "4 read, 1 added, 1 updated, 2 already stored, 0 rejected"
+    assert str(outcome).startswith("4 read, 1 added, 1 updated, 2 already stored, 0 rejected. 1 name is in the file")
     assert await stored(empty) == [("ZÜRICH", 6), ("Same", 5), ("New", 1)]
+
+
+async def countries_of(empty: Addresses) -> dict[str, str]:
+    return {row["name"]: row["country"] for row in await run_sql(empty.owner, "SELECT name, country FROM cities")}
+
+
+def with_countries(*cities: tuple[str, object, str]) -> list[Line]:
+    return [
+        Line(number, "", {"name": name, "population": population, "country": country})
+        for number, (name, population, country) in enumerate(cities, 1)
+    ]
+
+
+async def test_an_update_changes_a_country_and_takes_none_away(empty: Addresses) -> None:
+    await transfers.load(empty.owner, with_countries(("Paris", 5, "France"), ("Rome", 4, "it"), ("Bonn", 3, "")))
+    changed = with_countries(("Paris", 6, ""), ("Rome", 4, "FR"), ("Bonn", 3, "DE"))
+    assert (await transfers.load(empty.owner, changed)).added == 0
+    assert await countries_of(empty) == {"Paris": "FR", "Rome": "IT", "Bonn": ""}
+    assert (await transfers.load(empty.owner, changed, update=transfers.UPDATE)).updated == 3
+    assert await countries_of(empty) == {"Paris": "FR", "Rome": "FR", "Bonn": "DE"}
+    assert (await transfers.load(empty.owner, changed, update=transfers.UPDATE)).updated == 0
+
+
+async def test_countries_can_be_filled_in_and_nothing_else_changes(empty: Addresses) -> None:
+    await transfers.load(empty.owner, with_countries(("Paris", 5, "FR"), ("Rome", 4, "")))
+    more = with_countries(("Paris", 9, "US"), ("ROME", 9, "IT"), ("Bonn", 3, "DE"))
+    outcome = await transfers.load(empty.owner, more, update=transfers.FILL_IN_COUNTRIES)
+    assert (outcome.added, outcome.updated) == (1, 1)
+    assert await countries_of(empty) == {"Paris": "FR", "Rome": "IT", "Bonn": "DE"}
+    assert await stored(empty) == [("Paris", 5), ("Rome", 4), ("Bonn", 3)]
+
+
+TOWNS = [
+    ("Springfield", 5, "Illinois", "US"),
+    ("Springfield", 4, "Ontario", "CA"),
+    ("SPRINGFIELD", 3, "Oregon", "US"),
+    ("Central", 9, "Centre", "US"),
+    ("Central", 8, "Centre", "PY"),
+    ("Central", 7, "Centre", "PY"),
+    ("Nowhere", 2, "", ""),
+    ("Nowhere", 1, "", "FR"),
+    ("Paris, Texas", 6, "Texas", "US"),
+    ("Bonn", 1, "", "DE"),
+    ("Long" + 196 * "x", 1, "Illinois", "US"),
+    ("Long" + 196 * "x", 1, "Oregon", "US"),
+]
+TOLD_APART = {
+    "Springfield, Illinois",
+    "Springfield, Ontario",
+    "SPRINGFIELD, Oregon",
+    "Central, Centre, US",
+    "Central, Centre, PY",
+    "Nowhere",
+    "Nowhere, FR",
+    "Paris, Texas",
+    "Bonn",
+    "Long" + 196 * "x",
+}
+
+
+def towns(order: Sequence[int], more: int = 0) -> list[Line]:
+    chosen = [TOWNS[position] for position in order]
+    return [
+        Line(number, "", {"name": name, "population": population + more}, "", places)
+        for number, (name, population, *places_) in enumerate(chosen, 1)
+        for places in [tuple(places_)]
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5_000])
+async def test_names_that_are_in_a_file_twice_get_a_place_whatever_their_order_and_figures(
+    empty: Addresses, batch_size: int
+) -> None:
+    order = [*range(len(TOWNS))]
+    outcome = await transfers.load(empty.owner, towns(order), places=2, batch_size=batch_size)
+    assert {name for name, _ in await stored(empty)} == TOLD_APART
+    assert str(outcome) == (
+        "12 read, 10 added, 2 already stored, 0 rejected. 2 names are in the file more than once, and only the first"
+        f" line of each counts: Central, Centre, PY (lines 5, 6), {'Long' + 196 * 'x'} (lines 11, 12)"
+    )
+    random.Random(1).shuffle(order)
+    assert (await transfers.load(empty.owner, towns(order, more=7), places=2)).added == 0
+    assert {name for name, _ in await stored(empty)} == TOLD_APART
+
+
+async def test_many_names_that_are_in_a_file_twice_are_counted(empty: Addresses) -> None:
+    names = [f"City {number}" for number in range(25)]
+    outcome = await transfers.load(empty.owner, lines(*((name, 1) for name in 3 * names)))
+    assert "25 names are in the file more than once" in str(outcome)
+    assert "City 0 (lines 2, 27, 52), City 1 " in str(outcome)
+    assert "City 19 (lines 21, 46, 71) and 5 more." in str(outcome)
 
 
 async def test_a_load_leaves_nothing_behind_that_ranks_would_read(empty: Addresses) -> None:
@@ -103,10 +198,10 @@ RESERVED = "The characters ; = | @ < > { } \\ can't be part of a city name."
 async def test_a_name_from_before_a_rule_is_kept_where_it_is_stored_or_no_city_was(empty: Addresses) -> None:
     before = lines(("Rome", 9), ("A;b", 5), ("C@d", 4), ("a;B", 3), ("E=f", 2))
     outcome = await transfers.load(empty.owner, before, batch_size=2)
-    assert str(outcome) == "5 read, 4 added, 1 already stored, 0 rejected"
+    assert str(outcome).startswith("5 read, 4 added, 1 already stored, 0 rejected")
     outcome = await transfers.load(empty.owner, before, batch_size=2)
-    assert str(outcome) == "5 read, 0 added, 5 already stored, 0 rejected"
-    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=True, batch_size=2)
+    assert str(outcome).startswith("5 read, 0 added, 5 already stored, 0 rejected")
+    outcome = await transfers.load(empty.owner, lines(("A;b", 6), ("New", 1)), update=transfers.UPDATE, batch_size=2)
     assert str(outcome) == "2 read, 1 added, 1 updated, 0 already stored, 0 rejected"
     assert await stored(empty) == [("Rome", 9), ("A;b", 6), ("C@d", 4), ("E=f", 2), ("New", 1)]
 
@@ -261,7 +356,7 @@ async def test_a_city_that_only_the_database_rejects_is_named_and_nothing_stored
     await run_sql(empty.owner, "ALTER TABLE cities ADD CONSTRAINT small CHECK (population < 100)")
     try:
         with pytest.raises(OperatorError) as stopped:
-            await transfers.load(empty.owner, lines(("A", 1), (bad, 100)), update=update)
+            await transfers.load(empty.owner, lines(("A", 1), (bad, 100)), update=transfers.UPDATE if update else "")
     finally:
         await run_sql(empty.owner, "ALTER TABLE cities DROP CONSTRAINT small")
     assert all(words in str(stopped.value) for words in ('"small"', f", {bad},", "Nothing was stored."))
@@ -289,11 +384,14 @@ async def test_any_error_of_the_database_is_a_sentence(
 
 async def test_a_dump_has_the_order_of_the_board(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Washington, D.C.", 5), ("Größer", 9), ('The "A"', 5)))
-    assert await dumped(empty) == 'name,population\n"Größer",9\n"Washington, D.C.",5\n"The ""A""",5\n'.encode()
+    await run_sql(empty.owner, "UPDATE cities SET country = 'US' WHERE id = 1")
+    assert await dumped(empty) == (
+        'name,population,country\n"Größer",9,""\n"Washington, D.C.",5,"US"\n"The ""A""",5,""\n'.encode()
+    )
     assert (await dumped(empty, Format.JSONL)).splitlines() == [
-        '{"name":"Größer","population":9}'.encode(),
-        b'{"name":"Washington, D.C.","population":5}',
-        b'{"name":"The \\"A\\"","population":5}',
+        '{"name":"Größer","population":9,"country":""}'.encode(),
+        b'{"name":"Washington, D.C.","population":5,"country":"US"}',
+        b'{"name":"The \\"A\\"","population":5,"country":""}',
     ]
 
 
@@ -302,17 +400,19 @@ async def test_a_load_of_a_dump_gives_the_same_list(empty: Addresses, format_: F
     odd = ["Xi'an", "‘Ajmān", "မြို့", "A\\b", "O\\\\n", "X; Y", "القاهرة", "Tab & < >", "a|b", "葛󠄀城市"]
     odd += itertools.chain(*NEWER.values())
     await transfers.load(empty.owner, lines(*zip(odd, itertools.cycle([5, 7]), strict=False)))
+    await transfers.load(empty.owner, with_countries(("Paris", 5, "FR"), ("Paris, Texas", 7, "US")))
     before, written = await stored(empty), await dumped(empty, format_)
     await run_sql(empty.owner, "TRUNCATE cities")
-    outcome = await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))
-    assert (outcome.added, outcome.rejected) == (len(odd), 0)
+    outcome = await transfers.load(empty.owner, files.lines(io.BufferedReader(io.BytesIO(written)), format_))
+    assert (outcome.added, outcome.rejected) == (len(odd) + 2, 0)
     assert await stored(empty) == before
+    assert await dumped(empty, format_) == written
 
 
 @pytest.mark.parametrize("format_", Format)
 async def test_an_empty_board_is_a_dump_that_loads(empty: Addresses, format_: Format) -> None:
     written = await dumped(empty, format_)
-    assert (await transfers.load(empty.owner, files.lines(io.BytesIO(written), format_))).read == 0
+    assert (await transfers.load(empty.owner, files.lines(io.BufferedReader(io.BytesIO(written)), format_))).read == 0
 
 
 async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:

@@ -54,7 +54,7 @@ async def test_csv_for_excel_is_the_same_after_a_byte_order_mark_and_loads_again
     assert marked.headers["content-disposition"] == 'attachment; filename="cities-excel.csv"'
     before = await stored(empty)
     await run_sql(empty.owner, "TRUNCATE cities")
-    await transfers.load(empty.owner, files.lines(io.BytesIO(marked.content), Format.CSV))
+    await transfers.load(empty.owner, files.lines(io.BufferedReader(io.BytesIO(marked.content)), Format.CSV))
     assert await stored(empty) == before
 
 

@@ -366,7 +366,7 @@ async def test_a_city_is_shown_with_its_rank(site: Site, way: str) -> None:
     if way == "json":
         city = (await site.client.get("/cities/3.json")).json()
         assert city.pop("created_at").endswith("+00:00")
-        assert city == {"id": 3, "name": "C", "population": 5, "rank": 2}
+        assert city == {"id": 3, "name": "C", "population": 5, "rank": 2, "country": "", "rank_in_country": None}
     else:
         document = await show(site.client, "/cities/3")
         assert text(one(document, "h1")) == "C"

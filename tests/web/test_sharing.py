@@ -16,7 +16,7 @@ BOARD_TITLE = "The world's biggest cities"
 async def public(empty: Addresses) -> AsyncIterator[Site]:
     """A site with a public name and 120 cities, the biggest of which is Paris."""
     async with open_site(empty.app, CITYWEB_HOSTS="testserver,cities.example.com,example.org") as site:
-        await add(site.client, "json", "Paris", 2_138_551)
+        await add(site.client, "json", "Paris", 2_138_551, country="FR")
         await run_sql(empty.owner, FILL.format(population="n", first=1, last=119))
         yield site
 
@@ -41,10 +41,16 @@ SHARED = {
         "Cities that match “c1”, from number 110",
         "The cities with words that begin like “c1”, the biggest first.",
     ),
-    "/cities/1": (
-        "Paris: 2,138,551 people, number 1",
-        "Paris has 2,138,551 people and is number 1 of all cities here.",
+    "/cities?country=FR": (
+        "Cities in France by population",
+        "The cities of France by population, with their ranks in the world.",
     ),
+    "/cities/1": (
+        "Paris, France: 2,138,551 people, number 1",
+        "Paris has 2,138,551 people and is number 1 of all cities here, number 1 in France.",
+    ),
+    "/cities/120": ("C119: 119 people, number 2", "C119 has 119 people and is number 2 of all cities here."),
+    "/countries": ("Cities by country", "The countries of all cities, with their numbers of cities."),
     "/api": ("Data", "All cities as CSV, as JSON and as a feed, and the API: each operation can be tried on the page."),
 }
 
@@ -127,7 +133,7 @@ async def test_a_name_is_escaped_in_every_place(public: Site, empty: Addresses) 
     name = "\"><script>alert(1)</script> & 's"
     await run_sql(empty.owner, f"UPDATE cities SET name = '{name.replace(chr(39), 2 * chr(39))}' WHERE id = 1")
     document = await head(public, "/cities/1")
-    assert meta(document, "og:title") == f"{name}: 2,138,551 people, number 1"
+    assert meta(document, "og:title") == f"{name}, France: 2,138,551 people, number 1"
     assert meta(document, "og:description").startswith(f"{name} has ")
     assert len(document.select("script")) == 2
 

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup, Tag
 from jinja2 import UndefinedError
 
 from cityweb.postgres.cities import BoardRow, Landing, Leaders, Stored
-from cityweb.submissions import FIELDS
+from cityweb.submissions import ENTERED, FIELDS
 from cityweb.web import templates
 from cityweb.web.board import Form, Snapshot
 from tests.pages import TEMPLATES
@@ -23,10 +23,10 @@ HTMX = Path("static/htmx-4.0.1.min.js")
 BOARD = Snapshot(
     Leaders(
         (
-            BoardRow(7, "Tokyo", 37_400_068, 1, new=False),
-            BoardRow(3, "القاهرة", 20_076_000, 2, new=True),
-            BoardRow(9, '<script>alert(1)</script> & "Sons"', 20_076_000, 2, new=False),
-            BoardRow(4, "Greenhorn", 0, 4, new=False),
+            BoardRow(7, "Tokyo", 37_400_068, "", 1, new=False),
+            BoardRow(3, "القاهرة", 20_076_000, "", 2, new=True),
+            BoardRow(9, '<script>alert(1)</script> & "Sons"', 20_076_000, "", 2, new=False),
+            BoardRow(4, "Greenhorn", 0, "", 4, new=False),
         ),
         total=4,
         newest='<script>alert(1)</script> & "Sons"',
@@ -35,7 +35,7 @@ BOARD = Snapshot(
     TEMPLATES,
 )
 STALE = replace(BOARD, as_of=datetime(2026, 11, 27, 14, 3, 7, tzinfo=UTC))
-EMPTY = dict.fromkeys(FIELDS, "")
+EMPTY = dict.fromkeys(ENTERED, "")
 TWO_ERRORS = Form(
     values=EMPTY | {"name": ' "x"><b>', "population": "12x"},
     errors={
@@ -46,10 +46,10 @@ TWO_ERRORS = Form(
 DUPLICATE = Form(
     values=EMPTY | {"name": "tokyo", "population": "1"},
     errors={"name": "Tokyo is already on the list, with 37,400,068 people."},
-    stored=Stored(7, "Tokyo", 37_400_068),
+    stored=Stored(7, "Tokyo", 37_400_068, ""),
 )
-BOARD_TOKYO = Stored(7, "Tokyo", 37_400_068)
-OSAKA = Landing(Stored(10, "Osaka", 5), rank=10)
+BOARD_TOKYO = Stored(7, "Tokyo", 37_400_068, "")
+OSAKA = Landing(Stored(10, "Osaka", 5, ""), rank=10)
 TRAPPED = Form(values=EMPTY | {"name": "Osaka", "population": "1"}, errors={"topic": "Leave this field empty."})
 
 
@@ -275,7 +275,7 @@ def test_each_row_shows_rank_name_population_and_bar() -> None:
 def test_bars_have_one_scale_and_a_bar_of_more_than_twice_the_next_is_broken(
     populations: tuple[int, ...], bars: list[str]
 ) -> None:
-    rows = tuple(BoardRow(n, "A", people, n, new=False) for n, people in enumerate(populations, 1))
+    rows = tuple(BoardRow(n, "A", people, "", n, new=False) for n, people in enumerate(populations, 1))
     board = replace(BOARD, leaders=replace(BOARD.leaders, rows=rows))
     assert [path.get("d") for path in rendered("_board.html", board=board).select(".bar path")] == bars
 
@@ -344,7 +344,7 @@ def test_label_hint_error_and_field_stand_in_this_order() -> None:
 
 
 def test_a_stored_city_is_linked_wherever_it_stands() -> None:
-    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(8, "Tokyo", 37_400_068))
+    outside = Form(DUPLICATE.values, DUPLICATE.errors, stored=Stored(8, "Tokyo", 37_400_068, ""))
     soup = rendered("_city_form.html", form=outside, board=BOARD)
     assert not soup.select("a[href^='#city-']")
     assert texts(soup, ".error-summary a[href='/cities/8']") == ["See Tokyo"]
