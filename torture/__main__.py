@@ -31,6 +31,7 @@ ROWS: dict[str, Row] = {
     "L6": losses.restart_rolling,
     "L7": losses.kill_supervisor,
     "L8": losses.kill_database,
+    "L9": losses.add_namesakes,
     "F1": faults.be_down,
     "F2": faults.be_swallowed,
     "F3": faults.be_terminated,
@@ -47,6 +48,7 @@ ROWS: dict[str, Row] = {
     "H2": loads.read_at_once,
     "H6": loads.flood,
     "R1": ranks.rank,
+    "R2": ranks.migrate,
     "fuzz": inputs.fuzz,
 }
 LONGEST_SECONDS = 600

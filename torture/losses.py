@@ -1,4 +1,4 @@
-"""No acknowledged add is lost: L1 to L3 and L5 to L8 (`make test` checks L4 exactly)."""
+"""No acknowledged add is lost: L1 to L3 and L5 to L9 (`make test` checks L4 exactly)."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -324,3 +325,27 @@ def _serve_once(folder: Path) -> str:
         [sys.executable, "-c", SERVE_ONCE, folder], capture_output=True, text=True, check=False, timeout=60
     )
     return (done.stdout + done.stderr).strip()
+
+
+async def add_namesakes(report: Report, seed: int) -> None:
+    """L9: ten visitors add one name at once, two as it is and two with each of four places; 100 rounds, 4 workers."""
+    rounds, places = 100, ("Texas", "Ohio", "Idaho", "Maine")
+    statuses = Counter[int]()
+    async with ground() as here:
+        server = await here.start("--workers", "4")
+        visitors = [Visitor(server.port) for _ in range(10)]
+        for number in range(rounds):
+            asked = zip(visitors, 2 * ("", *places), strict=True)
+            adds = (visitor.add(f"Paris {seed} {number}", 5, place) for visitor, place in asked)
+            statuses += Counter(response.status for response in await asyncio.gather(*adds))
+        for visitor in visitors:
+            visitor.close()
+        stored = {name for name, _ in await here.pairs()}
+        report.exactly(
+            "100 times ten adds of one name, eight with a place: cities", len(await here.pairs()), 5 * rounds
+        )
+    wanted = {
+        f"Paris {seed} {number}" + (place and f", {place}") for number in range(rounds) for place in ("", *places)
+    }
+    report.exactly("… names that are missing or unasked for", len(stored ^ wanted), 0)
+    report.exactly("… statuses", dict(statuses), {201: 5 * rounds, 422: 5 * rounds})

@@ -53,9 +53,9 @@ class Visitor:
     async def get(self, path: str) -> Response:
         return await self.ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
 
-    async def add(self, name: str, population: int) -> Response:
+    async def add(self, name: str, population: int, place: str = "") -> Response:
         """Adds a city as JSON, like a program."""
-        body = json.dumps({"name": name, "population": population}).encode()
+        body = json.dumps({"name": name, "population": population, **({"place": place} if place else {})}).encode()
         head = (
             "POST /cities/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
