@@ -68,7 +68,7 @@ async def works(owner_url: str) -> list[Work]:
     last = await connection.fetchval("SELECT max(id) FROM cities")
     chosen = random.Random(9)
     rows = await connection.fetch(
-        "SELECT id, name, population, country FROM cities WHERE id = ANY($1)",
+        "SELECT id, name, population FROM cities WHERE id = ANY($1)",
         [chosen.randint(1, last) for _ in range(SAMPLE)],
     )
     frequent = [row["word"] for row in await connection.fetch(FREQUENT)]

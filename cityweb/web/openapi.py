@@ -136,7 +136,7 @@ def _add_city() -> JSON:
         "operationId": "add_city",
         "summary": "Add a city",
         "description": "201 with its URL in Location, or 422 with a sentence for each field that is wrong."
-        " A name is stored once, whatever its case, spacing or Unicode form.",
+        " A name is stored once, whatever its case, spacing or Unicode form; a place makes it NAME, PLACE.",
         "requestBody": {"required": True, "content": {"application/json": submission}},
         "responses": {
             "201": {
