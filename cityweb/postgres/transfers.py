@@ -167,7 +167,6 @@ async def load(
             await connection.execute(text("ANALYZE arrivals"))
             for number in range(1, places + 1):
                 await _qualify(driver, number, batch_size)
-            outcome.note = _format_repeated(await driver.fetch(REPEATED), places)
             with _explain_errors():
                 async for row in driver.cursor(REJECT):
                     _reject(
@@ -184,6 +183,8 @@ async def load(
                 outcome.added = (await connection.execute(text(INSERT))).rowcount
                 for _, make in indexes:
                     await driver.execute(make)
+            if outcome.added < outcome.read - outcome.rejected:
+                outcome.note = _format_repeated(await driver.fetch(REPEATED), places)
     try:
         await schema.vacuum(url)
     except database.DRIVER_ERRORS as error:
