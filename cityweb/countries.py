@@ -6,16 +6,22 @@ from cityweb import names
 
 UNKNOWN = "We don't know that country. Write its English name or its code, like France or FR."
 
-# CLDR also names codes that ISO 3166-1 reserves: parts of countries, unions, and locales for tests.
-_RESERVED = frozenset(("AC", "CP", "CQ", "DG", "EA", "EU", "EZ", "IC", "QO", "TA", "UN", "XA", "XB", "ZZ"))
-_TERRITORIES: dict[str, str] = {code: name for code, name in Locale("en").territories.items() if len(code) == len("FR")}
-NAMES: dict[str, str] = {
-    code: name
-    for code, name in sorted(_TERRITORIES.items(), key=lambda item: names.bare(item[1]))
-    if code not in _RESERVED
+# CLDR also names parts of countries, unions, and codes for unknown regions and for tests.
+_NOT_COUNTRIES = frozenset(("AC", "CP", "CQ", "DG", "EA", "EU", "EZ", "IC", "QO", "TA", "UN", "XA", "XB", "ZZ"))
+# CLDR has these names too, as short or variant ones, which Babel 2.19 leaves out.
+_SHORT = {"CD": "DR Congo", "CG": "Congo", "HK": "Hong Kong", "MM": "Myanmar", "MO": "Macao", "PS": "Palestine"}
+_OTHER = {"Czech Republic": "CZ", "Ivory Coast": "CI", "Turkey": "TR", "UAE": "AE", "UK": "GB", "USA": "US"}
+_NAMES: dict[str, str] = {**Locale("en").territories, **_SHORT}
+
+# The keys that are no letters are regions, like 001.
+NAMES = {
+    code: _NAMES[code]
+    for code in sorted(_NAMES, key=lambda code: names.bare(_NAMES[code]))
+    if code.isalpha() and code not in _NOT_COUNTRIES
 }
 """The name of each code, in alphabetical order of the names."""
 _CODES = {names.bare(text): code for code, name in NAMES.items() for text in (code, name)}
+_CODES |= {names.bare(text): code for text, code in _OTHER.items()}
 
 
 def name_of(code: str) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ LINE_BYTES_MAX = 1_000_000
 """The limit of a line and of a CSV row. Without it, a file of another kind could exhaust memory."""
 
 _NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them."
-_TOO_MANY_CELLS = "This line has more cells than the header: put quotes around what contains a comma."
+_TOO_MANY_CELLS = "This line has more cells than the header: put quotes around each cell that contains the separator."
 _NOT_JSON = "This line is not a JSON object, or has a member twice."
 
 
@@ -146,7 +146,9 @@ def _read_texts(stream: BinaryIO) -> Iterator[str]:
     while line := _read_line(stream, number + 1):
         number += 1
         if number == 1 and b"\r" in line.rstrip() and not line.endswith(b"\n"):
-            raise OperatorError("The lines end as on old Macs, with CR alone: save the file as CSV in UTF-8 again.")
+            raise OperatorError(
+                "The lines end with CR alone, as on old Macs: save the file in UTF-8 with other line ends."
+            )
         if len(line) > LINE_BYTES_MAX:
             raise OperatorError(
                 f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON file of cities."
@@ -237,16 +239,16 @@ def _find_columns(names: list[str], columns: Columns, first: str) -> dict[str, i
         for field, name in columns.of_fields.items()
         if field in REQUIRED or name.lower() in header or name != field
     }
-    missing = [name for name in (*wanted.values(), *map(str.lower, columns.places)) if header.count(name) != 1]
-    if not missing:
+    unclear = [name for name in (*wanted.values(), *map(str.lower, columns.places)) if header.count(name) != 1]
+    if not unclear:
         return {field: header.index(name) for field, name in wanted.items()}
     cells = first.split("\t")
     if len(cells) == _GEONAMES_COLUMNS and cells[0].isdigit():
-        raise OperatorError("This is a file of GeoNames, without a header: demo/geonames.py makes a CSV from it.")
+        raise OperatorError("This is a GeoNames file, which has no header: convert it to CSV with demo/geonames.py.")
     listed = ", ".join(filter(None, names))
     raise OperatorError(
-        f"The first line does not name the columns: write {','.join(REQUIRED)} above the cities, and load it again."
-        + (f" It names {listed}; to read other columns, write --name COLUMN --population COLUMN." if listed else "")
+        f"The first line must name each of these columns once: {', '.join(unclear)}."
+        + (f" It names {listed}. To read other columns, write --name COLUMN --population COLUMN." if listed else "")
     )
 
 
@@ -263,7 +265,7 @@ def _parse_json_lines(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
 
 
 def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
-    """The elements of an array that may be one line of any length; it ends with its bracket."""
+    """The elements of an array, read in chunks, because it may be one long line. What follows its end is ignored."""
     decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
     while True:
         try:
@@ -292,7 +294,7 @@ def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
             position = end
         if not chunk or len(text) - position > LINE_BYTES_MAX:
             raise OperatorError(
-                f"The array is no JSON from line {number:,} on, or does not end: see to it in the file."
+                f"The JSON array is invalid from line {number:,} on, or does not end: correct it, and load it again."
             )
 
 
@@ -305,10 +307,17 @@ def _choose_members(number: int, text: str, members: Mapping[str, object], colum
 
 
 @contextmanager
-def rejected_lines(path: Path, format_: Format, *, overwrite: bool) -> Iterator[Callable[[Line, str], None]]:
-    """A function that writes rejected lines to a file, which is created only if there are any. Raises OperatorError."""
+def rejected_lines(
+    path: Path, format_: Format, *, overwrite: bool, places: Sequence[str] = ()
+) -> Iterator[Callable[[Line, str], None]]:
+    """A function that writes rejected lines to a file, which is created only if there are any. Raises OperatorError.
+
+    `places` are the columns that the lines have beside the fields.
+    """
     with written(path, overwrite=overwrite, even_empty=False) as target:
-        yield lambda line, problem: target.write(_format_rejected(line, problem, format_, first=target.is_empty))
+        yield lambda line, problem: target.write(
+            _format_rejected(line, problem, format_, places, first=target.is_empty)
+        )
 
 
 class Target:
@@ -361,10 +370,11 @@ def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator
             partial.unlink(missing_ok=True)
 
 
-def _format_rejected(line: Line, problem: str, format_: Format, *, first: bool) -> bytes:
+def _format_rejected(line: Line, problem: str, format_: Format, places: Sequence[str], *, first: bool) -> bytes:
     # A load ignores the other columns. `text` is set only for lines that could not be parsed.
     members = {
         **{field: line.values.get(field) for field in FIELDS},
+        **dict(itertools.zip_longest(places, line.places, fillvalue="")),
         "line": line.number,
         "problem": problem,
         "text": line.text if line.problem else "",

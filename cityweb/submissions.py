@@ -38,6 +38,7 @@ _SEPARATORS = re.compile(_SEPARATOR)
 _ZEROS = re.compile(r"\.00?\Z")
 _SHORTENED = re.compile(r"\d([.,]\d+)?e\+?\d+")
 _FOOTNOTE = re.compile(r"(?<=\d)\s*(\[[^]]*]|[*†‡¹²³])+\Z")
+_CODE = re.compile("[A-Z]{2}")
 _UNITS = {"k": 1_000, "m": 1_000_000}
 # Groups of three digits, or, as in India, groups of two before the last three, all with the same separator. With a
 # unit, a decimal number: after a comma not with three digits, because 1,396 million could be 1.396 or 1,396 million.
@@ -150,13 +151,13 @@ def _check_place(name: str, value: object) -> str:
     return _check_name(f"{name}, {place}")
 
 
-def _check_country(value: object) -> str:
+def _check_country(value: object, *, as_stored: bool = False) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
         raise ValueError(_COUNTRY_NOT_TEXT)  # noqa: TRY004 (caught with the others)
     # A load checks a million codes, most of which are written as they are stored.
-    if value in countries.NAMES:
+    if value in countries.NAMES or (as_stored and _CODE.fullmatch(value)):
         return value
     text = names.normal(value[:NAME_ENTERED_MAX])
     return countries.parse(text) if text else ""
@@ -177,7 +178,7 @@ _COUNTRY_SCHEMA = {
 
 @dataclass(frozen=True)
 class CitySubmission:
-    """A valid city: its name is normalised, and both values are within their limits."""
+    """A valid city: a normalised name, a population within its limits, and the code of a country or an empty text."""
 
     name: Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
     population: Annotated[int, WithJsonSchema(_POPULATION_SCHEMA)]
@@ -194,7 +195,7 @@ ENTERED = (*FIELDS, "place")
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
     """The submitted city; a missing field counts as empty. Raises InvalidSubmission if a field is invalid.
 
-    With `as_stored`, the name may break newer rules, as a stored name may.
+    With `as_stored`, the name may break newer rules, as a stored name may, and the country may be any two letters.
     """
     errors = {}
     name, population, country = "", 0, ""
@@ -211,7 +212,7 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
     except ValueError as error:
         errors["population"] = str(error)
     try:
-        country = _check_country(values.get("country"))
+        country = _check_country(values.get("country"), as_stored=as_stored)
     except ValueError as error:
         errors["country"] = str(error)
     # Visitors do not see this field, but bots fill in every field.
@@ -255,8 +256,9 @@ def object_at(text: str, start: int) -> tuple[dict[str, object] | None, int]:
 
 
 def _parse_float(text: str) -> int | float:
-    """The whole number of a text like 37400068.0, as pandas writes it, else a float, which is no population."""
-    return int(_ZEROS.sub("", text)[:20]) if re.fullmatch(r"-?\d+\.00?", text) else float(text)
+    """A whole number for 37400068.0, as pandas writes it; otherwise a float, which is no valid population."""
+    whole, _, decimals = text.partition(".")
+    return int(whole[:20]) if decimals in {"0", "00"} else float(text)
 
 
 def _reject_constant(_: str) -> NoReturn:

@@ -1,8 +1,8 @@
-"""Makes a CSV that `load` reads from files of GeoNames, in which each name is there once.
+"""Makes a CSV for `load` from files of GeoNames, in which no name occurs twice.
 
-Arguments: cities500.txt (or another of these files), admin1CodesASCII.txt and the CSV to write. Both files are at
-https://download.geonames.org/export/dump/. The biggest city of a name has it as it is; the others have their region,
-their country or both after it, and are left out if these do not tell them apart.
+Arguments: cities500.txt (or another of these files), admin1CodesASCII.txt and the CSV to write. The first two are at
+https://download.geonames.org/export/dump/. The biggest city with a name keeps it. Each smaller one gets its region, its
+country or both appended, and is left out if its name is still taken.
 """
 
 import csv
@@ -19,7 +19,7 @@ CREDIT = "from GeoNames (https://www.geonames.org) on {:%Y-%m-%d}, licence CC BY
 
 
 class Place(NamedTuple):
-    """A populated place; `country` is a code, `region` the name or the code of its first-level division."""
+    """A populated place of GeoNames; `country` is a code, `region` the name or code of its first-level division."""
 
     name: str
     population: int
@@ -35,7 +35,7 @@ def main() -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "population", "country", CREDIT.format(datetime.now(UTC))])
-        writer.writerows((name, place.population, place.country) for name, place in named)
+        writer.writerows(place[:3] for place in named)
     sys.stdout.write(f"{len(named):,} of {len(read):,} places have a name of their own\n")
 
 
@@ -53,8 +53,8 @@ def read_places(path: Path, regions: dict[str, str]) -> Iterator[Place]:
             yield Place(name, population, country, regions.get(f"{country}.{division}", ""))
 
 
-def name_once(places: Iterable[Place]) -> Iterator[tuple[str, Place]]:
-    """Each place that gets a name of its own, with that name."""
+def name_once(places: Iterable[Place]) -> Iterator[Place]:
+    """The places that get a name of their own, with that name."""
     # Thousands of places tie for the biggest of their name, so the population alone is no order.
     left = sorted(places, key=lambda place: (-place.population, place.country, place.region, place.name))
     taken: set[str] = set()
@@ -72,7 +72,7 @@ def name_once(places: Iterable[Place]) -> Iterator[tuple[str, Place]]:
                 rest.append(place)
             else:
                 taken.add(key)
-                yield name, place
+                yield place._replace(name=name)
         left = rest
 
 

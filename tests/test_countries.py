@@ -17,6 +17,11 @@ def test_each_country_is_found_by_its_code_and_by_its_name() -> None:
         assert countries.name_of(code) == name
 
 
+@pytest.mark.parametrize(("text", "code"), [("USA", "US"), ("uk", "GB"), ("Turkey", "TR"), ("hong kong", "HK")])
+def test_names_that_people_use_are_known(text: str, code: str) -> None:
+    assert countries.parse(text) == code
+
+
 def test_a_code_without_a_name_is_shown_as_it_is() -> None:
     assert countries.name_of("ZZ") == "ZZ"
     with pytest.raises(ValueError, match="We don't know that country"):

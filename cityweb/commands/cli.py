@@ -76,12 +76,15 @@ Format = Annotated[files.Format | None, typer.Option("--format", help="Where the
 def load(
     file: Annotated[Path, typer.Argument(help="CSV or JSON with name and population; - is standard input.")],
     format: Format = None,  # noqa: A002 (the name of the option)
-    name: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the names.")] = "name",
-    population: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the populations.")] = "population",
-    country: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the countries.")] = "country",
+    name: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the names.")] = "name",
+    population: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the populations.")] = "population",
+    country: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the countries.")] = "country",
     place: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="A column that is added to names that are in the file more than once."),
+        typer.Option(
+            metavar="COLUMN",
+            help="A column whose value is added to names that occur more than once in the file; may be repeated.",
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip rejected lines.")] = False,
     rejected: Annotated[
@@ -94,7 +97,7 @@ def load(
     columns = files.Columns({"name": name, "population": population, "country": country}, tuple(place or ()))
     kind = format or _format_of(file, files.READ_ENDINGS)
     rejected = rejected or files.beside(file, kind)
-    skipping = files.rejected_lines(rejected, kind, overwrite=yes) if skip_bad else None
+    skipping = files.rejected_lines(rejected, kind, overwrite=yes, places=columns.places) if skip_bad else None
     outcome = _load(file, kind, columns, skipping, transfers.UPDATE if update else "")
     if outcome.rejected:
         typer.echo(f"Rejected lines and their problems are in {rejected}: correct them there, and load it.")
@@ -110,7 +113,9 @@ def _load(
 ) -> transfers.Outcome:
     with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
         lines, places = files.lines(stream, kind, columns), len(columns.places)
-        return asyncio.run(transfers.load(url, lines, skipping=skipping, update=update, places=places, read=read))
+        return asyncio.run(
+            transfers.load(url, lines, skipping=skipping, update=update, place_columns=places, read=read)
+        )
 
 
 @app.command()

@@ -29,7 +29,7 @@ class Stored:
 class RankedCity(Stored):
     """A ranked city; cities with equal populations share a rank (1, 2, 2, 4).
 
-    The rank in the country is read only for a city's page and for the list of a country.
+    `rank_in_country` is None except for the city of a page, if it has a country, and in the list of a country.
     """
 
     created_at: datetime
@@ -185,7 +185,8 @@ async def landing(session: Session, city_id: int) -> Landing | None:
 
 
 # The key of "Paris, Texas" begins with that of "Paris", a comma and a space; the exclamation mark follows the space.
-# With both bounds in one WHERE, the planner would expect few rows, and sort them.
+# With both bounds in one WHERE, the planner would expect few rows, and sort them. Only the first 200 are compared, so
+# that the time is bounded.
 NAMESAKES = text("""
 WITH asked AS MATERIALIZED (SELECT CAST(:key AS text) AS key)
 SELECT id, name, population, country FROM (

@@ -132,8 +132,8 @@ class Source:
 
 
 CITIES = Source("cities WHERE true", TOTAL, IN_THE_WORLD)
-# One range of the index, in which the other countries follow: the planner would expect few rows of one country, and
-# sort them.
+# Reads on in the index from the cursor, possibly into the next country, whose rows are then dropped. With
+# `country = ...` here, the planner would expect few rows, and sort them.
 NEAR_IN_COUNTRIES = f"""
 near AS MATERIALIZED (
   SELECT id, population, country FROM cities
@@ -248,7 +248,7 @@ SET LOCAL idle_in_transaction_session_timeout = '60s'
 
 @unit_of_work
 async def page(session: Session, cursor: Cursor = START, words: str = "", country: str = "") -> Page:
-    """A page of all cities, of a country's, or of those whose names have words that begin with all of `words`."""
+    """A page of all cities, of those with words that begin with all of `words`, or else of those of a country."""
     source, parameters = CITIES, {}
     if words:
         # PostgreSQL rejects NUL in a text.

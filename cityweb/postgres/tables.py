@@ -58,7 +58,7 @@ Index(
 class Tally(Base):
     """The number of cities in a bucket of populations (`population >> shift`), maintained by triggers.
 
-    They are those of a country, or all cities if it is empty.
+    A row counts the cities of one country, or all cities if `country` is empty.
     """
 
     __tablename__ = "tally"

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Text, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cityweb import submissions
+from cityweb import names, submissions
 from cityweb.files import Format, Line
 from cityweb.postgres import cities, database, schema
 from cityweb.settings import OperatorError
@@ -43,7 +43,6 @@ STAGE_NAMES = (
     "CREATE TEMPORARY TABLE qualified (position bigint, name text, name_key text, name_bare text) ON COMMIT DROP"
 )
 QUALIFY = """
-WITH qualified AS (DELETE FROM qualified RETURNING *)
 UPDATE arrivals SET name = qualified.name, name_key = qualified.name_key, name_bare = qualified.name_bare
 FROM qualified WHERE qualified.position = arrivals.position
 """
@@ -137,14 +136,14 @@ async def load(
     *,
     skipping: AbstractContextManager[Report] | None = None,
     update: str = "",
-    places: int = 0,
+    place_columns: int = 0,
     read: Callable[[], None] = lambda: None,
     batch_size: int = BATCH,
 ) -> Outcome:
     """Stores the cities of a file: all of them, or none if it is interrupted. Raises OperatorError.
 
     `skipping` yields a function that receives rejected lines; without it, one rejected line raises OperatorError. Of
-    lines with the same name, the first one counts; `places` is the number of columns that tell them apart. `update` is
+    lines with the same name, the first one counts; `place_columns` columns tell them apart. `update` is
     UPDATE, FILL_IN_COUNTRIES or empty. `read` is called after each batch. A name that breaks newer rules is accepted if
     it is stored, or if there were no cities.
 
@@ -165,8 +164,10 @@ async def load(
                 read()
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOAD_LOCK})
             await connection.execute(text("ANALYZE arrivals"))
-            for number in range(1, places + 1):
+            for number in range(1, place_columns + 1):
                 await _qualify(driver, number, batch_size)
+            if place_columns:
+                await driver.execute("DELETE FROM arrivals WHERE population IS NULL")
             with _explain_errors():
                 async for row in driver.cursor(REJECT):
                     _reject(
@@ -184,7 +185,7 @@ async def load(
                 for _, make in indexes:
                     await driver.execute(make)
             if outcome.added < outcome.read - outcome.rejected:
-                outcome.note = _format_repeated(await driver.fetch(REPEATED), places)
+                outcome.note = _format_repeated(await driver.fetch(REPEATED), place_columns)
     try:
         await schema.vacuum(url)
     except database.DRIVER_ERRORS as error:
@@ -218,6 +219,11 @@ def _check_lines(lines: Iterable[Line], outcome: Outcome, report: Report | None)
             yield outcome.read, line.number, *cities.columns(**vars(city)).values(), problem, line.places
         else:
             _reject(line, problem, outcome, report)
+            name = line.values.get("name")
+            # A name is in the file twice, whether or not its other line is rejected. Corrected, it gets the same names.
+            if line.places and isinstance(name, str) and submissions.is_name(name):
+                columns = cities.columns(names.normal(name), population=None, country="")
+                yield outcome.read, line.number, *columns.values(), "", line.places
 
 
 async def _qualify(driver: asyncpg.Connection, number: int, batch_size: int) -> None:
@@ -225,21 +231,21 @@ async def _qualify(driver: asyncpg.Connection, number: int, batch_size: int) -> 
     await driver.execute(STAGE_NAMES)
     alike = await driver.cursor(ALIKE.format(number=number))
     while rows := await alike.fetch(batch_size):
-        names = [(row["position"], f"{row['name']}, {row['place']}") for row in rows]
-        valid = [(position, *cities.columns(name).values()) for position, name in names if submissions.is_name(name)]
+        longer = [(row["position"], f"{row['name']}, {row['place']}") for row in rows]
+        valid = [(position, *cities.columns(name).values()) for position, name in longer if submissions.is_name(name)]
         await driver.copy_records_to_table("qualified", records=valid)
     await driver.execute(QUALIFY)
     await driver.execute("DROP TABLE qualified")
 
 
-def _format_repeated(names: list[asyncpg.Record], places: int) -> str:
+def _format_repeated(repeated: list[asyncpg.Record], place_columns: int) -> str:
     """The sentences about names that are in the file more than once."""
-    if not names:
+    if not repeated:
         return ""
-    count = names[0]["names"]
-    found = ", ".join(f"{row['name']} (lines {', '.join(map(str, row['lines']))})" for row in names)
-    more = f" and {count - len(names):,} more" if count > len(names) else ""
-    advice = "" if places else ". To tell them apart, name a column that says where they are: --place COLUMN"
+    count = repeated[0]["names"]
+    found = ", ".join(f"{row['name']} (lines {', '.join(map(str, row['lines']))})" for row in repeated)
+    more = f" and {count - len(repeated):,} more" if count > len(repeated) else ""
+    advice = "" if place_columns else ". To tell them apart, name a column that says where they are: --place COLUMN"
     once = "1 name is in the file more than once, and only its first line counts"
     several = f"{count:,} names are in the file more than once, and only the first line of each counts"
     return f". {once if count == 1 else several}: {found}{more}{advice}"

@@ -36,6 +36,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
     page = await ranking.page(session, cursor, q, country)
     similar = spelling.nearest(await request.state["biggest"].get(session), q) if q and page.total == 0 else []
     sizes = [] if is_partial(request) else await _find_sizes(request)
+    top_countries = [] if is_partial(request) else (await request.state["countries"].get(session))[:COUNTRIES_SHOWN]
     title = f"Cities that match “{q}”" if q else "All cities by population"
     if country:
         title = f"Cities in {countries.name_of(country)} by population"
@@ -51,7 +52,7 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         similar=similar,
         rows=page.rows,
         sizes=sizes,
-        countries=(await request.state["countries"].get(session))[:COUNTRIES_SHOWN],
+        countries=top_countries,
         previous=page.previous and _build_query(page.previous, q, country),
         next=page.next and _build_query(page.next, q, country),
     )
@@ -84,7 +85,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
     except (Rejection, DatabaseUnavailable) as error:
         return errors.problem(errors.rejection_of(error))
     document = {**vars(city), "created_at": city.created_at.isoformat()}
-    # Last, after the members of before.
+    # New members come last.
     for name in ("country", "rank_in_country"):
         document[name] = document.pop(name)
     return prepare_json(document)

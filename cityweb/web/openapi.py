@@ -35,7 +35,7 @@ STORED_CITY = {
     "required": ["id", "name", "population"],
     "properties": {"id": INTEGER, "name": TEXT, "population": INTEGER},
 }
-PLACE = {**TEXT, "description": "Where the city is, like Texas, if its name is stored already: it becomes NAME, PLACE."}
+PLACE = {**TEXT, "description": "Where the city is, like Texas. It is appended to the name: NAME, PLACE."}
 PROBLEM = {
     "type": "object",
     "description": "A problem document (RFC 9457).",

@@ -102,7 +102,7 @@ def _respond_with_form(request: Request[State], rejection: Rejection, form: Form
 
 
 def as_json(city: Stored) -> dict[str, object]:
-    """The members of a city that was added, which stay the same for programs that know only these."""
+    """The members of a stored city in the responses to an add; without the country, so that they stay as they were."""
     return {"id": city.id, "name": city.name, "population": city.population}
 
 

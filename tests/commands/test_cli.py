@@ -116,7 +116,7 @@ async def test_an_update_is_asked_for(run: Run) -> None:
     [
         (("load", "nowhere.csv"), 1, ("nowhere.csv cannot be read (No such file or directory)",)),
         (("load", ".", "--format", "csv"), 1, ("Is a directory",)),
-        (("load", "-"), 1, ("write name,population above the cities",)),
+        (("load", "-"), 1, ("The first line must name each of these columns once: name, population.",)),
         (("load", "a.xlsx"), 2, ("--format csv",)),
         (("load",), 2, ("Missing argument",)),
         (("dump", "a.xlsx"), 2, ("--format csv",)),

@@ -124,15 +124,39 @@ async def test_names_that_are_in_a_file_twice_get_a_place_whatever_their_order_a
     empty: Addresses, batch_size: int
 ) -> None:
     order = [*range(len(TOWNS))]
-    outcome = await transfers.load(empty.owner, towns(order), places=2, batch_size=batch_size)
+    outcome = await transfers.load(empty.owner, towns(order), place_columns=2, batch_size=batch_size)
     assert {name for name, _ in await stored(empty)} == TOLD_APART
     assert str(outcome) == (
         "12 read, 10 added, 2 already stored, 0 rejected. 2 names are in the file more than once, and only the first"
         f" line of each counts: Central, Centre, PY (lines 5, 6), {'Long' + 196 * 'x'} (lines 11, 12)"
     )
     random.Random(1).shuffle(order)
-    assert (await transfers.load(empty.owner, towns(order, more=7), places=2)).added == 0
+    assert (await transfers.load(empty.owner, towns(order, more=7), place_columns=2)).added == 0
     assert {name for name, _ in await stored(empty)} == TOLD_APART
+
+
+async def test_a_rejected_line_counts_as_one_of_two_lines_with_a_name(empty: Addresses) -> None:
+    def towns(population: str) -> list[Line]:
+        return [
+            Line(2, "", {"name": "Springfield", "population": "5"}, "", ("Illinois",)),
+            Line(3, "", {"name": "Springfield", "population": population}, "", ("Ohio",)),
+            Line(4, "", {"name": 7, "population": population}, "", ("Ohio",)),
+        ]
+
+    await transfers.load(empty.owner, towns("x"), skipping=nullcontext(lambda *_: None), place_columns=1)
+    assert [name for name, _ in await stored(empty)] == ["Springfield, Illinois"]
+    outcome = await transfers.load(empty.owner, towns("4"), skipping=nullcontext(lambda *_: None), place_columns=1)
+    assert (outcome.added, outcome.rejected) == (1, 1)
+    assert [name for name, _ in await stored(empty)] == ["Springfield, Illinois", "Springfield, Ohio"]
+
+
+async def test_a_country_that_has_no_name_any_more_is_dumped_and_loaded(empty: Addresses) -> None:
+    await run_sql(empty.owner, insert("Gone", 5, country="'QQ'"))
+    written = await dumped(empty)
+    await run_sql(empty.owner, "TRUNCATE cities")
+    lines = files.lines(io.BufferedReader(io.BytesIO(written)), Format.CSV)
+    assert (await transfers.load(empty.owner, lines)).added == 1
+    assert await dumped(empty) == written
 
 
 async def test_many_names_that_are_in_a_file_twice_are_counted(empty: Addresses) -> None:
