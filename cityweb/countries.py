@@ -10,7 +10,21 @@ UNKNOWN = "We don't know that country. Write its English name or its code, like 
 _NOT_COUNTRIES = frozenset(("AC", "CP", "CQ", "DG", "EA", "EU", "EZ", "IC", "QO", "TA", "UN", "XA", "XB", "ZZ"))
 # CLDR has these names too, as short or variant ones, which Babel 2.19 leaves out.
 _SHORT = {"CD": "DR Congo", "CG": "Congo", "HK": "Hong Kong", "MM": "Myanmar", "MO": "Macao", "PS": "Palestine"}
-_OTHER = {"Czech Republic": "CZ", "Ivory Coast": "CI", "Turkey": "TR", "UAE": "AE", "UK": "GB", "USA": "US"}
+_OTHER = {
+    "Burma": "MM",
+    "Czech Republic": "CZ",
+    "Democratic Republic of the Congo": "CD",
+    "Great Britain": "GB",
+    "Ivory Coast": "CI",
+    "Republic of Korea": "KR",
+    "Russian Federation": "RU",
+    "Turkey": "TR",
+    "UAE": "AE",
+    "UK": "GB",
+    "United States of America": "US",
+    "USA": "US",
+    "Viet Nam": "VN",
+}
 _NAMES: dict[str, str] = {**Locale("en").territories, **_SHORT}
 
 # The keys that are no letters are regions, like 001.

@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from cityweb import submissions
 from cityweb.settings import OperatorError
 from cityweb.submissions import FIELDS, REQUIRED
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 STANDARD = Path("-")
 """Standard input or output."""
@@ -44,7 +47,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNPACK = "The file is compressed: unpack it, and load what is in it."
 _CHUNK_BYTES = 65_536
 # What may stand before an element of an array, and the first character of the element or the end of the array.
-_ELEMENT = re.compile(r"\s*[\[,]?\s*(?P<begin>[^\s,])")
+_ELEMENT = re.compile(r"\s*+(?:[\[,]\s*+)?(?P<begin>[^\s,])")
 # The first bytes of files that are neither CSV nor JSON.
 _OTHER_FILES = {
     b"PK\x03\x04": "The file is a spreadsheet or a ZIP archive: save the sheet as CSV in UTF-8, or unpack the archive.",
@@ -132,13 +135,39 @@ def lines(stream: io.BufferedReader, format_: Format, columns: Columns = OWN_COL
     for first_bytes, advice in _OTHER_FILES.items():
         if head.startswith(first_bytes):
             raise OperatorError(advice)
-    texts = _read_texts(codecs.EncodedFile(stream, "utf-8", "utf-16") if head.startswith(_UTF_16) else stream)
-    if format_ is Format.CSV:
-        yield from _parse_csv(texts, columns)
-    elif head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+    if head.startswith(_UTF_16):
+        stream = io.BufferedReader(_Recoded(stream))
+        try:
+            head = stream.peek(1)
+        except UnicodeDecodeError as error:
+            raise _other_encoding(1) from error
+    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    if begin == b"[":
         yield from _parse_json_array(stream, columns)
+    elif format_ is Format.JSONL or begin == b"{":
+        yield from _parse_json_lines(_read_texts(stream), columns)
     else:
-        yield from _parse_json_lines(texts, columns)
+        yield from _parse_csv(_read_texts(stream), columns)
+
+
+class _Recoded(io.RawIOBase):
+    """A UTF-16 stream in UTF-8. `codecs.EncodedFile` would also split lines at U+2028 and vertical tabs."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._decoder, self._left = stream, codecs.getincrementaldecoder("utf-16")(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        chunk = b" "
+        while chunk and not self._left:
+            chunk = self._stream.read(_CHUNK_BYTES)
+            self._left = self._decoder.decode(chunk, final=not chunk).encode()
+        view = memoryview(buffer)
+        size = min(len(view), len(self._left))
+        view[:size], self._left = self._left[:size], self._left[size:]
+        return size
 
 
 def _read_texts(stream: BinaryIO) -> Iterator[str]:
@@ -265,7 +294,7 @@ def _parse_json_lines(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
 
 
 def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
-    """The elements of an array, read in chunks, because it may be one long line. What follows its end is ignored."""
+    """The elements of an array, read in chunks, because it may be one long line."""
     decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
     while True:
         try:
@@ -279,6 +308,10 @@ def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
         while match := _ELEMENT.match(text, position):
             begin = match.start("begin")
             if match["begin"] == "]":
+                if text[begin + 1 :].strip() or stream.read(_CHUNK_BYTES).strip():
+                    raise OperatorError(
+                        "The file goes on after the end of its JSON array: write all cities in one array."
+                    )
                 return
             try:
                 members, end = submissions.object_at(text, begin)
@@ -300,7 +333,8 @@ def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
 
 def _choose_members(number: int, text: str, members: Mapping[str, object], columns: Columns) -> Line:
     values = {field: members.get(name) for field, name in columns.of_fields.items()}
-    return Line(number, text, values, places=tuple(str(members.get(place) or "").strip() for place in columns.places))
+    places = [members.get(place) for place in columns.places]
+    return Line(number, text, values, places=tuple(place.strip() if isinstance(place, str) else "" for place in places))
 
 
 # --- writing ---

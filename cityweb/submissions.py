@@ -143,8 +143,9 @@ def _check_place(name: str, value: object) -> str:
         raise ValueError(_PLACE_NOT_TEXT)  # noqa: TRY004 (caught with the others)
     if len(value) > NAME_ENTERED_MAX:
         raise ValueError(_NAME_TOO_LONG)
-    place = names.normal(value)
-    if not (name and place):
+    place = names.normal(value).strip(" ,")
+    # The name may have the place already, if both were corrected.
+    if not (name and place) or names.key(name).endswith(f", {names.key(place)}"):
         return name
     if not any(character.isalpha() for character in place):
         raise ValueError(_PLACE_WITHOUT_LETTER)

@@ -199,7 +199,7 @@ ARRAY = b"""\xef\xbb\xbf
     "name": "\xc3\x9cber",
     "population": 37400068.0
   }, {"name": "c", "population": NaN}
-] and more"""
+] """
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 65_536])
@@ -230,6 +230,36 @@ def test_an_array_that_is_broken_is_one_sentence(written: bytes) -> None:
 def test_an_element_without_an_end_is_not_read_into_memory() -> None:
     with pytest.raises(OperatorError, match="invalid from line 1"):
         read(b'[\n{"name": "' + b"x" * (files.LINE_BYTES_MAX + 70_000) + b'"}]', Format.JSONL)
+
+
+def test_an_array_with_long_gaps_is_read_at_once() -> None:
+    gap = b" " * 500_000
+    assert len(read(b'[{"name": "a"}' + gap + b"," + gap + b'{"name": "b"}' + gap + b"]" + gap, Format.JSONL)) == 2
+
+
+@pytest.mark.parametrize("more", [b"x", b"\n[]", b" " * 60_000 + b'{"name": "b"}'])
+def test_a_file_that_goes_on_after_its_array_is_one_sentence(more: bytes) -> None:
+    with pytest.raises(OperatorError, match="goes on after the end of its JSON array"):
+        read(b'[{"name": "a"}]' + more, Format.JSONL)
+
+
+@pytest.mark.parametrize("written", [b' [{"name": "Tokyo", "population": 5}]', b'{"name": "Tokyo", "population": 5}\n'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("format_", Format)
+def test_json_is_recognised(written: bytes, encoding: str, format_: Format) -> None:
+    (line,) = read(written.decode().encode(encoding), format_)
+    assert line.values == dict.fromkeys(FIELDS) | {"name": "Tokyo", "population": 5}
+
+
+def test_lines_of_utf_16_end_where_those_of_utf_8_do() -> None:
+    text = "name\tnote\tpopulation\nTokyo\tfoo\u2028bar\t5\nA\tx\x0by\t6\n" + 20_000 * "Ä\t\t7\n"
+    assert read(text.encode("utf-16")) == read(text.encode())
+
+
+def test_only_texts_are_places() -> None:
+    columns = files.Columns(files.OWN_COLUMNS.of_fields, ("r", "s"))
+    (line,) = read(b'{"name": "a", "r": ["b"], "s": 5}', Format.JSONL, columns)
+    assert line.places == ("", "")
 
 
 def test_empty_arrays_have_no_lines() -> None:

@@ -416,10 +416,18 @@ def test_a_rejected_population_is_answered_in_our_words(population: object, word
         (" Texas ", "Paris, Texas"),
         ("Île-de-France,  FR", "Paris, Île-de-France, FR"),
         ("3rd district", "Paris, 3rd district"),
+        (", Texas", "Paris, Texas"),
+        ("Texas,", "Paris, Texas"),
+        (",", "Paris"),
     ],
 )
 def test_a_place_becomes_a_part_of_the_name(place: str | None, name: str) -> None:
     assert submissions.check({"name": "Paris", "place": place, "population": "1"}) == CitySubmission(name, 1)
+
+
+def test_a_place_that_the_name_ends_with_is_not_repeated() -> None:
+    city = submissions.check({"name": "Paris, Texas", "place": "TEXAS", "population": "1"})
+    assert city.name == "Paris, Texas"
 
 
 @pytest.mark.parametrize(

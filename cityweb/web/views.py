@@ -79,7 +79,8 @@ async def add_city(request: Request[State]) -> ASGIApp:
     except DatabaseUnavailable:
         return responses.failed(request, fields, Rejection(503))
     # In a browser, Back and a second click send the same city again, which is not an error.
-    is_repeated = city.population == submission.population and not errors.sends_json(request.scope)
+    is_same = city.population == submission.population and submission.country in {"", city.country}
+    is_repeated = is_same and not errors.sends_json(request.scope)
     if is_new or is_repeated:
         return await responses.added(request, city, is_new=is_new)
     return await responses.already_stored(request, fields, city)

@@ -120,6 +120,19 @@ async def test_a_search_is_one_of_all_countries(site: Site, empty: Addresses) ->
     assert str(one(page, "link[rel=canonical]")["href"]).endswith("/cities?q=a")
 
 
+async def test_the_search_on_the_page_of_a_country_opens_that_of_all_cities(site: Site, empty: Addresses) -> None:
+    await fill(empty)
+    for path, is_live in (("/cities", True), ("/cities?country=FR", False)):
+        form = one(parse((await site.client.get(path)).text), "form.find")
+        assert form.has_attr("hx-get") is is_live, path
+
+
+@pytest.mark.parametrize(("country", "status"), [("", 200), ("FR", 200), ("US", 422)])
+async def test_a_city_in_another_country_is_no_repetition(site: Site, country: str, status: int) -> None:
+    await add(site.client, "json", "Birmingham", 5, country="FR")
+    assert (await add(site.client, "plain", "Birmingham", 5, country=country)).status == status
+
+
 async def test_the_countries_have_codes_names_and_numbers(site: Site, empty: Addresses) -> None:
     assert "No city has a country yet." in (await site.client.get("/countries")).text
     await fill(empty)
