@@ -1,4 +1,4 @@
-"""Files of cities: CSV and JSON, read piece by piece, written completely or not at all."""
+"""Files of cities: CSV and JSON, read piece by piece."""
 
 import codecs
 import csv
@@ -6,11 +6,9 @@ import enum
 import io
 import itertools
 import json
-import os
 import re
-import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +61,6 @@ class UnknownFormat(OperatorError):
     """A file name has no known extension."""
 
 
-class NobodyReads(Exception):
-    """The reader of the output, such as `head`, has closed the pipe."""
-
-
 class Line(NamedTuple):
     """A line, CSV row or JSON object of a file of cities; `problem` says why it cannot be parsed, or is empty.
 
@@ -106,9 +100,6 @@ def format_of(path: Path, endings: Mapping[str, Format] = ENDINGS) -> Format:
 def beside(path: Path, format_: Format) -> Path:
     """The default file for the rejected lines of a file: `cities.rejected.csv` for `cities.csv`."""
     return Path(f"rejected.{format_}") if path == STANDARD else path.parent / f"{path.stem}.rejected{path.suffix}"
-
-
-# --- reading ---
 
 
 @contextmanager
@@ -293,12 +284,12 @@ def _parse_json_lines(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
             yield _choose_members(number, text, members, columns)
 
 
-def _parse_json_array(stream: BinaryIO, columns: Columns) -> Iterator[Line]:
+def _parse_json_array(stream: io.BufferedReader, columns: Columns) -> Iterator[Line]:
     """The elements of an array, read in chunks, because it may be one long line."""
     decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
     while True:
         try:
-            chunk = stream.read(_CHUNK_BYTES)
+            chunk = stream.read1(_CHUNK_BYTES)
             text = text[position:] + decoder.decode(chunk, final=not chunk)
         except OSError as error:
             raise _unreadable(error) from error
@@ -335,101 +326,3 @@ def _choose_members(number: int, text: str, members: Mapping[str, object], colum
     values = {field: members.get(name) for field, name in columns.of_fields.items()}
     places = [members.get(place) for place in columns.places]
     return Line(number, text, values, places=tuple(place.strip() if isinstance(place, str) else "" for place in places))
-
-
-# --- writing ---
-
-
-@contextmanager
-def rejected_lines(
-    path: Path, format_: Format, *, overwrite: bool, places: Sequence[str] = ()
-) -> Iterator[Callable[[Line, str], None]]:
-    """A function that writes rejected lines to a file, which is created only if there are any. Raises OperatorError.
-
-    `places` are the columns that the lines have beside the fields.
-    """
-    with written(path, overwrite=overwrite, even_empty=False) as target:
-        yield lambda line, problem: target.write(
-            _format_rejected(line, problem, format_, places, first=target.is_empty)
-        )
-
-
-class Target:
-    """An output file or standard output."""
-
-    def __init__(self, path: Path, stream: BinaryIO) -> None:
-        self.path, self._stream = path, stream
-        self.is_empty = True
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes. Raises OperatorError, or NobodyReads if the reader has closed the pipe."""
-        self.is_empty = False
-        with _explain_errors(self.path):
-            self._stream.write(data)
-
-
-@contextmanager
-def written(path: Path, *, overwrite: bool, even_empty: bool = True) -> Iterator[Target]:
-    """A new file of mode 0600, under a temporary name until it is complete; or standard output.
-
-    Without `even_empty`, an empty file is not kept. Raises OperatorError if the file exists, unless `overwrite` is set.
-    """
-    if path == STANDARD:
-        yield Target(path, sys.stdout.buffer)
-        with _explain_errors(path):
-            sys.stdout.flush()
-        return
-    path = path.resolve()
-    if path.exists() and not overwrite:
-        raise OperatorError(f"{path} exists already: name another file, or overwrite it with --yes.")
-    # A pipe or a device is written directly, because replacing it would remove it.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.is_file() or not path.exists() else None
-    with _explain_errors(path):
-        # In a shared folder, another account could otherwise read the file or plant a link under its name.
-        flags = os.O_CREAT | os.O_EXCL if partial else 0
-        stream = os.fdopen(os.open(partial or path, os.O_WRONLY | flags, 0o600), "wb")
-    try:
-        with stream:
-            target = Target(path, stream)
-            yield target
-            with _explain_errors(path):
-                stream.flush()
-                if partial:
-                    os.fsync(stream.fileno())
-        if partial and (even_empty or not target.is_empty):
-            with _explain_errors(path):
-                partial.replace(path)
-    finally:
-        if partial:
-            partial.unlink(missing_ok=True)
-
-
-def _format_rejected(line: Line, problem: str, format_: Format, places: Sequence[str], *, first: bool) -> bytes:
-    # A load ignores the other columns. `text` is set only for lines that could not be parsed.
-    members = {
-        **{field: line.values.get(field) for field in FIELDS},
-        **dict(itertools.zip_longest(places, line.places, fillvalue="")),
-        "line": line.number,
-        "problem": problem,
-        "text": line.text if line.problem else "",
-    }
-    if format_ is Format.JSONL:
-        return json.dumps(members).encode() + b"\n"
-    row = io.StringIO()
-    writer = csv.DictWriter(row, members, lineterminator="\n")
-    if first:
-        writer.writeheader()
-    writer.writerow(members)
-    return row.getvalue().encode()
-
-
-@contextmanager
-def _explain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise NobodyReads from error
-    except OSError as error:
-        raise OperatorError(
-            f"{path} cannot be written ({error.strerror}): name a file in a folder with room that you may write to."
-        ) from error

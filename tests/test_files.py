@@ -8,13 +8,17 @@ import lzma
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cityweb import files
+from cityweb import files, outputs
 from cityweb.files import Format
 from cityweb.settings import OperatorError
 from cityweb.submissions import FIELDS
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 TOKYO = {"name": "Tokyo", "population": "5"}
 
@@ -191,6 +195,22 @@ def test_json_lines_are_read() -> None:
     assert [bool(line.problem) for line in lines] == [False, False, True, True]
 
 
+class Pieces(io.RawIOBase):
+    """A stream that gives a few bytes at a time after the first ones, as a pipe does."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self.content, self.size = io.BytesIO(content), size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        piece = self.content.read(min(self.size if self.content.tell() else 8, len(view)))
+        view[: len(piece)] = piece
+        return len(piece)
+
+
 ARRAY = b"""\xef\xbb\xbf
 [
   {"name": "Tokyo", "population": 5},
@@ -203,9 +223,8 @@ ARRAY = b"""\xef\xbb\xbf
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 65_536])
-def test_a_json_array_is_read_piece_by_piece(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_CHUNK_BYTES", chunk)
-    lines = read(ARRAY, Format.JSONL)
+def test_a_json_array_is_read_piece_by_piece(chunk: int) -> None:
+    lines = list(files.lines(io.BufferedReader(Pieces(ARRAY, chunk)), Format.JSONL))
     assert [(line.number, bool(line.problem)) for line in lines] == [
         (3, False),
         (4, True),
@@ -282,14 +301,14 @@ def test_a_file_that_cannot_be_read_is_a_sentence() -> None:
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    with files.written(path, overwrite=False) as target:
+    with outputs.written(path, overwrite=False) as target:
         target.write(b"whole")
         assert not path.exists()
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def write_half(target: files.Target) -> None:
+def write_half(target: outputs.Target) -> None:
     target.write(b"half")
     raise KeyboardInterrupt
 
@@ -297,7 +316,7 @@ def write_half(target: files.Target) -> None:
 def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt), files.written(path, overwrite=True) as target:
+    with pytest.raises(KeyboardInterrupt), outputs.written(path, overwrite=True) as target:
         write_half(target)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
@@ -306,9 +325,9 @@ def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> No
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"before")
-    with pytest.raises(OperatorError, match="--yes"), files.written(path, overwrite=False):
+    with pytest.raises(OperatorError, match="--yes"), outputs.written(path, overwrite=False):
         pass
-    with files.written(path, overwrite=True) as target:
+    with outputs.written(path, overwrite=True) as target:
         target.write(b"after")
     assert path.read_bytes() == b"after"
 
@@ -317,7 +336,7 @@ def test_who_reads_meanwhile_reads_the_old_file_to_its_end(tmp_path: Path) -> No
     path = tmp_path / "a.csv"
     path.write_bytes(b"before")
     with path.open("rb") as reading:
-        with files.written(path, overwrite=True) as target:
+        with outputs.written(path, overwrite=True) as target:
             target.write(b"after")
         assert reading.read() == b"before"
 
@@ -327,9 +346,9 @@ def test_a_written_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         dumped.write_bytes(b"before")
-        with files.written(dumped, overwrite=True) as target:
+        with outputs.written(dumped, overwrite=True) as target:
             target.write(b"after")
-        with files.rejected_lines(rejected, Format.CSV, overwrite=False) as reject:
+        with outputs.rejected_lines(rejected, Format.CSV, overwrite=False) as reject:
             reject(files.Line(7, "", {}), "Wrong")
     finally:
         os.umask(before)
@@ -343,21 +362,21 @@ def test_a_link_that_waits_under_the_temporary_name_is_not_followed(
     victim = tmp_path / "victim"
     victim.write_bytes(b"before")
     (tmp_path / ".a.csv.0123abcd").symlink_to(victim)
-    with pytest.raises(OperatorError, match="exists"), files.written(tmp_path / "a.csv", overwrite=False) as target:
+    with pytest.raises(OperatorError, match="exists"), outputs.written(tmp_path / "a.csv", overwrite=False) as target:
         target.write(b"after")
     assert victim.read_bytes() == b"before"
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
-    with files.written(tmp_path / "link.csv", overwrite=False) as target:
+    with outputs.written(tmp_path / "link.csv", overwrite=False) as target:
         target.write(b"whole")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "a.csv").read_bytes() == b"whole"
 
 
 def test_a_device_is_written_to_and_stays() -> None:
-    with files.written(Path("/dev/null"), overwrite=True) as target:
+    with outputs.written(Path("/dev/null"), overwrite=True) as target:
         target.write(b"gone")
     assert Path("/dev/null").is_char_device()
 
@@ -365,27 +384,30 @@ def test_a_device_is_written_to_and_stays() -> None:
 def test_a_full_disk_is_a_sentence() -> None:
     with (
         pytest.raises(OperatorError, match="No space left"),
-        files.written(Path("/dev/full"), overwrite=True) as target,
+        outputs.written(Path("/dev/full"), overwrite=True) as target,
     ):
         target.write(b"x" * 100_000)
 
 
 def test_a_folder_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="No such file"), files.written(tmp_path / "no" / "a.csv", overwrite=False):
+    with (
+        pytest.raises(OperatorError, match="No such file"),
+        outputs.written(tmp_path / "no" / "a.csv", overwrite=False),
+    ):
         pass
 
 
 def test_who_has_read_enough_is_no_failure() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with pytest.raises(files.NobodyReads), os.fdopen(writing, "wb", buffering=0) as stream:
-        files.Target(files.STANDARD, stream).write(b"x")
+    with pytest.raises(outputs.NobodyReads), os.fdopen(writing, "wb", buffering=0) as stream:
+        outputs.Target(files.STANDARD, stream).write(b"x")
 
 
 @pytest.mark.parametrize("format_", Format)
 def test_rejected_lines_can_be_corrected_and_read_again(tmp_path: Path, format_: Format) -> None:
     path = tmp_path / "rejected"
-    with files.rejected_lines(path, format_, overwrite=False) as reject:
+    with outputs.rejected_lines(path, format_, overwrite=False) as reject:
         reject(files.Line(7, "", {"name": "=A, b", "population": "x"}), "Wrong")
         reject(files.Line(9, "as it was", {}, "Not a line"), "Not a line")
     with path.open("rb") as stream:
@@ -399,7 +421,7 @@ def test_rejected_lines_can_be_corrected_and_read_again(tmp_path: Path, format_:
 @pytest.mark.parametrize("format_", Format)
 def test_rejected_lines_keep_the_columns_that_tell_names_apart(tmp_path: Path, format_: Format) -> None:
     path = tmp_path / "rejected"
-    with files.rejected_lines(path, format_, overwrite=False, places=("State", "Land")) as reject:
+    with outputs.rejected_lines(path, format_, overwrite=False, places=("State", "Land")) as reject:
         reject(files.Line(7, "", {"name": "A", "population": "x"}, "", ("Ohio", "US")), "Wrong")
         reject(files.Line(9, "as it was", {}, "Not a line"), "Not a line")
     columns = files.Columns(
@@ -410,6 +432,6 @@ def test_rejected_lines_keep_the_columns_that_tell_names_apart(tmp_path: Path, f
 
 
 def test_without_a_rejected_line_there_is_no_file(tmp_path: Path) -> None:
-    with files.rejected_lines(tmp_path / "rejected.csv", Format.CSV, overwrite=False):
+    with outputs.rejected_lines(tmp_path / "rejected.csv", Format.CSV, overwrite=False):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO, NoReturn
 import typer
 from sqlalchemy import URL
 
-from cityweb import __version__, files, settings
+from cityweb import __version__, files, outputs, settings
 from cityweb.city import ID_MAX
 from cityweb.commands import checkup
 from cityweb.postgres import corrections, schema, transfers
@@ -97,7 +97,7 @@ def load(
     columns = files.Columns({"name": name, "population": population, "country": country}, tuple(place or ()))
     kind = format or _format_of(file, files.READ_ENDINGS)
     rejected = rejected or files.beside(file, kind)
-    skipping = files.rejected_lines(rejected, kind, overwrite=yes, places=columns.places) if skip_bad else None
+    skipping = outputs.rejected_lines(rejected, kind, overwrite=yes, places=columns.places) if skip_bad else None
     outcome = _load(file, kind, columns, skipping, transfers.UPDATE if update else "")
     if outcome.rejected:
         typer.echo(f"Rejected lines and their problems are in {rejected}: correct them there, and load it.")
@@ -126,7 +126,7 @@ def dump(
 ) -> None:
     """Write all cities to a file, in the order of the board."""
     kind = format or _format_of(file)
-    with files.written(file, overwrite=yes) as target, _ready() as url:
+    with outputs.written(file, overwrite=yes) as target, _ready() as url:
         asyncio.run(transfers.dump(url, target.write, kind))
 
 
@@ -263,7 +263,7 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # It is a text file.
     try:
         app()
-    except files.NobodyReads:
+    except outputs.NobodyReads:
         # Python flushes standard output at exit and would report the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

