@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import errno
 import gzip
 import io
 import lzma
@@ -244,6 +245,35 @@ def test_a_json_array_is_read_piece_by_piece(chunk: int) -> None:
 def test_an_array_that_is_broken_is_one_sentence(written: bytes) -> None:
     with pytest.raises(OperatorError, match="The JSON array is invalid from line 1 on"):
         read(written, Format.JSONL)
+
+
+class Broken(Pieces):
+    """A stream that fails at its end."""
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        size = super().readinto(buffer)
+        if not size:
+            raise OSError(errno.EIO, "Input/output error")
+        return size
+
+
+@pytest.mark.parametrize("begin", [b"name,population\nA,1\n", b'[{"name": "A"},'])
+def test_a_file_that_breaks_off_is_one_sentence(begin: bytes) -> None:
+    with pytest.raises(OperatorError, match=r"cannot be read \(Input/output error\)"):
+        list(files.lines(io.BufferedReader(Broken(begin, 8)), Format.CSV))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ("name,population\n" + 50_000 * "A,1\n").encode("utf-16") + b"\0\xd8a\0",
+        b'[{"name": "A"},\xff',
+    ],
+    ids=["utf-16", "array"],
+)
+def test_another_encoding_later_in_a_file_is_one_sentence(written: bytes) -> None:
+    with pytest.raises(OperatorError, match="is not UTF-8"):
+        read(written)
 
 
 def test_an_element_without_an_end_is_not_read_into_memory() -> None:
