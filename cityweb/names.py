@@ -88,9 +88,11 @@ def broken_rule(name: str, *, as_stored: bool = False) -> Rule | None:
         return Rule.EMOJI
     if not is_latin and _is_unreadable(name):
         return Rule.UNREADABLE
-    if not (name[:1].isalpha() or name[:1].isdecimal() or name[:1] in _APOSTROPHES):
+    begins_with_letter = name[:1].isalpha() or name[:1].isdecimal()
+    if not (begins_with_letter or name[:1] in _APOSTROPHES):
         return Rule.FIRST_CHARACTER
-    if not any(character.isalpha() or character.isdecimal() for character in name):
+    # A signal in a generator that is closed would be lost, so a load has one only for the few names that need it.
+    if not (begins_with_letter or any(character.isalpha() or character.isdecimal() for character in name)):
         return Rule.NO_LETTER
     if as_stored:
         return None
