@@ -182,7 +182,7 @@ async def dumped(empty: Addresses, format_: Format = Format.CSV) -> bytes:
 @pytest.fixture
 async def empty(postgres: Addresses) -> Addresses:
     """The database without cities."""
-    await run_sql(postgres.owner, "TRUNCATE cities, adds RESTART IDENTITY")
+    await run_sql(postgres.owner, "TRUNCATE cities, changes, blocks, adds RESTART IDENTITY")
     return postgres
 
 

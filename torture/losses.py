@@ -33,7 +33,7 @@ GuardedProtocol.shutdown = HttpToolsProtocol.shutdown
 UNLOOKING = """
 from sqlalchemy import text
 from cityweb.postgres import cities
-look = "WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)"
+look = "NOT EXISTS (SELECT FROM cities WHERE name_key = :new_name_key) AND"
 assert look in cities.INSERT.text
 cities.INSERT = text(cities.INSERT.text.replace(look, ""))
 """

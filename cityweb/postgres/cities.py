@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from cityweb import names
 from cityweb.city import BOARD_SIZE
 from cityweb.postgres import database
 from cityweb.postgres.database import DatabaseUnavailable, DriverConnection, Session, Unconfirmed, unit_of_work
+from cityweb.postgres.networks import ANYBODY, BLOCK, CODES, Author, reject_blocked
 from cityweb.postgres.tables import City
 from cityweb.submissions import FIELDS, CitySubmission
 
@@ -100,19 +101,24 @@ async def leaders(connection: DriverConnection) -> Leaders:
 COLUMNS = {column: City.__table__.c[column].type for column in (*FIELDS, "name_key", "name_bare")}
 """The columns that are written for a city, with their types; PostgreSQL fills the others."""
 _COLUMNS = ", ".join(COLUMNS)
-_VALUES = ", ".join(f"(:{column})::{type_}" for column, type_ in COLUMNS.items())
+_VALUES = ", ".join(f"(:new_{column})::{type_}" for column, type_ in COLUMNS.items())
 # The unique key decides. NOT EXISTS only saves the id that a conflicting row would use up.
 INSERT = text(f"""
-INSERT INTO cities ({_COLUMNS})
-SELECT {_VALUES}
-WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :name_key)
-ON CONFLICT DO NOTHING
-RETURNING id, name, population, country
+WITH city AS (
+  INSERT INTO cities ({_COLUMNS})
+  SELECT {_VALUES}
+  WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = :new_name_key) AND NOT EXISTS ({BLOCK})
+  ON CONFLICT DO NOTHING
+  RETURNING id, {", ".join(FIELDS)}, created_at
+)
+INSERT INTO changes (kind, city_id, {", ".join(f"new_{field}" for field in FIELDS)}, created_at, network)
+SELECT 'add', id, {", ".join(FIELDS)}, created_at, ({CODES})[1] FROM city
+RETURNING city_id, {", ".join(f"new_{field}" for field in FIELDS)}
 """)  # noqa: S608 (no value is put in)
 STORED = text(f"""
 SELECT id, name, population, country, extract(epoch FROM now() - created_at) AS age,
   ({_COLUMNS}) IS NOT DISTINCT FROM ({_VALUES}) AS is_same
-FROM cities WHERE name_key = :name_key
+FROM cities WHERE name_key = :new_name_key
 """)  # noqa: S608 (no value is put in)
 
 
@@ -121,15 +127,15 @@ def columns(name: str, **others: object) -> dict[str, object]:
     return {"name": name, **others, "name_key": names.key(name), "name_bare": names.bare(name)}
 
 
-async def add(session: Session, city: CitySubmission) -> tuple[Stored, bool]:
+async def add(session: Session, city: CitySubmission, author: Author = ANYBODY) -> tuple[Stored, bool]:
     """Adds a city, unless its name is stored. Returns the stored city, and whether this call stored it.
 
-    The insert is one statement and its own transaction; the unique key decides. Raises Unconfirmed if its result
-    is lost, or DatabaseUnavailable.
+    The insert is one statement and its own transaction; the unique key decides. Raises Blocked, Unconfirmed if its
+    result is lost, or DatabaseUnavailable.
     """
     lost: list[float] = []
     try:
-        return await _insert_or_find(session, columns(**vars(city)), lost)
+        return await _insert_or_find(session, columns(**vars(city)), author, lost)
     except DatabaseUnavailable as error:
         if lost:
             raise Unconfirmed from error
@@ -137,7 +143,9 @@ async def add(session: Session, city: CitySubmission) -> tuple[Stored, bool]:
 
 
 @unit_of_work
-async def _insert_or_find(session: Session, values: dict[str, object], lost: list[float]) -> tuple[Stored, bool]:
+async def _insert_or_find(
+    session: Session, values: dict[str, object], author: Author, lost: list[float]
+) -> tuple[Stored, bool]:
     """Stores the city, or finds the one with its name. Returns it, and whether an insert of this call stored it.
 
     If the result of an insert is lost, its time is appended to `lost`. A row with the same values that is younger than
@@ -146,15 +154,19 @@ async def _insert_or_find(session: Session, values: dict[str, object], lost: lis
     """
     await session.connection()  # If this fails, no insert was sent.
     began = time.monotonic()
+    parameters = {f"new_{column}": value for column, value in values.items()}
     try:
-        row = (await session.execute(INSERT, values)).one_or_none()
+        row = (await session.execute(INSERT, {**parameters, **author.parameters})).one_or_none()
     except BaseException as error:
         if not isinstance(error, DBAPIError) or database.is_disconnected(error):
             lost.append(began)
         raise
     if row:
         return Stored(*row), True
-    stored = (await session.execute(STORED, values)).one()
+    stored = (await session.execute(STORED, parameters)).one_or_none()
+    if stored is None:
+        await reject_blocked(session, author, values["name_key"])
+        raise NoResultFound  # The city was removed in between; the unit of work is run once more.
     is_ours = bool(lost) and stored.is_same and stored.age < time.monotonic() - lost[0]
     return Stored(*stored[:4]), is_ours
 

@@ -1,14 +1,15 @@
-"""An operator's changes: correct a population, rename or remove a city."""
+"""An operator's changes of one city: correct its population or country, rename or remove it."""
 
 from dataclasses import replace
 
-from sqlalchemy import URL, ColumnElement, delete, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import URL, ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cityweb import names, submissions
-from cityweb.postgres import database
-from cityweb.postgres.cities import Stored, columns
+from cityweb import countries, names, submissions
+from cityweb.postgres import changes, database
+from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity
+from cityweb.postgres.cities import Stored
+from cityweb.postgres.networks import Author
 from cityweb.postgres.tables import City
 from cityweb.settings import COMMAND, OperatorError
 
@@ -39,17 +40,20 @@ async def duplicates(connection: AsyncConnection) -> list[Stored]:
     return [Stored(*row) for row in rows]
 
 
-def corrected(city: Stored, population: str) -> Stored:
-    """The city with this population, in any form that a visitor may enter.
+def corrected(city: Stored, population: str, country: str | None = None) -> Stored:
+    """The city with this population, in any form that a visitor may enter, and with this country unless it is None.
 
-    Raises OperatorError if it is invalid, or is the city's already.
+    Raises OperatorError if one is invalid, or if the city has both already.
     """
     try:
         after = replace(city, population=submissions.parse_population(population))
+        if country is not None:
+            after = replace(after, country=countries.parse(country) if country else "")
     except ValueError as error:
-        raise OperatorError(f"{error} Run the command again with another population.") from error
+        raise OperatorError(f"{error} Run the command again with another value.") from error
     if after == city:
-        raise OperatorError(f"{city.name} has this population already: run the command again with another one.")
+        what = "population" if country is None else "population and this country"
+        raise OperatorError(f"{city.name} has this {what} already: run the command again with another value.")
     return after
 
 
@@ -63,38 +67,34 @@ def renamed(city: Stored, name: str) -> Stored:
         raise OperatorError(f"{error.errors['name']} Run the command again with another name.") from error
 
 
-async def store(url: URL, before: Stored, after: Stored) -> None:
+async def store(url: URL, before: Stored, after: Stored, reason: str | None = None) -> None:
     """Stores a changed city. Raises OperatorError if the name is taken, or if `before` is not what is stored."""
-    values: dict[str, object] = {"population": after.population}
-    if after.population == before.population:
-        # Only for a rename: one of the `duplicates` cannot get the key of its name while another city has that key.
-        values = columns(after.name)
-    statement = update(City).where(*_match_unchanged(before)).values(values)
+    # Without a difference, it is a rename of one of the `duplicates` to its own name, which gives it the key.
+    fields = [name for name in submissions.FIELDS if getattr(before, name) != getattr(after, name)] or ["name"]
+    old, new = ({name: getattr(city, name) for name in fields} for city in (before, after))
     try:
         async with database.outside_the_pool(url).begin() as connection:
-            _expect_one((await connection.execute(statement)).rowcount)
-    except IntegrityError as error:
+            await changes.correct(connection, before.id, old, new, Author(is_operator=True, reason=reason))
+    except NameTaken as error:
         raise OperatorError(
             f"{after.name} is already stored: remove one of the two, or choose another name."
         ) from error
+    except (Conflict, NoSuchCity) as error:
+        raise OperatorError(CHANGED) from error
 
 
-async def remove(url: URL, city: Stored) -> None:
-    """Removes a city. Raises OperatorError if it has changed."""
-    async with database.outside_the_pool(url).begin() as connection:
-        _expect_one((await connection.execute(delete(City).where(*_match_unchanged(city)))).rowcount)
+async def remove(url: URL, city: Stored, reason: str | None = None) -> None:
+    """Removes a city, whose name visitors cannot store any more. Raises OperatorError if it has changed."""
+    try:
+        async with database.outside_the_pool(url).begin() as connection:
+            await changes.remove(connection, city, Author(is_operator=True, reason=reason))
+    except (Conflict, NoSuchCity) as error:
+        raise OperatorError(CHANGED) from error
+
+
+CHANGED = "The city has just been changed by somebody else: run the command again to see it."
 
 
 async def _find_one(connection: AsyncConnection, condition: ColumnElement[bool]) -> Stored | None:
     row = (await connection.execute(COLUMNS.where(condition))).one_or_none()
     return Stored(*row) if row else None
-
-
-def _match_unchanged(city: Stored) -> tuple[ColumnElement[bool], ...]:
-    """The conditions that the city is still as it was shown to the operator."""
-    return City.id == city.id, City.name == city.name, City.population == city.population
-
-
-def _expect_one(changed: int) -> None:
-    if not changed:
-        raise OperatorError("The city has just been changed by somebody else: run the command again to see it.")

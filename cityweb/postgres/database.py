@@ -104,6 +104,11 @@ def is_disconnected(error: BaseException) -> bool:
     return isinstance(error, ConnectionError)
 
 
+def is_deadlock(error: BaseException) -> bool:
+    """Whether PostgreSQL ended the statement because it and another waited for each other; repeating it is safe."""
+    return isinstance(error, DBAPIError) and sqlstate(error) == "40P01"
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the error means that the database is unavailable (a 503 response); any other error is our bug."""
     if isinstance(error, DBAPIError):
@@ -158,8 +163,8 @@ class Pool:
 def unit_of_work(query: Query[P, T]) -> Query[P, T]:
     """Makes a unit of work of a function that asks the database in the session of a request.
 
-    It waits for its turn, holds a connection until it ends, and is run once more if the connection breaks. All units of
-    work of a session share one time limit. Raises DatabaseUnavailable.
+    It waits for its turn, holds a connection until it ends, and is run once more if the connection breaks or after a
+    deadlock. All units of work of a session share one time limit. Raises DatabaseUnavailable.
     """
 
     @wraps(query)
@@ -180,7 +185,7 @@ def unit_of_work(query: Query[P, T]) -> Query[P, T]:
                     return await ask()
                 # NoResultFound: a row was removed between two statements.
                 except (DBAPIError, ConnectionError, NoResultFound) as error:
-                    if not (isinstance(error, NoResultFound) or is_disconnected(error)):
+                    if not (isinstance(error, NoResultFound) or is_disconnected(error) or is_deadlock(error)):
                         raise
                 await pause_before_retry()
                 return await ask()

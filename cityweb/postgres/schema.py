@@ -21,6 +21,7 @@ RESET = (
     "DROP FUNCTION IF EXISTS cities_above, cities_changed, cities_counted, cities_worded, fold_tally CASCADE",
     "DROP FUNCTION IF EXISTS search_words, spaced, suffixes CASCADE",
     "DROP TABLE IF EXISTS cities, words, tally, tally_changes, adds, salts, alembic_version",
+    "DROP TABLE IF EXISTS changes, network_keys, blocks",
 )
 """Drops everything that any of the migrations created."""
 

@@ -1,8 +1,19 @@
 """The tables: columns and constraints, which the tests compare with the result of the migrations."""
 
-from datetime import datetime
+from datetime import date, datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Computed, DateTime, Identity, Index, SmallInteger, Text, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    Identity,
+    Index,
+    SmallInteger,
+    Text,
+    false,
+    func,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cityweb.city import NAME_MAX, POPULATION_MAX
@@ -97,3 +108,56 @@ class Adds(Base):
     address: Mapped[bytes] = mapped_column(primary_key=True)
     minute: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     hour: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class Change(Base):
+    """A change of the cities; the log of changes is only appended to, and outlives the cities.
+
+    For one city, the order of the ids is the order of its changes. Values that do not change are null, and so are the
+    old values of an addition and the new ones of a removal. `network` is a hash of the client network.
+    """
+
+    __tablename__ = "changes"
+    __table_args__ = (CheckConstraint("kind IN ('add', 'correct', 'remove', 'restore', 'load')", name="changes_kind"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
+    kind: Mapped[str] = mapped_column(Text)
+    city_id: Mapped[int | None]
+    old_name: Mapped[str | None] = mapped_column(Text)
+    old_population: Mapped[int | None]
+    old_country: Mapped[str | None] = mapped_column(Text)
+    new_name: Mapped[str | None] = mapped_column(Text)
+    new_population: Mapped[int | None]
+    new_country: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    cities: Mapped[int | None]
+    reverts: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[str | None] = mapped_column(Text)
+    operator: Mapped[bool] = mapped_column(server_default=false())
+    network: Mapped[bytes | None]
+
+
+Index("changes_city", Change.city_id, Change.id)
+Index("changes_reverts", Change.reverts, unique=True, postgresql_where=Change.reverts.is_not(None))
+
+
+class NetworkKey(Base):
+    """The key with which client networks are hashed on a day, in UTC by the clock of the database."""
+
+    __tablename__ = "network_keys"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    key: Mapped[bytes]
+
+
+class Block(Base):
+    """A client network that may change nothing, or a name that may not be stored; for ever if `until` is null."""
+
+    __tablename__ = "blocks"
+    __table_args__ = (CheckConstraint("num_nonnulls(name_key, network) = 1", name="blocks_one"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name_key: Mapped[str | None] = mapped_column(Text(collation="C"), unique=True)
+    network: Mapped[bytes | None]
+    until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cityweb import names, submissions
 from cityweb.files import Format, Line
 from cityweb.postgres import cities, database, schema
+from cityweb.postgres.changes import NEW, OLD
 from cityweb.settings import OperatorError
 from cityweb.submissions import FIELDS
 
@@ -60,20 +61,39 @@ RETURNING *
 """
 # If lines have the same name, the first one counts.
 FIRST_LINES = "(SELECT DISTINCT ON (name_key) * FROM arrivals ORDER BY name_key, position) AS arrived"
-# A line without a country takes none away, since a file need not have that column.
-UPDATE = f"""
-UPDATE cities SET {", ".join(f"{column} = arrived.{column}" for column in cities.COLUMNS if column != "country")},
-  country = coalesce(nullif(arrived.country, ''), cities.country)
-FROM {FIRST_LINES}
-WHERE cities.name_key = arrived.name_key
-  AND ({" OR ".join(f"cities.{field} IS DISTINCT FROM arrived.{field}" for field in FIELDS if field != "country")}
-    OR arrived.country <> '' AND cities.country <> arrived.country)
+# Updates the stored cities of a file, and logs each change with the old values of the locked rows. A line without a
+# country takes none away, since a file need not have that column.
+CHANGE = f"""
+WITH before AS MATERIALIZED (
+  SELECT cities.id, {", ".join(f"cities.{field}" for field in FIELDS)},
+    {", ".join(f"arrived.{column} AS new_{column}" for column in cities.COLUMNS)}
+  FROM cities JOIN {FIRST_LINES} ON cities.name_key = arrived.name_key
+  WHERE {{differs}}
+  FOR UPDATE OF cities
+), changed AS (
+  UPDATE cities SET {{changed}} FROM before WHERE cities.id = before.id
+  RETURNING cities.id, {", ".join(f"cities.{field}" for field in FIELDS)}
+)
+INSERT INTO changes (kind, city_id, {", ".join(OLD + NEW)}, operator)
+SELECT 'correct', id, {
+    ", ".join(
+        f"CASE WHEN before.{field} <> changed.{field} THEN {source}.{field} END"
+        for source in ("before", "changed")
+        for field in FIELDS
+    )
+}, true
+FROM before JOIN changed USING (id)
 """  # noqa: S608 (no value is put in)
-FILL_IN_COUNTRIES = f"""
-UPDATE cities SET country = arrived.country
-FROM {FIRST_LINES}
-WHERE cities.name_key = arrived.name_key AND cities.country = '' AND arrived.country <> ''
-"""  # noqa: S608 (no value is put in)
+UPDATE = CHANGE.format(
+    differs=" OR ".join(f"cities.{field} <> arrived.{field}" for field in FIELDS if field != "country")
+    + " OR arrived.country <> '' AND cities.country <> arrived.country",
+    changed=", ".join(f"{column} = new_{column}" for column in cities.COLUMNS if column != "country")
+    + ", country = coalesce(nullif(new_country, ''), cities.country)",
+)
+FILL_IN_COUNTRIES = CHANGE.format(
+    differs="cities.country = '' AND arrived.country <> ''", changed="country = new_country"
+)
+LOG = text("INSERT INTO changes (kind, cities, operator) VALUES ('load', :cities, true)")
 # The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up. The board
 # marks cities of the last minute as new, which loaded ones are not.
 INSERT = f"""
@@ -184,6 +204,8 @@ async def load(
                 outcome.added = (await connection.execute(text(INSERT))).rowcount
                 for _, make in indexes:
                     await driver.execute(make)
+                if outcome.added:
+                    await connection.execute(LOG, {"cities": outcome.added})
             if outcome.added < outcome.read - outcome.rejected:
                 outcome.note = _format_repeated(await driver.fetch(REPEATED), place_columns)
     try:

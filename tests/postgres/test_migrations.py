@@ -397,7 +397,10 @@ async def test_the_application_may_do_what_it_does_and_no_more(empty: Addresses)
     assert {row["tablename"]: row["privileges"] for row in rows} == {
         "adds": ["DELETE", "INSERT", "SELECT", "UPDATE"],
         "alembic_version": ["SELECT"],
-        "cities": ["INSERT", "SELECT"],
+        "blocks": ["SELECT"],
+        "changes": ["SELECT"],  # and INSERT of some columns
+        "cities": ["DELETE", "INSERT", "SELECT"],
+        "network_keys": ["DELETE", "INSERT", "SELECT"],
         "salts": ["SELECT"],
         "tally": ["SELECT"],
         "tally_changes": ["SELECT"],

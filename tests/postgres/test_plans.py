@@ -17,7 +17,8 @@ Node = dict[str, Any]
 Values = dict[str, object]
 
 BESIDE: Values = {"population": 40_000, "id": 30_000}
-ADDED: Values = cities.columns(**vars(CitySubmission("c5", 5)))
+CITY = cities.columns(**vars(CitySubmission("c5", 5)))
+ADDED: Values = {**{f"new_{column}": value for column, value in CITY.items()}, "codes": "{}", "operator": False}
 SEARCH: Values = {**BESIDE, "bare": "a1 77"}
 # As short to this table as ours is to 180,000 cities: where a walk is a third of them, reading all is the better plan.
 SEARCHED = ranking.matches(near=1_000, far=4_000)

@@ -1,0 +1,168 @@
+"""The log of changes: its pages, the history of a city, and whether it agrees with the cities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from cityweb import countries
+from cityweb.postgres.changes import NEW, OLD
+from cityweb.postgres.networks import contributor
+from cityweb.submissions import FIELDS
+
+PAGE_SIZE = 50
+CHANGE_ID_MAX = 2**63 - 1
+"""The maximum of PostgreSQL's `bigint`."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A line of the log. `city_name` is the city's present name, or its last one; empty for a load.
+
+    `old` and `new` have the values that changed: an addition has no old ones, a removal no new ones. A redacted name is
+    empty. `contributor` is empty if an operator made the change, or if the network is unknown.
+    """
+
+    id: int
+    at: datetime
+    kind: str
+    city_id: int | None
+    city_name: str
+    is_stored: bool
+    old: dict[str, Any]
+    new: dict[str, Any]
+    cities: int | None
+    reverts: int | None
+    reason: str | None
+    is_operator: bool
+    contributor: str
+    can_revert: bool
+
+    @property
+    def author(self) -> str:
+        return "an operator" if self.is_operator else f"contributor {self.contributor or 'unknown'}"
+
+    @property
+    def differences(self) -> list[tuple[str, str, str]]:
+        """Each field of a correction with its old and its new value as texts."""
+        values = ((field, self.old[field], value) for field, value in self.new.items())
+        return [(field, format_value(field, old), format_value(field, new)) for field, old, new in values]
+
+    @property
+    def summary(self) -> str:
+        """The change in words: Berlin: population 83,360,000 → 3,677,000."""
+        name = self.city_name or f"City {self.city_id}"
+        why = f": {self.reason}" if self.reason else ""
+        match self.kind:
+            case "load":
+                return f"{self.cities:,} cities loaded{why}"
+            case "add":
+                return f"{name}: added, population {self.new['population']:,}"
+            case "remove":
+                return f"{name}: removed{why}"
+            case "restore":
+                return f"{name}: restored{why}"
+        changed = ", ".join(f"{field} {old} → {new}" for field, old, new in self.differences)
+        return f"{name}: {'reverted, ' if self.reverts else ''}{changed}{why}"
+
+
+def format_value(field: str, value: object) -> str:
+    """A value as the log shows it."""
+    if field == "population":
+        return f"{value:,}"
+    if field == "country":
+        return countries.name_of(str(value)) or "no country"
+    return str(value) or "(redacted)"
+
+
+# A change can be reverted while all that it set still stands. Whether the name of a removed city is free is not asked.
+LINES = f"""
+SELECT change.*, city.name AS present_name, gone.old_name AS last_name,
+  CASE change.kind
+    WHEN 'correct' THEN city.name IS NOT NULL AND change.old_name IS DISTINCT FROM '' AND {
+    " AND ".join(f"(change.new_{field} IS NULL OR change.new_{field} = city.{field})" for field in FIELDS)
+}
+    WHEN 'remove' THEN city.name IS NULL AND NOT operator AND change.old_name <> ''
+    ELSE false
+  END AND NOT EXISTS (SELECT FROM changes AS later WHERE later.reverts = change.id) AS can_revert
+FROM (
+  SELECT * FROM changes WHERE {{rows}} AND id < (SELECT CAST(:before AS bigint)) ORDER BY id DESC LIMIT {{limit}}
+) AS change
+LEFT JOIN LATERAL (SELECT {", ".join(FIELDS)} FROM cities WHERE id = change.city_id LIMIT 1) AS city ON true
+LEFT JOIN LATERAL (
+  SELECT old_name FROM changes WHERE city.name IS NULL AND city_id = change.city_id AND kind = 'remove'
+  ORDER BY id DESC LIMIT 1
+) AS gone ON true
+ORDER BY change.id DESC
+"""  # noqa: S608 (no value is put in)
+ALL = text(LINES.format(rows="true", limit=PAGE_SIZE + 1))
+OF_A_CITY = text(LINES.format(rows="city_id = (SELECT CAST(:city AS int))", limit=PAGE_SIZE + 1))
+ONE = text(LINES.format(rows="id = CAST(:id AS bigint)", limit=1))
+OF_A_NETWORK = text(
+    LINES.format(rows="network = (SELECT network FROM changes WHERE id = CAST(:id AS bigint))", limit="ALL")
+)
+OF_A_TIME = text(LINES.format(rows="NOT operator AND at >= :since AND at < :until", limit="ALL"))
+# For each field of each city: what a change found must be what the change before it left, and the last one the present.
+BROKEN = text("""
+WITH steps AS (
+  SELECT changes.id, city_id, field, old, new, lag(new) OVER changes_of_a_field AS before,
+    row_number() OVER changes_of_a_field AS number, lead(changes.id) OVER changes_of_a_field AS next
+  FROM changes, LATERAL (VALUES
+    ('name', old_name, new_name), ('population', old_population::text, new_population::text),
+    ('country', old_country, new_country)
+  ) AS each (field, old, new)
+  WHERE old IS NOT NULL OR new IS NOT NULL
+  WINDOW changes_of_a_field AS (PARTITION BY city_id, field ORDER BY changes.id)
+)
+SELECT city_id, min(coalesce(cities.name, '')) AS name FROM steps LEFT JOIN cities ON cities.id = city_id
+WHERE number > 1 AND old IS DISTINCT FROM before
+  OR next IS NULL AND new IS DISTINCT FROM
+    CASE field WHEN 'name' THEN cities.name WHEN 'population' THEN cities.population::text ELSE cities.country END
+GROUP BY city_id ORDER BY city_id
+""")
+
+
+async def read(
+    connection: AsyncConnection | AsyncSession, *, city: int | None = None, before: int = CHANGE_ID_MAX
+) -> tuple[Sequence[Change], bool]:
+    """The 50 newest changes with smaller ids than `before`, of one city if it is given, and whether there are more."""
+    parameters = {"before": before} | ({} if city is None else {"city": city})
+    rows = (await connection.execute(ALL if city is None else OF_A_CITY, parameters)).all()
+    return [_read_line(row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE
+
+
+async def select(connection: AsyncConnection, statement: TextClause, **parameters: object) -> list[Change]:
+    """All changes that ONE, OF_A_NETWORK or OF_A_TIME selects, the newest first."""
+    rows = await connection.execute(statement, {"before": CHANGE_ID_MAX, **parameters})
+    return [_read_line(row) for row in rows]
+
+
+async def broken(connection: AsyncConnection) -> list[tuple[int, str]]:
+    """The ids and names of the cities whose history does not lead to what is stored."""
+    return [(row.city_id, row.name) for row in await connection.execute(BROKEN)]
+
+
+def _read_line(row: Row[Any]) -> Change:
+    old, new = (
+        {field: value for field, name in zip(FIELDS, names, strict=True) if (value := getattr(row, name)) is not None}
+        for names in (OLD, NEW)
+    )
+    return Change(
+        row.id,
+        row.at,
+        row.kind,
+        row.city_id,
+        row.present_name or row.last_name or "",
+        row.present_name is not None,
+        old,
+        new,
+        row.cities,
+        row.reverts,
+        row.reason,
+        row.operator,
+        "" if row.operator or not row.network else contributor(row.network),
+        row.can_revert,
+    )
