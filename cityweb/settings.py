@@ -41,6 +41,7 @@ class Settings:
     hosts: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     rate_limit: RateLimit | None
+    corrections: bool
     contact: str
     echo: bool
     listening: str
@@ -71,6 +72,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         hosts=_read_hosts(environment),
         trusted_proxies=_read_proxies(environment),
         rate_limit=_read_rate_limit(environment),
+        corrections=_read_corrections(environment),
         contact=_read_contact(environment),
         echo=environment.get("CITYWEB_ECHO", "").strip() not in {"", "0"},
         listening=environment.get(LISTENING, "http://localhost:8000"),
@@ -181,6 +183,14 @@ def _read_rate_limit(environment: Mapping[str, str]) -> RateLimit | None:
 
 
 COUNTS = re.compile(r"\s*,\s*".join(3 * ["([1-9][0-9]{0,8})"]))
+
+
+def _read_corrections(environment: Mapping[str, str]) -> bool:
+    """Whether visitors may correct, remove and revert."""
+    text = environment.get("CITYWEB_CORRECTIONS", "").strip().lower()
+    if text not in {"", "on", "off"}:
+        raise OperatorError(f"CITYWEB_CORRECTIONS is {text}: write on or off.")
+    return text != "off"
 
 
 def _read_contact(environment: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from typing import Annotated, NoReturn
@@ -30,6 +30,9 @@ _COUNTRY_NOT_TEXT = "Send the country as text."
 _PLACE_NOT_TEXT = "Send the place as text."
 _PLACE_WITHOUT_LETTER = "Enter a region, a state or a country, like Texas."
 _TRAP_FILLED = "Leave this field empty."
+_REASON_MISSING = "Choose a reason."
+REASONS = ("not a city", "duplicate", "offensive", "added by mistake")
+"""Why a visitor may remove a city; the log of changes shows it."""
 
 _SPACE = " \u00a0\u202f\u2009"
 _SEPARATOR = f"[,.'’_٬{_SPACE}]"
@@ -57,6 +60,14 @@ _NUMBER = re.compile(
 
 class UnreadableBody(ValueError):
     """A body is neither a form nor JSON, or has a field twice."""
+
+
+class ShownValueMissing(ValueError):
+    """A change came without a value that its author was shown; `field` is the missing one."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
 
 
 class InvalidSubmission(ValueError):
@@ -191,6 +202,10 @@ FIELDS = tuple(field.name for field in fields(CitySubmission))
 REQUIRED = tuple(field.name for field in fields(CitySubmission) if field.default is MISSING)
 ENTERED = (*FIELDS, "place")
 """The fields of forms and JSON: a place becomes a part of the name."""
+SHOWN = tuple(f"old_{field}" for field in FIELDS)
+"""The values that a visitor was shown, which come with a correction or a removal."""
+READ = (*ENTERED, *SHOWN, "confirm", "reason")
+"""All fields that are read; none may be sent twice."""
 
 
 def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmission:
@@ -216,12 +231,87 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
         country = _check_country(values.get("country"), as_stored=as_stored)
     except ValueError as error:
         errors["country"] = str(error)
-    # Visitors do not see this field, but bots fill in every field.
-    if str(values.get("topic") or "").strip():
-        errors["topic"] = _TRAP_FILLED
+    errors |= _check_trap(values)
     if errors:
         raise InvalidSubmission(errors)
     return CitySubmission(name, population, country)
+
+
+def check_correction(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """The shown values that change, and what replaces them. Only a field that differs from what was shown is checked.
+
+    Raises ShownValueMissing, or InvalidSubmission if a field is invalid.
+    """
+    old, new, errors = {}, {}, {}
+    for field, check_value in _CHECKS.items():
+        if values.get(field) is None:
+            continue
+        shown = _shown(values, field)
+        if _as_text(values[field]) == _as_text(shown):
+            continue
+        try:
+            value = check_value(values[field])
+        except ValueError as error:
+            errors[field] = str(error)
+        else:
+            if value != shown:
+                old[field], new[field] = shown, value
+    errors |= _check_trap(values)
+    if errors:
+        raise InvalidSubmission(errors)
+    return old, new
+
+
+def check_removal(values: Mapping[str, object]) -> tuple[dict[str, object], str]:
+    """The shown values of a city that is to be removed, and the reason. Raises as `check_correction`."""
+    shown = {field: _shown(values, field) for field in FIELDS}
+    reason = values.get("reason")
+    if reason not in REASONS:
+        raise InvalidSubmission({"reason": _REASON_MISSING})
+    return shown, str(reason)
+
+
+def is_implausible(population: int, shown: int | None, first: int | None) -> bool:
+    """Whether a population is unlikely: far from the one that was shown, or from that of number 1 of a full board.
+
+    Far is three times as many people or a third, and a difference of at least 100,000; or half as many again.
+    """
+    if first is not None and 2 * population > 3 * first:
+        return True
+    if shown is None or abs(population - shown) < _DIFFERENCE_MIN:
+        return False
+    return population >= 3 * shown or 3 * population <= shown
+
+
+_DIFFERENCE_MIN = 100_000
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "name": _check_name,
+    "population": _check_population,
+    "country": _check_country,
+}
+
+
+def _shown(values: Mapping[str, object], field: str) -> object:
+    """The value that was shown, in the form that is stored; a value that no city has, if it is invalid."""
+    value = values.get(f"old_{field}")
+    if value is None:
+        raise ShownValueMissing(f"old_{field}")
+    if field == "population":
+        try:
+            return _check_population(value)
+        except ValueError:
+            return -1
+    # PostgreSQL has neither NUL nor lone surrogates in texts.
+    return str(value).replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _as_text(value: object) -> str:
+    return names.normal(str(value)[:NAME_ENTERED_MAX])
+
+
+def _check_trap(values: Mapping[str, object]) -> dict[str, str]:
+    # Visitors do not see this field, but bots fill in every field.
+    return {"topic": _TRAP_FILLED} if str(values.get("topic") or "").strip() else {}
 
 
 def is_name(text: str) -> bool:

@@ -42,7 +42,7 @@ class RankedCity(Stored):
 class Landing:
     """An added city: its age by the database's clock, its rank or 0, the biggest city that differs only in accents.
 
-    `nearby` has the city and its neighbours if it is below the board.
+    `nearby` has the city and its neighbours if it is below the board; `can_undo` is whether the visitor added it.
     """
 
     city: Stored
@@ -50,6 +50,7 @@ class Landing:
     rank: int = 0
     near_miss: Stored | None = None
     nearby: tuple[RankedCity, ...] = ()
+    can_undo: bool = False
 
 
 # --- the board ---
@@ -169,6 +170,16 @@ async def _insert_or_find(
         raise NoResultFound  # The city was removed in between; the unit of work is run once more.
     is_ours = bool(lost) and stored.is_same and stored.age < time.monotonic() - lost[0]
     return Stored(*stored[:4]), is_ours
+
+
+NAMED = text("SELECT id, name, population, country FROM cities WHERE name_key = :key")
+
+
+@unit_of_work
+async def find_named(session: Session, name: str) -> Stored | None:
+    """The city that has a name. Raises DatabaseUnavailable."""
+    row = (await session.execute(NAMED, {"key": names.key(name)})).one_or_none()
+    return Stored(*row) if row else None
 
 
 # All cities that differ only in accents are found before the LIMIT applies: with the LIMIT in the same query, a plan

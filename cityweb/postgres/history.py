@@ -9,13 +9,13 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from cityweb import countries
+from cityweb.postgres import changes
 from cityweb.postgres.changes import NEW, OLD
 from cityweb.postgres.networks import contributor
 from cityweb.submissions import FIELDS
 
 PAGE_SIZE = 50
-CHANGE_ID_MAX = 2**63 - 1
-"""The maximum of PostgreSQL's `bigint`."""
+CHANGE_ID_MAX = changes.CHANGE_ID_MAX
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,34 @@ def format_value(field: str, value: object) -> str:
 
 # A change can be reverted while all that it set still stands. Whether the name of a removed city is free is not asked.
 LINES = f"""
-SELECT change.*, city.name AS present_name, gone.old_name AS last_name,
+SELECT change.*, city.name AS present_name, latest.name AS last_name,
   CASE change.kind
     WHEN 'correct' THEN city.name IS NOT NULL AND change.old_name IS DISTINCT FROM '' AND {
     " AND ".join(f"(change.new_{field} IS NULL OR change.new_{field} = city.{field})" for field in FIELDS)
 }
     WHEN 'remove' THEN city.name IS NULL AND NOT operator AND change.old_name <> ''
     ELSE false
-  END AND NOT EXISTS (SELECT FROM changes AS later WHERE later.reverts = change.id) AS can_revert
-FROM (
-  SELECT * FROM changes WHERE {{rows}} AND id < (SELECT CAST(:before AS bigint)) ORDER BY id DESC LIMIT {{limit}}
-) AS change
+  END AND (SELECT id FROM changes AS later WHERE later.reverts = change.id LIMIT 1) IS NULL AS can_revert
+FROM (SELECT * FROM changes WHERE {{rows}} LIMIT {{limit}}) AS change
 LEFT JOIN LATERAL (SELECT {", ".join(FIELDS)} FROM cities WHERE id = change.city_id LIMIT 1) AS city ON true
 LEFT JOIN LATERAL (
-  SELECT old_name FROM changes WHERE city.name IS NULL AND city_id = change.city_id AND kind = 'remove'
-  ORDER BY id DESC LIMIT 1
-) AS gone ON true
+  SELECT city_id, coalesce(new_name, old_name) AS name FROM changes
+  WHERE city.name IS NULL AND (city_id, id) <= (change.city_id, {CHANGE_ID_MAX})
+  ORDER BY city_id DESC, id DESC LIMIT 1
+) AS latest ON latest.city_id = change.city_id
 ORDER BY change.id DESC
 """  # noqa: S608 (no value is put in)
-ALL = text(LINES.format(rows="true", limit=PAGE_SIZE + 1))
-OF_A_CITY = text(LINES.format(rows="city_id = (SELECT CAST(:city AS int))", limit=PAGE_SIZE + 1))
+LATEST = 10
+"""The changes on the page of a city."""
+BEFORE = "id < (SELECT CAST(:before AS bigint))"
+# See `changes.OF_THE_CITY`; the first pair is the lower bound.
+BEFORE_IN_A_CITY = """
+(city_id, id) > ((SELECT CAST(:city AS int)), 0)
+AND (city_id, id) < ((SELECT CAST(:city AS int)), (SELECT CAST(:before AS bigint))) ORDER BY city_id DESC, id DESC
+"""
+ALL = text(LINES.format(rows=f"{BEFORE} ORDER BY id DESC", limit=PAGE_SIZE + 1))
+OF_A_CITY = text(LINES.format(rows=BEFORE_IN_A_CITY, limit=PAGE_SIZE + 1))
+LATEST_OF_A_CITY = text(LINES.format(rows=BEFORE_IN_A_CITY, limit=LATEST + 1))
 ONE = text(LINES.format(rows="id = CAST(:id AS bigint)", limit=1))
 OF_A_NETWORK = text(
     LINES.format(rows="network = (SELECT network FROM changes WHERE id = CAST(:id AS bigint))", limit="ALL")
@@ -132,6 +140,12 @@ async def read(
     parameters = {"before": before} | ({} if city is None else {"city": city})
     rows = (await connection.execute(ALL if city is None else OF_A_CITY, parameters)).all()
     return [_read_line(row) for row in rows[:PAGE_SIZE]], len(rows) > PAGE_SIZE
+
+
+async def read_latest(connection: AsyncConnection | AsyncSession, city: int) -> tuple[Sequence[Change], bool]:
+    """The ten newest changes of a city, and whether there are more."""
+    rows = (await connection.execute(LATEST_OF_A_CITY, {"city": city, "before": CHANGE_ID_MAX})).all()
+    return [_read_line(row) for row in rows[:LATEST]], len(rows) > LATEST
 
 
 async def select(connection: AsyncConnection, statement: TextClause, **parameters: object) -> list[Change]:

@@ -229,7 +229,14 @@ COUNTRIES = text("""
 SELECT country, cities FROM tally WHERE shift = 20 AND country <> ''
 UNION ALL SELECT country, cities FROM tally_changes WHERE country <> ''
 """)
-NEWEST = text("SELECT id, name, population, created_at FROM cities ORDER BY id DESC LIMIT 50")
+# The last change is found with pairs, which no statistics make PostgreSQL sort; without it, the city has no history.
+NEWEST = text("""
+SELECT newest.id, name, population, newest.created_at, coalesce(latest.at, newest.created_at) AS updated_at
+FROM (SELECT * FROM cities ORDER BY id DESC LIMIT 50) AS newest LEFT JOIN LATERAL (
+  SELECT * FROM changes WHERE (city_id, id) <= (newest.id, 9223372036854775807) ORDER BY city_id DESC, id DESC LIMIT 1
+) AS latest ON latest.city_id = newest.id AND latest.kind <> 'add'
+ORDER BY newest.id DESC
+""")
 COLUMNS = ("rank", "id", "name", "population", "created_at", "country")
 CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
 EVERY_CITY = f"""
@@ -297,8 +304,8 @@ async def countries(session: Session) -> list[CountryCount]:
 
 
 @unit_of_work
-async def newest(session: Session) -> Sequence[Row[int, str, int, datetime]]:
-    """The 50 newest cities, the newest first."""
+async def newest(session: Session) -> Sequence[Row[int, str, int, datetime, datetime]]:
+    """The 50 newest cities, the newest first, each with the times of its addition and of its last correction."""
     return (await session.execute(NEWEST)).all()
 
 

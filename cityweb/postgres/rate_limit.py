@@ -1,4 +1,4 @@
-"""The rate limit of adds per client network: one statement, exact across processes and machines."""
+"""The rate limit of changes per client network: one statement, exact across processes and machines."""
 
 import hashlib
 import hmac
@@ -50,7 +50,7 @@ SALT = text("SELECT salt FROM salts")
 
 
 class RateLimited(Exception):
-    """A client network has added too many cities; it may add again after `seconds`."""
+    """A client network has changed too much; it may change something again after `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(seconds)
@@ -58,7 +58,7 @@ class RateLimited(Exception):
 
 
 class Limiter:
-    """Limits the adds of a client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
+    """Limits the changes of a client network: `burst` at once, then `per_minute`, and at most `per_hour`."""
 
     def __init__(self, burst: int, per_minute: int, per_hour: int) -> None:
         self.remembered_max, self.remembered_seconds = REMEMBERED_MAX, REMEMBERED_SECONDS
@@ -68,9 +68,13 @@ class Limiter:
         """The end of the rejection of a client network, and the time until which it is remembered."""
         self._next_sweep = 0.0
 
-    async def charge(self, session: Session, client_ip: str) -> None:
-        """Counts an add of this client IP. Raises RateLimited if it may not add now, or DatabaseUnavailable."""
-        network = network_of(client_ip)
+    async def charge(self, session: Session, client_ip: str, *, is_revert: bool = False) -> None:
+        """Counts a change of this client IP. Raises RateLimited if it may not change anything now.
+
+        Reverts have a budget of their own, so that a vandal in a school leaves some to those who revert the changes.
+        Raises DatabaseUnavailable.
+        """
+        network = network_of(client_ip) + (b"revert" if is_revert else b"")
         now = time.monotonic()
         until, remembered_until = self._rejected.get(network, (0.0, 0.0))
         if remembered_until > now:

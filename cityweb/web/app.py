@@ -9,7 +9,7 @@ import random
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from sqlalchemy import URL
@@ -23,14 +23,14 @@ from starlette.types import ASGIApp, Scope
 
 from cityweb import __version__, settings
 from cityweb.log import Requests
-from cityweb.postgres import database, ranking, schema
-from cityweb.postgres.database import Pool
+from cityweb.postgres import database, networks, ranking, schema
+from cityweb.postgres.database import DatabaseUnavailable, Pool
 from cityweb.postgres.distribution import distribution
 from cityweb.postgres.rate_limit import Limiter
 from cityweb.postgres.recent import Recent
 from cityweb.postgres.spelling import biggest
 from cityweb.settings import Settings
-from cityweb.web import errors, lists, views, well_known
+from cityweb.web import changes, city, errors, lists, views, well_known
 from cityweb.web.assets import Assets
 from cityweb.web.board import CACHE_CONTROL, Board
 from cityweb.web.downloads import Downloads
@@ -57,8 +57,8 @@ def by_method(*, get: View, post: View) -> View:
 ID_DIGITS = 10
 
 
-class CityId(IntegerConvertor):
-    """A city id in a path, with any number of digits: ids have at most ten, and `int` raises ValueError above 4,300."""
+class Number(IntegerConvertor):
+    """An id in a path, with any number of digits: ids have at most ten, and `int` raises ValueError above 4,300."""
 
     def convert(self, value: str) -> int:
         """The id, or a number above every id if it has more than ten digits."""
@@ -71,21 +71,27 @@ class IconName(StringConvertor):
     regex = r"favicon\.ico|apple-touch-icon\.png"
 
 
-register_url_convertor("city_id", CityId())
+register_url_convertor("number", Number())
 register_url_convertor("icon", IconName())
 
 CITIES = by_method(get=lists.list_cities, post=views.add_city)
-BOTH = ("GET", "POST")
+CITY = by_method(get=city.show_city, post=city.correct_city)
+BOTH, POST = ("GET", "POST"), ("POST",)
 ASKS = (Middleware(SessionMiddleware),)
 """The middleware of the routes that ask the database."""
 # fmt: off
 ROUTES = [
-    Route("/cities/{id:city_id}", lists.show_city,    middleware=ASKS),
+    Route("/cities/{id:number}",  CITY,               middleware=ASKS, methods=BOTH, name="show_city"),
     Route("/",                    views.show_board,   middleware=ASKS),
     Route("/cities",              CITIES,             middleware=ASKS, methods=BOTH, name="list_cities"),
     Route("/cities/",             CITIES,             middleware=ASKS, methods=BOTH, name="add_city"),
     Route("/cities/biggest",      views.list_biggest),
-    Route("/cities/{id:city_id}.json", lists.show_city_json, middleware=ASKS),
+    Route("/cities/{id:number}.json", city.show_city_json, middleware=ASKS),
+    Route("/cities/{id:number}/remove", city.remove_city, middleware=ASKS, methods=POST),
+    Route("/changes",             changes.list_changes, middleware=ASKS),
+    Route("/changes.atom",        changes.show_changes_feed, middleware=ASKS),
+    Route("/changes/{id:number}/revert", changes.revert_change, middleware=ASKS, methods=POST),
+    Route("/privacy",             changes.show_privacy),
     Route("/cities.csv",          lists.export_csv),
     Route("/cities-excel.csv",    lists.export_excel),
     Route("/cities.json",         lists.export_json),
@@ -108,6 +114,10 @@ ROUTES = [
 PATHS = {route.name: route.path_format for route in ROUTES}
 UNCHANGED = Head(204, [(b"cache-control", CACHE_CONTROL.encode())])
 """The response to a poll from a page that already shows the current snapshot."""
+FORGET_SECONDS = 3600
+"""The interval at which a process deletes the keys of networks that are 30 days old."""
+CLOSE_SECONDS = 1
+"""The time limit for closing the connections of a pool at shutdown."""
 SEEN = re.compile(b"seen=[0-9a-f]*")
 
 
@@ -141,16 +151,26 @@ def create(settings: Settings) -> Prepared:
         origin=settings.origin,
         # RFC 4151: the ids of the feed belong to a name, so that they are the same under every name of the site.
         authority=settings.public_name or "localhost",
+        corrections=settings.corrections,
     )
     board = Board(partial(database.connect, url), templates)
     downloads = Downloads(url)
     limit = settings.rate_limit
     limiter = limit and Limiter(limit.burst, limit.per_minute, limit.per_hour)
+    network_keys = Recent(networks.keys)
     requests = Requests()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:  # noqa: ARG001 (Starlette's signature)
-        running = {asyncio.create_task(work) for work in (board.keep(), get_ready(url), follow_parent())}
+        running = {
+            asyncio.create_task(work)
+            for work in (
+                board.keep(),
+                get_ready(url),
+                forget_networks(network_keys, read_pool),
+                follow_parent(),
+            )
+        }
         # If the database is available, the first response already has a board.
         await board.refresh()
         yield {
@@ -164,14 +184,19 @@ def create(settings: Settings) -> Prepared:
             "biggest": Recent(biggest),
             "distribution": Recent(distribution),
             "countries": Recent(ranking.countries),
+            "network_keys": network_keys,
+            "corrections": settings.corrections,
             "contact": settings.contact,
         }
         while running:  # before Python 3.12, asyncio.wait_for may lose a cancellation
             for task in running:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=1)
-        await read_pool.engine.dispose()
-        await add_pool.engine.dispose()
+        for pool in (read_pool, add_pool):
+            # Each connection is closed with a message, which a silent server never answers.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await pool.engine.dispose()
         requests.close()
 
     app = Starlette(
@@ -219,6 +244,15 @@ async def get_ready(url: URL) -> None:
         else:
             return
         await asyncio.sleep(random.uniform(0.5, 1))  # noqa: S311 (not a secret)
+
+
+async def forget_networks(keys: Recent[tuple[bytes, ...]], pool: Pool) -> None:
+    """Reads the keys of the networks every hour, which deletes the old ones even if nobody changes anything."""
+    while True:
+        with suppress(DatabaseUnavailable):
+            async with pool.open() as session:
+                await keys.get(session)
+        await asyncio.sleep(FORGET_SECONDS)
 
 
 async def follow_parent() -> None:

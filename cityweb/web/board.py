@@ -48,12 +48,18 @@ class NoBoard(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """The form on a page: the entered values, an error for each invalid field, the stored city if the name is taken."""
+    """A form on a page: the entered values, an error for each invalid field, the stored city if the name is taken.
+
+    A form of corrections also has the values that were `shown`. `confirm` is an implausible population, if that is why
+    the form is shown again.
+    """
 
     values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(ENTERED, ""))
     errors: Mapping[str, str] = field(default_factory=dict)
     stored: object = None
     namesakes: Sequence[object] = ()
+    shown: Mapping[str, object] = field(default_factory=dict)
+    confirm: object = None
 
 
 NEW_FORM = Form()

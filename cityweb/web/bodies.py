@@ -1,4 +1,4 @@
-"""Reads the body of a request: the entered values of a city in one of three formats."""
+"""Reads the body of a request: the fields of a city or of its change, in one of three formats."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from urllib.parse import parse_qsl
@@ -8,14 +8,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cityweb import submissions
-from cityweb.submissions import ENTERED, UnreadableBody
+from cityweb.submissions import READ, UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 from cityweb.web.middleware import BODY_BYTES
 from cityweb.web.state import State
 
 FIELDS_MAX = 8
-"""The maximum number of fields in a form; ours has fewer."""
+"""The maximum number of fields in a form; ours have at most that many."""
 PART_BYTES = 4_096
 """The longest field of a multipart form, in bytes."""
 
@@ -71,10 +71,10 @@ def from_form(body: bytes) -> dict[str, str]:
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The fields of a parsed form. Raises UnreadableBody if it has one of `ENTERED` twice."""
+    """The fields of a parsed form. Raises UnreadableBody if it has one of `READ` twice."""
     fields: dict[str, str] = {}
     for name, text in pairs:
-        if name in fields and name in ENTERED:
+        if name in fields and name in READ:
             raise UnreadableBody
         fields[name] = text
     return fields

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from cityweb.postgres.database import DatabaseUnavailable
+from cityweb.postgres.networks import Blocked
 from cityweb.web import templates
 from cityweb.web.board import NoBoard
 
@@ -19,9 +20,11 @@ RETRY_SECONDS = 5
 
 TITLES = {
     400: "That request didn't work",
-    403: "That form came from another site",
+    403: "That isn't allowed",
     404: "Page not found",
     405: "That request isn't supported",
+    409: "Somebody was faster",
+    410: "Removed",
     413: "That request is too long",
     415: "That format isn't supported",
     429: "Too many at once",
@@ -49,6 +52,25 @@ SAVED = "The city was saved, but we can't show the board right now. Open it in {
 NOT_SHOWN = "We can't show this right now. Try again in {wait}."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {wait}."
 NO_CITY = "There is no city here. It may have been removed."
+CITY_REMOVED = "This city has been removed. Nothing was changed. Its history says when and why."
+CITY_CHANGED = "This city has been changed in the meantime. Nothing was done. Its history shows the change."
+CHANGE_STANDS = "This change can't be reverted: the city was changed again, or an operator removed it."
+NAME_TAKEN = "Another city has the name now. Nothing was changed. Rename or remove one of the two."
+ON_BOARD = (
+    "Cities that are on the board, or were within a week, can only be removed by operators. Nothing was changed."
+    " You can correct the city."
+)
+NETWORK_BLOCKED = "Changes from your network are blocked until {until}. Nothing was saved."
+NAME_BLOCKED = "A city with this name was removed by an operator, so the name can't be used again. Nothing was saved."
+CORRECTIONS_OFF = "Corrections are switched off at the moment. Nothing was changed. Try again in {wait}."
+CHANGE_UNCONFIRMED = "We could not confirm that the change was saved. Sending it again is safe."
+TOO_MANY_CHANGES = "Too many changes came from your network. This one was not saved; try again in {wait}."
+SHOWN_VALUE_MISSING = "Send {field} too: the value that you were shown."
+CONFIRM = "Is {population:,} right? If it is, send it again."
+CONFLICT = (
+    "Somebody changed this in the meantime, to {stored}. You entered {entered}. Send it again to replace their change."
+)
+NO_SUCH_CHANGE = "There is no such change. Look for it in the list of changes."
 NO_COUNTRY = "There is no such country. Choose one from the list of countries."
 NO_SUCH_LIST_PAGE = "The list has no such page. Start at its first page."
 SEARCH_TOO_LONG = "No city name is that long. Search for the beginning of the name."
@@ -58,12 +80,16 @@ ALREADY_STORED = "The city is already stored"
 
 @dataclass(eq=False)
 class Rejection(Exception):
-    """A rejected request: its status, its message unless it is the usual one, and when to try again."""
+    """A rejected request: its status, its message unless it is the usual one, when to try again.
+
+    `link` is the URL and the words of where a page leads next, if that is neither the board nor what was entered.
+    """
 
     status: int
     sentence: str = ""
     retry_seconds: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    link: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.retry_seconds is None and self.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -83,6 +109,13 @@ class Rejection(Exception):
         return {"cache-control": "no-store", **retry, **self.headers}
 
 
+def describe_block(blocked: Blocked) -> str:
+    """The sentence for a visitor who may not make a change."""
+    if blocked.until is None:
+        return NAME_BLOCKED
+    return NETWORK_BLOCKED.replace("{until}", templates.clock(blocked.until))
+
+
 def _format_wait(seconds: int) -> str:
     minutes = -(-seconds // 60)
     number, unit = (minutes, "minute") if minutes > 1 else (seconds, "second")
@@ -97,7 +130,7 @@ def respond(scope: Scope, rejection: Rejection) -> Response:
     title = TITLES.get(rejection.status, TITLES[400])
     entered = scope["state"].get("entered")
     document = scope["state"]["templates"].render(
-        "error.html", title=title, sentence=rejection.text, request_id=request_id, entered=entered
+        "error.html", title=title, sentence=rejection.text, request_id=request_id, entered=entered, link=rejection.link
     )
     return HTMLResponse(document, rejection.status, {**rejection.all_headers, "vary": templates.VARY})
 

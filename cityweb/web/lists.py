@@ -1,4 +1,4 @@
-"""The views of all cities: the list, the search, a city, the feed, the downloads."""
+"""The views of all cities: the list, the search, the countries, the feed, the downloads."""
 
 import re
 from urllib.parse import urlencode
@@ -9,12 +9,11 @@ from starlette.types import ASGIApp
 from cityweb import countries
 from cityweb.city import ID_MAX, NAME_MAX, POPULATION_MAX
 from cityweb.postgres import ranking, spelling
-from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.distribution import SIZES
 from cityweb.postgres.ranking import START, Cursor
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
-from cityweb.web.board import CACHE_CONTROL, prepare_json, prepare_page
+from cityweb.web.board import CACHE_CONTROL, prepare_page
 from cityweb.web.downloads import Download
 from cityweb.web.errors import Rejection
 from cityweb.web.prepared import PreparedResponse
@@ -47,14 +46,14 @@ async def list_cities(request: Request[State]) -> ASGIApp:
         q=q,
         title=title,
         country=country,
-        here=_build_query(cursor if page.previous else None, q, country),
+        here=build_query(cursor if page.previous else None, q, country),
         total=page.total,
         similar=similar,
         rows=page.rows,
         sizes=sizes,
         countries=top_countries,
-        previous=page.previous and _build_query(page.previous, q, country),
-        next=page.next and _build_query(page.next, q, country),
+        previous=page.previous and build_query(page.previous, q, country),
+        next=page.next and build_query(page.next, q, country),
     )
     return prepare_page(document)
 
@@ -65,36 +64,10 @@ async def list_countries(request: Request[State]) -> ASGIApp:
     return prepare_page(request.state["templates"].render("countries.html", countries=found))
 
 
-async def show_city(request: Request[State]) -> ASGIApp:
-    """The page of a city: its population, rank, neighbours and date. Raises Rejection."""
-    found = await _find_city(request)
-    before = found.above[-1] if found.above else None
-    document = request.state["templates"].render(
-        "city.html",
-        **vars(found),
-        rows=found.rows,
-        distribution=await request.state["distribution"].get(request.state["session"]),
-        from_here=_build_query(Cursor(before.population, before.id) if before else None),
-    )
-    return prepare_page(document)
-
-
-async def show_city_json(request: Request[State]) -> ASGIApp:
-    try:
-        city = (await _find_city(request)).city
-    except (Rejection, DatabaseUnavailable) as error:
-        return errors.problem(errors.rejection_of(error))
-    document = {**vars(city), "created_at": city.created_at.isoformat()}
-    # New members come last.
-    for name in ("country", "rank_in_country"):
-        document[name] = document.pop(name)
-    return prepare_json(document)
-
-
 async def show_feed(request: Request[State]) -> ASGIApp:
     """The newest cities as an Atom feed (RFC 4287). Raises Rejection."""
     newest = await ranking.newest(request.state["session"])
-    updated = newest[0].created_at.isoformat() if newest else "1970-01-01T00:00:00Z"
+    updated = max(city.updated_at for city in newest).isoformat() if newest else "1970-01-01T00:00:00Z"
     document = request.state["templates"].render("feed.atom", updated=updated, cities=newest)
     return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
 
@@ -116,19 +89,10 @@ async def _find_sizes(request: Request[State]) -> list[tuple[int, int | None, in
     counted = (await request.state["distribution"].get(request.state["session"])).sizes
     sizes = zip((0, *SIZES), (*SIZES, None), counted, strict=True)
     return [
-        (at_least, below, cities, _build_query(Cursor(below - 1, 0) if below else None))
+        (at_least, below, cities, build_query(Cursor(below - 1, 0) if below else None))
         for at_least, below, cities in reversed(list(sizes))
         if cities
     ]
-
-
-async def _find_city(request: Request[State]) -> ranking.Surroundings:
-    """The city with the id in the path, and its neighbours. Raises Rejection (404)."""
-    city_id = request.path_params["id"]
-    found = await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
-    if found is None:
-        raise Rejection(404, errors.NO_CITY)
-    return found
 
 
 def _parse_cursor(request: Request[State]) -> Cursor:
@@ -160,7 +124,7 @@ def _parse_country(request: Request[State]) -> str:
 CODE = re.compile("[A-Za-z]{2}")
 
 
-def _build_query(cursor: Cursor | None, q: str = "", country: str = "") -> str:
+def build_query(cursor: Cursor | None, q: str = "", country: str = "") -> str:
     """The URL query of the page at a cursor, or of the first page for None."""
     parts = {name: text for name, text in (("q", q), ("country", country)) if text}
     if cursor:

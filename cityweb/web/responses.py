@@ -8,7 +8,8 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from cityweb import countries
+from cityweb import countries, submissions
+from cityweb.city import BOARD_SIZE
 from cityweb.postgres import cities, ranking
 from cityweb.postgres.cities import Landing, Stored
 from cityweb.postgres.database import DatabaseUnavailable, Session
@@ -16,7 +17,7 @@ from cityweb.submissions import ENTERED
 from cityweb.web import errors, templates
 from cityweb.web.board import NEW_FORM, Form, NoBoard, Snapshot
 from cityweb.web.errors import ALREADY_STORED, Rejection
-from cityweb.web.state import State
+from cityweb.web.state import State, client_network
 
 
 async def added(request: Request[State], city: Stored, *, is_new: bool) -> Response:
@@ -39,6 +40,7 @@ async def added(request: Request[State], city: Stored, *, is_new: bool) -> Respo
     with suppress(DatabaseUnavailable):
         landed = await cities.landing(session, city.id) or landed
         landed = await add_neighbours(session, landed, snapshot)
+    landed = replace(landed, can_undo=is_new and bool(client_network(request)))
     if not is_partial(request):
         return html(snapshot.render(landed=landed))
     return html(request.state["templates"].render("_added.html", board=snapshot, form=NEW_FORM, landed=landed))
@@ -57,6 +59,7 @@ def invalid(
     invalid_fields: Mapping[str, str],
     stored: Stored | None = None,
     namesakes: Sequence[Stored] = (),
+    confirm: int | None = None,
 ) -> Response:
     """The 422 with an error for each invalid field; the form keeps the entered values."""
     status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -64,21 +67,41 @@ def invalid(
         if stored:
             return errors.problem(Rejection(status, ALREADY_STORED), errors=invalid_fields, stored=as_json(stored))
         return errors.problem(Rejection(status, " ".join(invalid_fields.values())), errors=invalid_fields)
-    form = Form(values=entered_texts(fields), errors=invalid_fields, stored=stored, namesakes=namesakes)
+    form = Form(entered_texts(fields), invalid_fields, stored, namesakes, confirm=confirm)
     return _respond_with_form(request, Rejection(status, " ".join(invalid_fields.values())), form)
 
 
 async def already_stored(request: Request[State], fields: Mapping[str, object], city: Stored) -> Response:
     """The 422 for a name that is taken; `city` has it. A page asks for a place that tells another city apart."""
-    where = f", in {countries.name_of(city.country)}" if city.country else ""
-    taken = f"{city.name} is already on the list, with {templates.people(city.population)}{where}."
     field = "place" if fields.get("place") else "name"
     namesakes: Sequence[Stored] = ()
     if not errors.sends_json(request.scope):
         with suppress(DatabaseUnavailable):
             namesakes = await cities.namesakes(request.state["session"], str(fields["name"]))
     others = [namesake for namesake in namesakes if namesake.id != city.id]
-    return invalid(request, fields, {field: taken}, city, others)
+    return invalid(request, fields, {field: describe_taken(city)}, city, others)
+
+
+def describe_taken(city: Stored) -> str:
+    where = f", in {countries.name_of(city.country)}" if city.country else ""
+    return f"{city.name} is already on the list, with {templates.people(city.population)}{where}."
+
+
+def is_doubtful(
+    request: Request[State], fields: Mapping[str, object], population: object, shown: object = None
+) -> bool:
+    """Whether a form has a population that its visitor has to confirm, and has not. JSON is taken at its word."""
+    if (
+        errors.sends_json(request.scope)
+        or not isinstance(population, int)
+        or str(fields.get("confirm")) == str(population)
+    ):
+        return False
+    rows: Sequence[Stored] = ()
+    with suppress(NoBoard):
+        rows = request.state["board"].snapshot.leaders.rows
+    first = rows[0].population if len(rows) == BOARD_SIZE else None
+    return submissions.is_implausible(population, shown if isinstance(shown, int) else None, first)
 
 
 def failed(request: Request[State], fields: Mapping[str, object], rejection: Rejection) -> Response:

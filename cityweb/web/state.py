@@ -1,13 +1,16 @@
 """The state of a request, and what is read from its headers."""
 
+import ipaddress
 import logging
 from functools import cache
 from typing import NotRequired, TypedDict
 
 from starlette.requests import Request
 
+from cityweb.postgres import networks
 from cityweb.postgres.database import Pool, Session
 from cityweb.postgres.distribution import Distribution
+from cityweb.postgres.networks import Author
 from cityweb.postgres.ranking import CountryCount
 from cityweb.postgres.rate_limit import Limiter, network_of
 from cityweb.postgres.recent import Recent
@@ -37,18 +40,41 @@ class State(TypedDict):
     biggest: Recent[Biggest]
     distribution: Recent[Distribution]
     countries: Recent[list[CountryCount]]
+    network_keys: Recent[tuple[bytes, ...]]
+    corrections: bool
     contact: str
 
 
 def client_ip(request: Request[State]) -> str:
     """The client IP: that of the connection or, if it belongs to a trusted proxy, the one that the proxy forwards."""
     ip = request.client.host if request.client else ""
-    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
-    if forwarded and ip not in forwarded:
+    if _is_forwarded(request):
         _warn_about_unlisted_proxy()
     peer = request.scope["state"].get("peer")
     # uvicorn 0.54.0 accepts any forwarded text, which a visitor may choose. If it is no IP, the proxy's own IP counts.
     return peer[0] if peer and not network_of(ip) else ip
+
+
+def client_network(request: Request[State]) -> bytes:
+    """The client network that the log of changes has a code of; empty behind a proxy that is not trusted.
+
+    All visitors who come through such a proxy have its IP. The IP of a visitor who only pretends is a public one.
+    """
+    ip = client_ip(request)
+    network = network_of(ip)
+    return b"" if network and _is_forwarded(request) and not ipaddress.ip_address(ip).is_global else network
+
+
+async def read_author(request: Request[State]) -> Author:
+    """The author of the change that a request asks for. Raises DatabaseUnavailable."""
+    keys = await request.state["network_keys"].get(request.state["session"])
+    return Author(networks.codes(keys, client_network(request)))
+
+
+def _is_forwarded(request: Request[State]) -> bool:
+    """Whether a proxy that is not trusted has forwarded the request, or the client pretends so."""
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+    return bool(forwarded) and (request.client.host if request.client else "") not in forwarded
 
 
 @cache

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cityweb import countries, settings
 from cityweb.city import BOARD_SIZE
+from cityweb.submissions import REASONS
 
 TEMPLATES = settings.TOP / "templates"
 
@@ -29,7 +30,8 @@ environment = Environment(
 class Templates:
     """The templates of one site.
 
-    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids.
+    `url_for` and `asset` make the URLs; `origin` is the scheme and host of absolute ones, `authority` the name in ids;
+    `corrections` is whether visitors may correct cities.
     """
 
     def __init__(
@@ -38,8 +40,15 @@ class Templates:
         asset: Callable[[str], str],
         origin: str = "http://localhost:8000",
         authority: str = "localhost",
+        corrections: bool = True,
     ) -> None:
-        self._values = {"url_for": url_for, "asset": asset, "origin": origin, "authority": authority}
+        self._values = {
+            "url_for": url_for,
+            "asset": asset,
+            "origin": origin,
+            "authority": authority,
+            "corrections": corrections,
+        }
 
     def render(self, template: str, **context: object) -> str:
         """The text of a template, with every value escaped. Raises UndefinedError if a name has no value."""
@@ -84,7 +93,7 @@ def xml(text: str) -> str:
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-environment.globals["BOARD_SIZE"] = BOARD_SIZE
+environment.globals.update(BOARD_SIZE=BOARD_SIZE, REASONS=REASONS)
 environment.filters.update(
     clock=clock,
     country=countries.name_of,

@@ -1,6 +1,7 @@
 """Views: the board, an add, the description of the API, static files, health checks. The others are in lists.py."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -12,12 +13,13 @@ from cityweb import countries, submissions
 from cityweb.city import ID_MAX
 from cityweb.postgres import cities
 from cityweb.postgres.database import DatabaseUnavailable, Unconfirmed
+from cityweb.postgres.networks import Blocked
 from cityweb.postgres.rate_limit import RateLimited
 from cityweb.submissions import InvalidSubmission
 from cityweb.web import bodies, errors, openapi, responses
 from cityweb.web.board import CACHE_CONTROL, Form, NoBoard, prepare_json, prepare_page
 from cityweb.web.errors import RETRY_SECONDS, Rejection
-from cityweb.web.state import State, client_ip
+from cityweb.web.state import State, client_ip, client_network, read_author
 
 NO_STORE = {"cache-control": "no-store"}
 NEWLY_ADDED = timedelta(minutes=2)
@@ -35,6 +37,7 @@ async def show_board(request: Request[State]) -> ASGIApp:
             landing = await cities.landing(request.state["session"], int(added))
             if landing and landing.age < NEWLY_ADDED:
                 await board.refresh()
+                landing = replace(landing, can_undo=bool(client_network(request)))
                 landing = await responses.add_neighbours(request.state["session"], landing, board.snapshot)
                 return responses.html(board.snapshot.render(landed=landing, live=live))
         except DatabaseUnavailable:
@@ -67,13 +70,19 @@ async def add_city(request: Request[State]) -> ASGIApp:
     session, limiter = request.state["session"], request.state["limiter"]
     try:
         submission = submissions.check(fields)
+        if responses.is_doubtful(request, fields, submission.population):
+            question = {"population": errors.CONFIRM.format(population=submission.population)}
+            return responses.invalid(request, fields, question, confirm=submission.population)
+        author = await read_author(request)
         if limiter:
             await limiter.charge(session, client_ip(request))
-        city, is_new = await cities.add(session, submission)
+        city, is_new = await cities.add(session, submission, author)
     except InvalidSubmission as invalid:
         return responses.invalid(request, fields, invalid.errors)
     except RateLimited as limited:
         return responses.failed(request, fields, Rejection(429, retry_seconds=limited.seconds))
+    except Blocked as blocked:
+        return responses.failed(request, fields, Rejection(403, errors.describe_block(blocked)))
     except Unconfirmed:
         return responses.failed(request, fields, Rejection(503, errors.UNCONFIRMED))
     except DatabaseUnavailable:

@@ -51,6 +51,7 @@ SHARED = {
     ),
     "/cities/120": ("C119: 119 people, number 2", "C119 has 119 people and is number 2 of all cities here."),
     "/countries": ("Cities by country", "The countries of all cities, with their numbers of cities."),
+    "/privacy": ("Privacy", "What this site keeps about a visitor, and for how long."),
     "/api": ("Data", "All cities as CSV, as JSON and as a feed, and the API: each operation can be tried on the page."),
 }
 
@@ -75,7 +76,7 @@ async def test_a_page_has_one_absolute_url(public: Site, path: str) -> None:
 
 
 def test_every_page_is_among_them() -> None:
-    assert {*BESIDE_THE_BOARD, "/"} - {"/cities/"} <= {*SHARED}
+    assert {*BESIDE_THE_BOARD, "/"} - {"/cities/", "/changes"} <= {*SHARED}
 
 
 @pytest.mark.parametrize(

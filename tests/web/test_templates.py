@@ -66,7 +66,7 @@ def page(**context: object) -> BeautifulSoup:
 
 def error_page() -> BeautifulSoup:
     return rendered(
-        "error.html", title="No such page", sentence="There is no page here.", request_id=None, entered=None
+        "error.html", title="No such page", sentence="There is no page here.", request_id=None, entered=None, link=None
     )
 
 

@@ -1,0 +1,273 @@
+"""The page of a city, and its correction and removal by visitors."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict, replace
+from http import HTTPStatus
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp
+
+from cityweb import countries, submissions
+from cityweb.city import ID_MAX
+from cityweb.postgres import changes, cities, history, ranking
+from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity, OnBoard
+from cityweb.postgres.cities import Stored
+from cityweb.postgres.database import DatabaseUnavailable, unit_of_work
+from cityweb.postgres.networks import Blocked
+from cityweb.postgres.ranking import Cursor
+from cityweb.postgres.rate_limit import RateLimited
+from cityweb.submissions import FIELDS, SHOWN, InvalidSubmission, ShownValueMissing
+from cityweb.web import bodies, errors, responses, templates
+from cityweb.web.board import Form, prepare_json, prepare_page
+from cityweb.web.errors import Rejection
+from cityweb.web.lists import build_query
+from cityweb.web.state import State, client_ip, read_author
+
+OFF_RETRY_SECONDS = 3600
+"""The `Retry-After` while corrections are switched off, a guess."""
+T = TypeVar("T")
+read_latest = unit_of_work(history.read_latest)
+
+
+async def show_city(request: Request[State]) -> ASGIApp:
+    """The page of a city: its population, rank, neighbours and history, and a form to correct it. Raises Rejection."""
+    context = await _read_context(request)
+    if context is None:
+        return await _respond_with_removed(request, HTTPStatus.GONE)
+    return prepare_page(request.state["templates"].render("city.html", **context))
+
+
+async def show_city_json(request: Request[State]) -> ASGIApp:
+    try:
+        found = await _find_surroundings(request)
+        if found is None:
+            raise await _describe_missing(request)
+    except (Rejection, DatabaseUnavailable) as error:
+        return errors.problem(errors.rejection_of(error))
+    document = {**vars(found.city), "created_at": found.city.created_at.isoformat()}
+    # New members come last.
+    for name in ("country", "rank_in_country"):
+        document[name] = document.pop(name)
+    return prepare_json(document)
+
+
+async def correct_city(request: Request[State]) -> ASGIApp:
+    """Replaces the values that change, if the others are still as they were shown. Raises Rejection."""
+    city_id, fields = _city_id(request), await bodies.read_fields(request)
+    request.state["entered"] = {field: text for field, text in responses.entered_texts(fields).items() if text}
+    try:
+        old, new = submissions.check_correction(fields)
+        population = new.get("population")
+        if responses.is_doubtful(request, fields, population, old.get("population")):
+            question = {"population": errors.CONFIRM.format(population=population)}
+            return await _reject(request, fields, question, confirm=population)
+        if new:
+            city = await perform(request, changes.correct, city_id, old, new)
+        else:
+            city = await unit_of_work(_find)(request.state["session"], city_id)
+    except ShownValueMissing as missing:
+        raise Rejection(428, errors.SHOWN_VALUE_MISSING.replace("{field}", missing.field)) from None
+    except InvalidSubmission as invalid:
+        return await _reject(request, fields, invalid.errors)
+    except NameTaken:
+        holder = await cities.find_named(request.state["session"], str(new["name"]))
+        sentence = responses.describe_taken(holder) if holder else errors.NAME_TAKEN
+        return await _reject(request, fields, {"name": sentence}, taken=holder)
+    except Conflict as conflict:
+        return await _respond_with_conflict(request, fields, new, conflict.stored)
+    except NoSuchCity:
+        raise await _describe_missing(request) from None
+    return await respond_with_city(request, city)
+
+
+async def remove_city(request: Request[State]) -> ASGIApp:
+    """Removes a city for one of the REASONS, unless it is on the board. Raises Rejection."""
+    city_id, fields = _city_id(request), await bodies.read_fields(request)
+    try:
+        shown, reason = submissions.check_removal(fields)
+        city = Stored(city_id, **shown)  # type: ignore[arg-type]  # Each value has the type of its field.
+        await perform(request, changes.remove, city, reason=reason)
+    except ShownValueMissing as missing:
+        raise Rejection(428, errors.SHOWN_VALUE_MISSING.replace("{field}", missing.field)) from None
+    except InvalidSubmission as invalid:
+        raise Rejection(422, " ".join(invalid.errors.values())) from None
+    except Conflict:
+        raise Rejection(409, errors.CITY_CHANGED, link=_history_link(request)) from None
+    except NoSuchCity:
+        raise await _describe_missing(request) from None
+    if errors.sends_json(request.scope):
+        return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
+    if responses.is_partial(request):
+        return await _respond_with_removed(request, HTTPStatus.OK)
+    return _redirect_to_history(request, city_id)
+
+
+async def perform(
+    request: Request[State],
+    change: Callable[..., Coroutine[object, object, T]],
+    *arguments: object,
+    reason: str | None = None,
+    is_revert: bool = False,
+) -> T:
+    """Makes a change on behalf of the visitor, and waits until the board shows it. Returns what `change` returns.
+
+    Raises Rejection, and of what `change` raises NameTaken, Conflict, NoSuchCity and NotRevertible.
+    """
+    if not request.state["corrections"]:
+        raise Rejection(503, errors.CORRECTIONS_OFF, OFF_RETRY_SECONDS)
+    session, limiter = request.state["session"], request.state["limiter"]
+    try:
+        author = replace(await read_author(request), reason=reason)
+        if limiter:
+            await limiter.charge(session, client_ip(request), is_revert=is_revert)
+        changed: T = await unit_of_work(change)(session, *arguments, author)
+    except RateLimited as limited:
+        raise Rejection(429, errors.TOO_MANY_CHANGES, limited.seconds) from limited
+    except Blocked as blocked:
+        raise Rejection(403, errors.describe_block(blocked)) from blocked
+    except OnBoard:
+        raise Rejection(422, errors.ON_BOARD) from None
+    except DatabaseUnavailable as error:
+        raise Rejection(503, errors.CHANGE_UNCONFIRMED) from error
+    await request.state["board"].refresh()
+    return changed
+
+
+async def respond_with_city(request: Request[State], city: Stored) -> Response:
+    """The response to a change: the city as JSON, fragments of its page, or a redirect to its history."""
+    if errors.sends_json(request.scope):
+        return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
+    if not responses.is_partial(request):
+        return _redirect_to_history(request, city.id)
+    context = await _read_context(request, city_id=city.id)
+    if context is None:  # somebody has removed it since
+        raise await _describe_missing(request)
+    return responses.html(request.state["templates"].render("_corrected.html", **{**context, "is_saved": True}))
+
+
+async def _respond_with_removed(request: Request[State], status: int) -> Response:
+    """The history of a removed city. Raises Rejection (404) if there was no such city."""
+    city_id, session = _city_id(request), request.state["session"]
+    lines, has_more = await read_latest(session, city_id)
+    if not lines:
+        raise Rejection(404, errors.NO_CITY)
+    name = lines[0].city_name
+    document = request.state["templates"].render(
+        "_removed.html" if responses.is_partial(request) else "removed.html",
+        city_id=city_id,
+        name=name,
+        lines=lines,
+        has_more=has_more,
+        holder=await cities.find_named(session, name) if name else None,
+    )
+    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
+
+
+async def _respond_with_conflict(
+    request: Request[State], fields: Mapping[str, object], new: Mapping[str, object], stored: Stored
+) -> Response:
+    """The 409 with the stored values and the entered ones; sent again, the form replaces the stored ones."""
+    sentences = {
+        field: errors.CONFLICT.format(
+            stored=history.format_value(field, getattr(stored, field)), entered=history.format_value(field, value)
+        )
+        for field, value in new.items()
+        if getattr(stored, field) != value
+    }
+    # What the visitor did not change is shown as it is now, or the form would change it back.
+    entered = {**_as_entered(stored), **{field: fields[field] for field in new}}
+    shown = {f"old_{field}": getattr(stored, field) for field in FIELDS}
+    return await _reject(request, {**entered, **shown}, sentences, HTTPStatus.CONFLICT, stored=stored)
+
+
+async def _reject(
+    request: Request[State],
+    fields: Mapping[str, object],
+    sentences: Mapping[str, str],
+    status: int = HTTPStatus.UNPROCESSABLE_ENTITY,
+    *,
+    taken: Stored | None = None,
+    stored: Stored | None = None,
+    confirm: object = None,
+) -> Response:
+    """The response to a correction that was not made: the form has the entered values and a sentence for each field."""
+    if errors.sends_json(request.scope):
+        detail = errors.ALREADY_STORED if taken else " ".join(sentences.values())
+        found = taken or stored
+        return errors.problem(
+            Rejection(status, detail), errors=sentences, **({"stored": asdict(found)} if found else {})
+        )
+    shown = {name.removeprefix("old_"): fields.get(name, "") for name in SHOWN}
+    form = Form(responses.entered_texts(fields), sentences, stored=taken, shown=shown, confirm=confirm)
+    context = await _read_context(request, form)
+    if context is None:
+        raise await _describe_missing(request)
+    template = "_corrected.html" if responses.is_partial(request) else "city.html"
+    document = request.state["templates"].render(template, **context)
+    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
+
+
+async def _read_context(
+    request: Request[State], form: Form | None = None, city_id: int | None = None
+) -> dict[str, object] | None:
+    """The values of the templates of a city, or None if there is no such city."""
+    session = request.state["session"]
+    found = await _find_surroundings(request, city_id)
+    if found is None:
+        return None
+    lines, has_more = await read_latest(session, found.city.id)
+    before = found.above[-1] if found.above else None
+    return {
+        **vars(found),
+        "rows": found.rows,
+        "distribution": await request.state["distribution"].get(session),
+        "from_here": build_query(Cursor(before.population, before.id) if before else None),
+        "lines": lines,
+        "has_more": has_more,
+        "form": form or Form(_as_entered(found.city), shown={field: getattr(found.city, field) for field in FIELDS}),
+        "is_saved": False,
+    }
+
+
+async def _find_surroundings(request: Request[State], city_id: int | None = None) -> ranking.Surroundings | None:
+    city_id = city_id or request.path_params["id"]
+    return await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
+
+
+async def _describe_missing(request: Request[State]) -> Rejection:
+    """The rejection for a city that is not stored: 410 if it was removed, 404 if there was none."""
+    city_id = _city_id(request)
+    lines, _ = await read_latest(request.state["session"], city_id)
+    return Rejection(410, errors.CITY_REMOVED, link=_history_link(request)) if lines else Rejection(404, errors.NO_CITY)
+
+
+async def _find(session: changes.Connection, city_id: int) -> Stored:
+    city = await changes.find(session, city_id)
+    if city is None:
+        raise NoSuchCity
+    return city
+
+
+def _city_id(request: Request[State]) -> int:
+    """The id in the path. Raises Rejection (404) if no city can have it."""
+    city_id: int = request.path_params["id"]
+    if city_id > ID_MAX:
+        raise Rejection(404, errors.NO_CITY)
+    return city_id
+
+
+def _redirect_to_history(request: Request[State], city_id: int) -> Response:
+    url = f"{request.app.url_path_for('show_city', id=city_id)}#history"
+    return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+
+
+def _history_link(request: Request[State]) -> tuple[str, str]:
+    return f"{request.app.url_path_for('show_city', id=_city_id(request))}#history", "Its history"
+
+
+def _as_entered(city: Stored) -> dict[str, str]:
+    """The values of a city as a visitor would enter them."""
+    country = countries.name_of(city.country)
+    return {"name": city.name, "population": templates.number(city.population), "country": country, "place": ""}
