@@ -31,8 +31,8 @@ LIBRARIES = {
 }
 """The one layer that imports each library."""
 OTHERS = {
-    "cli": {"sqlalchemy"},
     "checkup": {"sqlalchemy"},
+    "readiness": {"sqlalchemy"},
     "launch": {"sqlalchemy"},
     "settings": {"sqlalchemy"},
     "app": {"sqlalchemy"},

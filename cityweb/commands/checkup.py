@@ -9,10 +9,13 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import settings
-from cityweb.postgres import corrections, database, schema
+from cityweb.postgres import corrections, database, history, moderation, schema
 from cityweb.server import launch
 from cityweb.settings import COMMAND, OperatorError
 from cityweb.web import assets
+
+NAMED = 3
+"""How many cities a finding names."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ async def _database(url: URL) -> list[Finding]:
             found = [Finding("database", f"{launch.server_name(url)} answers")]
             if await schema.is_current(connection):
                 found.append(Finding("schema", "the one this code was written for"))
-                found += await _names(connection)
+                await schema.remove_time_limits(connection)
+                found += [*await _names(connection), await _history(connection), await _log(connection)]
             else:
                 wrong = f"not the one this code was written for: run {COMMAND} initdb"
                 found.append(Finding("schema", wrong, well=False))
@@ -74,6 +78,32 @@ async def _names(connection: AsyncConnection) -> list[Finding]:
         for city in await corrections.duplicates(connection)
     ]
     return found or [Finding("names", "each is stored once")]
+
+
+async def _history(connection: AsyncConnection) -> Finding:
+    broken = await history.broken(connection)
+    if not broken:
+        return Finding("history", "every city is what the log of changes says")
+    cities = [f"{name or 'a removed city'} (id {city_id})" for city_id, name in broken[:NAMED]]
+    more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
+    return Finding(
+        "history",
+        f"{', '.join(cities)}{more} changed without the log of changes, probably in psql; no city is lost."
+        f" Use {COMMAND} correct, rename or remove instead; to begin the history of a city anew,"
+        " delete its rows from the table changes in psql",
+        well=False,
+    )
+
+
+async def _log(connection: AsyncConnection) -> Finding:
+    is_owner, may_change = await moderation.log_rights(connection)
+    if is_owner:
+        words = "this role owns the tables, so it can also change the log: to prevent that, serve as cityweb_app"
+        return Finding("log", words)
+    if may_change:
+        revoke = "REVOKE UPDATE, DELETE, TRUNCATE ON changes FROM the role that serves"
+        return Finding("log", f"the role that serves may change it: run {revoke}, as the owner", well=False)
+    return Finding("log", "the role that serves can only append to it")
 
 
 def _vendored() -> Iterator[Finding]:

@@ -2,20 +2,18 @@
 
 import asyncio
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, NoReturn
+from typing import Annotated, BinaryIO
 
 import typer
-from sqlalchemy import URL
 
-from cityweb import __version__, files, outputs, settings
+from cityweb import __version__, countries, files, outputs, settings
 from cityweb.city import ID_MAX
-from cityweb.commands import checkup
+from cityweb.commands import checkup, moderating
+from cityweb.commands.readiness import ready
 from cityweb.postgres import corrections, schema, transfers
 from cityweb.postgres.cities import Stored
 from cityweb.server import launch
@@ -111,7 +109,7 @@ def _load(
     skipping: AbstractContextManager[transfers.Report] | None = None,
     update: str = "",
 ) -> transfers.Outcome:
-    with files.opened(file) as stream, _ready() as url, _progress(stream) as read:
+    with files.opened(file) as stream, ready() as url, _progress(stream) as read:
         lines, places = files.lines(stream, kind, columns), len(columns.places)
         return asyncio.run(
             transfers.load(url, lines, skipping=skipping, update=update, place_columns=places, read=read)
@@ -126,7 +124,7 @@ def dump(
 ) -> None:
     """Write all cities to a file, in the order of the board."""
     kind = format or _format_of(file)
-    with outputs.written(file, overwrite=yes) as target, _ready() as url:
+    with outputs.written(file, overwrite=yes) as target, ready() as url:
         asyncio.run(transfers.dump(url, target.write, kind))
 
 
@@ -138,6 +136,7 @@ def demo() -> None:
     typer.echo(f"Next: {COMMAND} runserver")
 
 
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; everybody can read it in the log of changes.")]
 Name = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The name of the city.")]
 Id = Annotated[
     int | None, typer.Option("--id", min=1, max=ID_MAX, metavar="ID", help="The city's id, instead of NAME.")
@@ -149,25 +148,38 @@ def correct(
     name: Name = None,
     *,
     population: Annotated[str, typer.Argument(metavar="POPULATION")],
+    country: Annotated[
+        str | None, typer.Option(metavar="COUNTRY", help='Its country, a name or a code; "" removes it.')
+    ] = None,
     city_id: Id = None,
+    reason: Reason = None,
     yes: Yes = False,
 ) -> None:
-    """Change the population of a city; asks first."""
-    _change(_city(name, city_id), lambda city: corrections.corrected(city, population), yes=yes)
+    """Change the population of a city, and its country; asks first."""
+    _change(_city(name, city_id), lambda city: corrections.corrected(city, population, country), reason, yes=yes)
 
 
 @app.command()
 def rename(
-    name: Name = None, *, new: Annotated[str, typer.Argument(metavar="NEW")], city_id: Id = None, yes: Yes = False
+    name: Name = None,
+    *,
+    new: Annotated[str, typer.Argument(metavar="NEW")],
+    city_id: Id = None,
+    reason: Reason = None,
+    yes: Yes = False,
 ) -> None:
     """Change the name of a city; asks first."""
-    _change(_city(name, city_id), lambda city: corrections.renamed(city, new), yes=yes)
+    _change(_city(name, city_id), lambda city: corrections.renamed(city, new), reason, yes=yes)
 
 
 @app.command()
-def remove(name: Name = None, city_id: Id = None, yes: Yes = False) -> None:
-    """Take a city out; asks first."""
-    _change(_city(name, city_id), lambda _: None, yes=yes)
+def remove(name: Name = None, city_id: Id = None, reason: Reason = None, yes: Yes = False) -> None:
+    """Remove a city, whose name visitors cannot add again; asks first."""
+    _change(_city(name, city_id), lambda _: None, reason, yes=yes)
+
+
+for command in (moderating.revert, moderating.block, moderating.unblock, moderating.redact):
+    app.command()(command)
 
 
 @app.command()
@@ -196,47 +208,21 @@ def _city(name: list[str] | None, city_id: int | None) -> str | int:
     raise typer.BadParameter("Write either NAME or --id ID.")
 
 
-def _change(city: str | int, change: Callable[[Stored], Stored | None], *, yes: bool) -> None:
+def _change(city: str | int, change: Callable[[Stored], Stored | None], reason: str | None, *, yes: bool) -> None:
     """Shows a city before and after a change, asks for confirmation, and stores the change."""
-    with _ready() as url:
+    with ready() as url:
         before = asyncio.run(corrections.find(url, city))
         after = change(before)
-        typer.echo(f"before: {before.name}, {before.population:,} people")
-        typer.echo(f"after:  {after.name}, {after.population:,} people" if after else "after:  removed")
+        typer.echo(f"before: {_describe(before)}")
+        typer.echo(f"after:  {_describe(after) if after else 'removed'}")
         if not yes:
             typer.confirm("Store this?", abort=True)
-        asyncio.run(corrections.store(url, before, after) if after else corrections.remove(url, before))
+        asyncio.run(corrections.store(url, before, after, reason) if after else corrections.remove(url, before, reason))
 
 
-INTERRUPTED = "Interrupted. A command does all of its work or none: running it again is safe."
-UNWINDING_SECONDS = 8
-
-
-@contextmanager
-def _ready() -> Iterator[URL]:
-    """The URL of the prepared database for its owner. Raises OperatorError after a signal has unwound the stack."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        with launch.database_urls(settings.read(os.environ)) as (url, _), launch.translate_errors(url):
-            asyncio.run(schema.prepare(url))
-            yield url
-    except KeyboardInterrupt as error:  # pragma: no cover (`_give_up` may end its process)
-        raise OperatorError(INTERRUPTED) from error
-
-
-def _interrupt(*_: object) -> NoReturn:  # pragma: no cover (`_give_up` may end its process)
-    # asyncio leaves a custom handler in place. Its own waits for the next await, which a read of standard input delays.
-    give_up = threading.Timer(UNWINDING_SECONDS, _give_up)
-    give_up.daemon = True
-    give_up.start()
-    raise KeyboardInterrupt
-
-
-def _give_up() -> None:  # pragma: no cover (os._exit writes no coverage)
-    # An exception can be lost in a callback. PostgreSQL rolls back an interrupted transaction.
-    os.write(2, f"{INTERRUPTED}\n".encode())
-    os._exit(1)
+def _describe(city: Stored) -> str:
+    country = f", {countries.name_of(city.country)}" if city.country else ""
+    return f"{city.name}, {city.population:,} people{country}"
 
 
 @contextmanager

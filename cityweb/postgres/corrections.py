@@ -68,13 +68,17 @@ def renamed(city: Stored, name: str) -> Stored:
 
 
 async def store(url: URL, before: Stored, after: Stored, reason: str | None = None) -> None:
-    """Stores a changed city. Raises OperatorError if the name is taken, or if `before` is not what is stored."""
+    """Stores a changed city, whose name is not blocked any more.
+
+    Raises OperatorError if the name is taken, or if `before` is not what is stored.
+    """
     # Without a difference, it is a rename of one of the `duplicates` to its own name, which gives it the key.
     fields = [name for name in submissions.FIELDS if getattr(before, name) != getattr(after, name)] or ["name"]
     old, new = ({name: getattr(city, name) for name in fields} for city in (before, after))
     try:
         async with database.outside_the_pool(url).begin() as connection:
             await changes.correct(connection, before.id, old, new, Author(is_operator=True, reason=reason))
+            await connection.execute(changes.LET_RETURN, {"name_key": names.key(after.name)})
     except NameTaken as error:
         raise OperatorError(
             f"{after.name} is already stored: remove one of the two, or choose another name."

@@ -1,21 +1,27 @@
 """What an operator does about vandals: revert many changes, block a network, redact a name."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import submissions
-from cityweb.postgres import changes, database, history
+from cityweb.postgres import changes, database, history, schema
 from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity, NotRevertible
 from cityweb.postgres.cities import Stored
 from cityweb.postgres.history import Change
 from cityweb.postgres.networks import Author
 from cityweb.settings import COMMAND, OperatorError
 
-LOCK = text("SELECT pg_advisory_xact_lock(1835885669)")
+LOCK = text("SELECT pg_advisory_xact_lock(1836016741)")
 """The advisory lock ("mode" in ASCII) of a command that reverts: two would undo each other's changes."""
+LOG_RIGHTS = text("""
+SELECT pg_has_role(relowner, 'USAGE') AS is_owner,
+  has_table_privilege(oid, 'DELETE, TRUNCATE') OR has_any_column_privilege(oid, 'UPDATE') AS may_change
+FROM pg_class WHERE oid = 'changes'::regclass
+""")
 BLOCK_HOURS_MAX = 24
 BLOCK = text("""
 INSERT INTO blocks (network, until)
@@ -29,7 +35,7 @@ UNBLOCK = text("DELETE FROM blocks WHERE id = :id")
 REDACT = text("""
 UPDATE changes SET old_name = CASE old_name WHEN :name THEN '' ELSE old_name END,
   new_name = CASE new_name WHEN :name THEN '' ELSE new_name END
-WHERE city_id = :city AND (old_name = :name OR new_name = :name)
+WHERE city_id = :city AND :name IN (old_name, new_name) AND NOT EXISTS (SELECT FROM cities WHERE name = :name)
 """)
 IS_BORNE = text("SELECT id FROM cities WHERE name = :name")
 
@@ -43,53 +49,85 @@ async def find_change(url: URL, number: int) -> Change:
     return found[0]
 
 
+async def find_revertible(url: URL, number: int) -> list[Change]:
+    """The change with this number, alone. Raises OperatorError if there is none, or if it is a load."""
+    change = await find_change(url, number)
+    if change.kind == "load":
+        raise OperatorError(
+            f"Change {number} is a load, which cannot be reverted:"
+            f" remove its cities with {COMMAND} remove, or load a corrected file with --update."
+        )
+    return [change]
+
+
 async def find_like(url: URL, number: int) -> list[Change]:
     """All changes of the network of a change on that day, the newest first. Raises OperatorError."""
-    await find_change(url, number)
+    await find_revertible(url, number)
     async with database.outside_the_pool(url).connect() as connection:
         found = await history.select(connection, history.OF_A_NETWORK, id=number)
     if not found:
-        raise OperatorError(f"Change {number} has no network: revert it alone, or all changes --since a time.")
+        raise OperatorError(
+            f"The network of change {number} is unknown: revert the change alone, or all changes --since a time."
+        )
     return found
 
 
-async def find_since(url: URL, since: datetime, until: datetime) -> list[Change]:
-    """All changes of visitors in this time, the newest first."""
+async def find_since(url: URL, since: datetime, until: datetime | None) -> list[Change]:
+    """All changes of visitors from one time until before another one, or until now, the newest first."""
     async with database.outside_the_pool(url).connect() as connection:
+        until = until or await connection.scalar(text("SELECT now()"))
         return await history.select(connection, history.OF_A_TIME, since=since, until=until)
 
 
 async def revert(url: URL, found: Sequence[Change], reason: str | None = None) -> list[tuple[Change, str]]:
-    """Undoes changes in this order and in one transaction. Returns those that could not be undone, each with a reason.
+    """Undoes changes, which are the newest first, in one transaction. Returns those that cannot be undone, with why.
 
-    An addition or a restored city is removed, and its name is blocked.
+    An added or restored city is removed, and its name is blocked. What is undone already stays so. Raises
+    OperatorError after a deadlock.
     """
     author = Author(is_operator=True, reason=reason)
-    prevented = []
     try:
         async with database.outside_the_pool(url).begin() as connection:
+            await schema.remove_time_limits(connection)
             await connection.execute(LOCK)
-            for change in found:
-                try:
-                    async with connection.begin_nested():
-                        if change.kind in {"add", "restore"}:
-                            values = [change.new[field] for field in submissions.FIELDS]
-                            await changes.remove(connection, Stored(change.city_id or 0, *values), author)
-                        else:
-                            await changes.revert(connection, change.id, author)
-                except NameTaken:
-                    prevented.append((change, "another city has the name now"))
-                except (Conflict, NoSuchCity):
-                    prevented.append((change, "the city was changed or removed later"))
-                except NotRevertible:
-                    prevented.append((change, "it cannot be reverted"))
+            undone = [(change, await _undo(connection, change, author)) for change in _without_pairs(found)]
     except DBAPIError as error:
         if not database.is_deadlock(error):
             raise
         raise OperatorError(
-            "Other changes came in between, and nothing was reverted: run the command again."
+            "Other changes were made at the same moment, and nothing was reverted: run the command again."
         ) from error
-    return prevented
+    return [(change, why) for change, why in undone if why]
+
+
+def _without_pairs(found: Sequence[Change]) -> list[Change]:
+    """The changes without those of which one reverts the other.
+
+    A change is undone by a revert that names it only once, so the revert of its revert would leave it.
+    """
+    standing: dict[int | None, Change] = {}
+    for change in reversed(found):
+        if not standing.pop(change.reverts, None):
+            standing[change.id] = change
+    return list(reversed(standing.values()))
+
+
+async def _undo(connection: AsyncConnection, change: Change, author: Author) -> str:
+    """Undoes a change. Returns why it cannot be undone, or an empty string."""
+    try:
+        async with connection.begin_nested():
+            if change.kind in {"add", "restore"}:
+                values = [change.new[field] for field in submissions.FIELDS]
+                await changes.remove(connection, Stored(change.city_id or 0, *values), author)
+            else:
+                await changes.revert(connection, change.id, author)
+    except NameTaken:
+        return "another city has the name now"
+    except NotRevertible:
+        return "a later change is in its way, or its name is redacted"
+    except (Conflict, NoSuchCity):
+        return "the city was changed or removed later"
+    return ""
 
 
 async def block(url: URL, number: int, hours: int) -> datetime:
@@ -98,7 +136,9 @@ async def block(url: URL, number: int, hours: int) -> datetime:
     async with database.outside_the_pool(url).begin() as connection:
         until = await connection.scalar(BLOCK, {"id": number, "hours": hours})
     if until is None:
-        raise OperatorError(f"Change {number} has no network, or is of before yesterday: take a newer one.")
+        raise OperatorError(
+            f"The network of change {number} is unknown, or the change is older than yesterday: take a newer one."
+        )
     assert isinstance(until, datetime)  # noqa: S101 (for the types)
     return until
 
@@ -112,31 +152,48 @@ async def blocks(url: URL) -> list[tuple[int, str, datetime | None]]:
 async def unblock(url: URL, number: int) -> None:
     """Ends a block. Raises OperatorError if there is none with this number."""
     async with database.outside_the_pool(url).begin() as connection:
-        if not (await connection.execute(UNBLOCK, {"id": number})).rowcount:
-            raise OperatorError(f"There is no block {number}: {COMMAND} block lists them.")
+        ended = (await connection.execute(UNBLOCK, {"id": number})).rowcount
+    if not ended:
+        raise OperatorError(f"There is no block {number}: {COMMAND} block lists them.")
 
 
-async def redact(url: URL, change: Change) -> int:
-    """Empties the name that a change set or removed, in all changes of its city. Returns how many had it.
+async def find_redactable(url: URL, number: int) -> tuple[Change, str]:
+    """A change, and the name that it gave its city, or that the city had when it was removed.
 
-    Raises OperatorError if a city still has the name.
+    Raises OperatorError if there is none, or if a city still has it.
     """
-    name = change.new.get("name") or change.old.get("name")
+    change = await find_change(url, number)
+    name = change.new.get("name", change.old.get("name"))
     if not name:
-        raise OperatorError(f"Change {change.id} has no name, or it is redacted already: take another change.")
+        raise OperatorError(f"Change {number} has no name, or it is redacted already: take another change.")
+    async with database.outside_the_pool(url).connect() as connection:
+        city_id = await connection.scalar(IS_BORNE, {"name": name})
+    if city_id:
+        raise OperatorError(
+            f"The city with the id {city_id} is still called {name}: rename or remove it first,"
+            " or take the change that set the name."
+        )
+    return change, name
+
+
+async def redact(url: URL, change: Change, name: str) -> int:
+    """Empties a name in all changes of a city, unless a city has it. Returns the number of these changes."""
     async with database.outside_the_pool(url).begin() as connection:
-        if city_id := await connection.scalar(IS_BORNE, {"name": name}):
-            raise OperatorError(f"City {city_id} still has this name: rename or remove it first.")
         return (await connection.execute(REDACT, {"name": name, "city": change.city_id})).rowcount
+
+
+async def log_rights(connection: AsyncConnection) -> tuple[bool, bool]:
+    """Whether the role owns the log of changes, and whether it may change or delete what is in it."""
+    return tuple((await connection.execute(LOG_RIGHTS)).one())
 
 
 def parse_time(text: str) -> datetime:
     """A time like 2026-12-03T14:00, in UTC unless it says otherwise. Raises OperatorError."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise OperatorError(f"{text} is no time: write one like 2026-12-03T14:00, in UTC.") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise OperatorError(f"{text} is not a time: write one like 2026-12-03T14:00, in UTC.") from error
 
 
 def parse_hours(text: str) -> int:
@@ -145,6 +202,3 @@ def parse_hours(text: str) -> int:
     if not (hours.isdecimal() and 1 <= int(hours) <= BLOCK_HOURS_MAX):
         raise OperatorError(f"{text} is not a time that a block can last: write one from 1h to 24h.")
     return int(hours)
-
-
-FAR = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)

@@ -70,10 +70,14 @@ async def reset(url: URL) -> None:
 
 async def lock_schema(connection: AsyncConnection) -> None:
     """Waits until no other process changes the schema, and removes the time limits of this transaction."""
-    # A role that owns the tables and serves has timeouts that are meant for requests.
+    await remove_time_limits(connection)
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+
+
+async def remove_time_limits(connection: AsyncConnection) -> None:
+    """Removes the time limits of this transaction: a role that serves has some that are meant for requests."""
     await connection.execute(text("SET LOCAL statement_timeout = 0"))
     await connection.execute(text("SET LOCAL lock_timeout = 0"))
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
 
 
 async def vacuum(url: URL) -> None:

@@ -336,6 +336,23 @@ async def test_a_correction_shows_both_asks_and_is_made(run: Run, empty: Address
     assert await stored(empty) == []
 
 
+async def test_a_country_is_shown_corrected_and_removed(run: Run) -> None:
+    run("load", "-", entered="name,population,country\nTokyo,5,JP\n")
+    done = run("correct", "tokyo", "6", "--country", "france", "--reason", "It moved", "--yes")
+    assert done.stdout == "before: Tokyo, 5 people, Japan\nafter:  Tokyo, 6 people, France\n"
+    done = run("correct", "tokyo", "6", "--country", "", "--yes")
+    assert done.stdout == "before: Tokyo, 6 people, France\nafter:  Tokyo, 6 people\n"
+    assert_rejected(run("correct", "tokyo", "6", "--country", "Atlantis"), "We don't know that country")
+
+
+async def test_what_an_operator_does_is_logged_with_its_reason(run: Run, empty: Addresses) -> None:
+    run("load", "-", entered="name,population\nTokio,5\n")
+    for arguments in (("correct", "Tokio", "6"), ("rename", "Tokio", "Tokyo"), ("remove", "Tokyo")):
+        assert run(*arguments, "--reason", f"I {arguments[0]}", "--yes").returncode == 0
+    rows = await run_sql(empty.app, "SELECT kind, reason FROM changes WHERE operator AND kind <> 'load' ORDER BY id")
+    assert [tuple(row) for row in rows] == [("correct", "I correct"), ("correct", "I rename"), ("remove", "I remove")]
+
+
 async def test_a_name_may_be_several_words(run: Run, empty: Addresses) -> None:
     run("load", "-", entered="name,population\nNew York City,5\n")
     assert run("rename", "new", "york", "CITY", "York", "--yes").returncode == 0
@@ -368,10 +385,136 @@ async def test_a_terminal_that_lacks_a_letter_shows_its_number(empty: Addresses)
     assert out.splitlines()[0] == r"before: \u6771\u4eac, 5 people"
 
 
+# --- vandals ---
+
+VANDALISM = """
+WITH city AS (UPDATE cities SET population = 900 + id RETURNING id)
+INSERT INTO changes (kind, city_id, old_population, new_population, network, at)
+SELECT 'correct', id, id, 900 + id, 'vvvvvvvvvvvvvvvv', now() - make_interval(mins => 10 * (4 - id))
+FROM city ORDER BY id
+"""
+
+
+@pytest.fixture
+async def vandalised(empty: Addresses) -> Addresses:
+    """C1, C2 and C3, whose populations were 1, 2 and 3, and are 901, 902 and 903 by the changes 1, 2 and 3."""
+    await run_sql(empty.owner, FILL.format(population="n", first=1, last=3), VANDALISM)
+    return empty
+
+
+async def populations(vandalised: Addresses) -> list[int]:
+    return [row[0] for row in await run_sql(vandalised.app, "SELECT population FROM cities ORDER BY id")]
+
+
+async def test_the_changes_of_a_network_are_listed_and_reverted_once_that_is_confirmed(
+    run: Run, vandalised: Addresses
+) -> None:
+    lines = [
+        rf"{n}  \d{{4}}-\d\d-\d\d \d\d:\d\d UTC  contributor oz3hm  C{n}: population {n} → 90{n}" for n in (3, 2, 1)
+    ]
+    done = run("revert", "--like", "2", entered="n\n")
+    assert done.returncode == 1
+    assert re.match("\n".join(lines) + r"\nRevert 3 changes\? \[y/N\]", done.stdout), done.stdout
+    assert await populations(vandalised) == [901, 902, 903]
+    run("correct", "C2", "7", "--yes")
+    done = run("revert", "--like", "2", "--reason", "vandalism", entered="y\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.partition("[y/N]: ")[2].splitlines() == [
+        "Change 2 was not reverted: the city was changed or removed later.",
+        "2 of 3 changes reverted.",
+    ]
+    assert await populations(vandalised) == [1, 7, 3]
+
+
+async def test_one_change_is_reverted(run: Run, vandalised: Addresses) -> None:
+    assert "Revert 1 change? [y/N]" in run("revert", "2").stdout
+    assert run("revert", "2", "--yes").stdout.splitlines()[1:] == ["1 of 1 change reverted."]
+    assert await populations(vandalised) == [901, 2, 903]
+
+
+async def test_the_changes_of_a_time_are_reverted(run: Run, vandalised: Addresses) -> None:
+    row = (await run_sql(vandalised.app, "SELECT min(at), max(at) FROM changes"))[0]
+    first, last = (time.isoformat() for time in row)
+    assert (
+        run("revert", "--since", first, "--until", last, "--yes").stdout.splitlines()[-1] == "2 of 2 changes reverted."
+    )
+    assert await populations(vandalised) == [1, 2, 903]
+    assert run("revert", "--since", last, "--yes").stdout.splitlines()[-1] == "1 of 1 change reverted."
+    done = run("revert", "--since", "2999-01-01")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "No visitor changed anything in that time: there is nothing to revert.\n"
+
+
+async def test_blocks_are_made_listed_and_ended(run: Run, vandalised: Addresses) -> None:
+    assert run("block").stdout == "Nothing is blocked.\n"
+    run("remove", "C1", "--yes")
+    await run_sql(vandalised.owner, "UPDATE changes SET at = now()")
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    said = rf"The network of change 2 is blocked until {time}\. Next: python manage\.py revert --like 2\n"
+    assert re.fullmatch(said, run("block", "--like", "2", "--for", "3h").stdout)
+    listed = (
+        rf"1  the name c1, until it is unblocked\n2  a network, until {time}\nTo end one: python manage\.py unblock N"
+    )
+    assert re.match(listed, run("block").stdout)
+    assert run("unblock", "1").stdout == "Block 1 has ended.\n"
+    assert "the name" not in run("block").stdout
+
+
+@pytest.mark.usefixtures("vandalised")
+async def test_a_name_is_redacted_once_that_is_confirmed(run: Run) -> None:
+    run("rename", "C1", "Insult", "--yes")
+    assert_rejected(run("redact", "4", "--yes"), "The city with the id 1 is still called Insult: rename")
+    run("rename", "Insult", "C1", "--yes")
+    done = run("redact", "4", entered="n\n")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "Insult")
+    assert run("redact", "4", entered="y\n").stdout.endswith(" [y/N]: 2 changes redacted.\n")
+    assert_rejected(run("redact", "4"), "it is redacted already")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("revert",), 2, "Write one of CHANGE, --like CHANGE and --since TIME"),
+        (("revert", "1", "--like", "1"), 2, "Write one of CHANGE"),
+        (("revert", "--like", "1", "--since", "2026-12-03"), 2, "Write one of CHANGE"),
+        (("revert", "1", "--until", "2026-12-03"), 2, "--until TIME only with --since"),
+        (("revert", "0"), 2, "greater than or equal to 1"),
+        (("revert", "--since", "noon"), 1, "noon is not a time: write one like"),
+        (("revert", "5"), 1, "There is no change 5"),
+        (("revert", "4"), 1, "Change 4 is a load, which cannot be reverted"),
+        (("revert", "--like", "4"), 1, "Change 4 is a load, which cannot be reverted"),
+        (("block", "--like", "5"), 1, "There is no change 5"),
+        (("block", "--like", "1", "--for", "25h"), 1, "write one from 1h to 24h"),
+        (("unblock", "7"), 1, "There is no block 7: python manage.py block lists them"),
+        (("redact", "1"), 1, "Change 1 has no name"),
+        (("redact", "5"), 1, "There is no change 5"),
+    ],
+)
+async def test_a_mistake_about_changes_is_a_sentence(
+    run: Run, vandalised: Addresses, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    await run_sql(vandalised.owner, "INSERT INTO changes (kind, cities, operator) VALUES ('load', 3, true)")
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert words in done.stderr
+    assert await populations(vandalised) == [901, 902, 903]
+
+
+async def test_only_the_owner_may_redact(run: Run, vandalised: Addresses) -> None:
+    if vandalised.app == vandalised.owner:
+        pytest.skip("one role is both here")
+    run("rename", "C1", "Insult", "--yes")
+    run("rename", "Insult", "C1", "--yes")
+    url = vandalised.app.render_as_string(hide_password=False)
+    done = run("redact", "4", "--yes", DATABASE_URL=url)
+    assert done.returncode == 1
+    assert "Run the command as the role that owns the tables." in done.stderr
+
+
 # --- check ---
 
 
-async def test_a_site_that_is_well_is_checked_in_six_lines(run: Run) -> None:
+async def test_a_site_that_is_well_is_checked_in_eight_lines(run: Run) -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
     subjects = [re.match(r"ok     ([^:]+): ", line) for line in done.stdout.splitlines()]
@@ -380,6 +523,8 @@ async def test_a_site_that_is_well_is_checked_in_six_lines(run: Run) -> None:
         "database",
         "schema",
         "names",
+        "history",
+        "log",
         "durability",
         *assets.VENDORED,
     ]

@@ -134,6 +134,77 @@ async def test_a_duplicate_gets_its_name_once_that_is_free(twins: Addresses) -> 
     assert await keys(twins) == ["xi'an"]
 
 
+async def logged(addresses: Addresses) -> list[tuple[object, ...]]:
+    rows = await run_sql(
+        addresses.owner,
+        "SELECT kind, city_id, old_name, old_population, old_country, new_name, new_population, new_country, reason,"
+        " operator, network FROM changes WHERE kind <> 'load' ORDER BY id",
+    )
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(("country", "code"), [("Switzerland", "CH"), (" ch ", "CH"), ("", ""), (None, "DE")])
+async def test_a_country_is_corrected_removed_or_left(cities: Addresses, country: str | None, code: str) -> None:
+    await run_sql(cities.owner, "UPDATE cities SET country = 'DE'")
+    before = await corrections.find(cities.owner, "Zürich")
+    await corrections.store(cities.owner, before, corrections.corrected(before, "7", country))
+    assert await corrections.find(cities.owner, "Zürich") == Stored(2, "Zürich", 7, code)
+
+
+def test_a_country_is_corrected_alone_and_must_be_one() -> None:
+    city = Stored(1, "Zürich", 4, "CH")
+    assert corrections.corrected(city, "4", "") == replace(city, country="")
+    with pytest.raises(OperatorError, match="has this population and this country already: run the command again"):
+        corrections.corrected(city, "4", "Switzerland")
+    with pytest.raises(OperatorError, match=r"We don't know that country. .* Run the command again"):
+        corrections.corrected(city, "4", "Atlantis")
+
+
+async def test_what_an_operator_changes_is_logged_with_the_reason(cities: Addresses) -> None:
+    city = await corrections.find(cities.owner, "Zürich")
+    for after, reason in (
+        (replace(city, population=9, country="CH"), "census"),
+        (Stored(2, "Geneva", 9, "CH"), None),
+        (None, "not a city"),
+    ):
+        if after:
+            await corrections.store(cities.owner, city, after, reason)
+            city = after
+        else:
+            await corrections.remove(cities.owner, city, reason)
+    assert await logged(cities) == [
+        ("correct", 2, None, 4, "", None, 9, "CH", "census", True, None),
+        ("correct", 2, "Zürich", None, None, "Geneva", None, None, None, True, None),
+        ("remove", 2, "Geneva", 9, "CH", None, None, None, "not a city", True, None),
+    ]
+
+
+async def blocked(addresses: Addresses) -> list[str]:
+    return [row["name_key"] for row in await run_sql(addresses.owner, "SELECT name_key FROM blocks")]
+
+
+async def test_a_removed_name_is_blocked_until_an_operator_uses_it(cities: Addresses) -> None:
+    await corrections.remove(cities.owner, await corrections.find(cities.owner, "Zürich"))
+    assert await blocked(cities) == ["zürich"]
+    city = await corrections.find(cities.owner, "São Paulo")
+    await corrections.store(cities.owner, city, corrections.corrected(city, "6"))
+    assert await blocked(cities) == ["zürich"]
+    city = await corrections.find(cities.owner, "São Paulo")
+    await corrections.store(cities.owner, city, corrections.renamed(city, "ZÜRICH"))
+    assert await blocked(cities) == []
+
+
+async def test_a_city_that_is_gone_cannot_be_changed(cities: Addresses) -> None:
+    city = await corrections.find(cities.owner, "Zürich")
+    await run_sql(cities.owner, "DELETE FROM cities")
+    for change in (
+        corrections.remove(cities.owner, city),
+        corrections.store(cities.owner, city, replace(city, population=7)),
+    ):
+        with pytest.raises(OperatorError, match="somebody else"):
+            await change
+
+
 async def test_the_board_follows(site: Site, empty: Addresses) -> None:
     async def show(*names: str) -> None:
         await until(lambda: [row.name for row in site.board.snapshot.leaders.rows] == list(names))
