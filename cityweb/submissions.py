@@ -30,6 +30,7 @@ _COUNTRY_NOT_TEXT = "Send the country as text."
 _PLACE_NOT_TEXT = "Send the place as text."
 _PLACE_WITHOUT_LETTER = "Enter a region, a state or a country, like Texas."
 _TRAP_FILLED = "Leave this field empty."
+_NOTHING_SENT = "Send what changes: a name, a population or a country."
 _REASON_MISSING = "Choose a reason."
 REASONS = ("not a city", "duplicate", "offensive", "added by mistake")
 """Why a visitor may remove a city; the log of changes shows it."""
@@ -244,18 +245,21 @@ def check_correction(values: Mapping[str, object]) -> tuple[dict[str, object], d
     """
     old, new, errors = {}, {}, {}
     for field, check_value in _CHECKS.items():
-        if values.get(field) is None:
+        if field not in values:
             continue
-        shown = _shown(values, field)
-        if _as_text(values[field]) == _as_text(shown):
+        entered, shown = values[field], _shown(values, field)
+        # The rules for names may be newer than a stored name.
+        if entered is not None and _as_text(entered) == _as_text(shown):
             continue
         try:
-            value = check_value(values[field])
+            value = check_value(entered)
         except ValueError as error:
             errors[field] = str(error)
         else:
             if value != shown:
                 old[field], new[field] = shown, value
+    if values.keys().isdisjoint(_CHECKS):
+        errors["name"] = _NOTHING_SENT
     errors |= _check_trap(values)
     if errors:
         raise InvalidSubmission(errors)

@@ -13,7 +13,8 @@ WAYS = ("plain", "htmx", "json")
 NO_PAGES = {
     "add_city", "check_health", "check_readiness", "describe_api", "export_csv", "export_excel", "export_json",
     "list_biggest", "list_country_names", "show_asset", "show_city_json", "show_feed", "show_fragment", "show_icon",
-    "show_manifest", "show_robots", "show_security", "show_sitemap", "show_changes_feed", "remove_city", "revert_change",
+    "show_manifest", "show_robots", "show_security", "show_sitemap", "show_changes_feed", "remove_city",
+    "revert_change",
 }  # fmt: skip
 """The routes whose response to GET is no page for people, or the page of another route."""
 PAGES = [route.path_format.format(id=1) for route in ROUTES if route.name not in NO_PAGES]

@@ -97,7 +97,7 @@ async def remove_city(request: Request[State]) -> ASGIApp:
         raise Rejection(409, errors.CITY_CHANGED, link=_history_link(request)) from None
     except NoSuchCity:
         raise await _describe_missing(request) from None
-    if errors.sends_json(request.scope):
+    if errors.wants_json(request.scope):
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
     if responses.is_partial(request):
         return await _respond_with_removed(request, HTTPStatus.OK)
@@ -137,7 +137,7 @@ async def perform(
 
 async def respond_with_city(request: Request[State], city: Stored) -> Response:
     """The response to a change: the city as JSON, fragments of its page, or a redirect to its history."""
-    if errors.sends_json(request.scope):
+    if errors.wants_json(request.scope):
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
     if not responses.is_partial(request):
         return _redirect_to_history(request, city.id)
@@ -193,7 +193,7 @@ async def _reject(
     confirm: object = None,
 ) -> Response:
     """The response to a correction that was not made: the form has the entered values and a sentence for each field."""
-    if errors.sends_json(request.scope):
+    if errors.wants_json(request.scope):
         detail = errors.ALREADY_STORED if taken else " ".join(sentences.values())
         found = taken or stored
         return errors.problem(

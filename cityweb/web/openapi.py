@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from cityweb import __version__
 from cityweb.postgres.cities import RankedCity
 from cityweb.postgres.ranking import COLUMNS
-from cityweb.submissions import CitySubmission
+from cityweb.submissions import FIELDS, REASONS, SHOWN, CitySubmission
 
 JSON = dict[str, Any]
 
@@ -30,11 +30,18 @@ BIGGEST = {
         "properties": {"name": TEXT, "population": INTEGER},
     },
 }
-STORED_CITY = {
+STORED_CITY: JSON = {
     "type": "object",
     "required": ["id", "name", "population"],
     "properties": {"id": INTEGER, "name": TEXT, "population": INTEGER},
 }
+CITY: JSON = {
+    "type": "object",
+    "required": ["id", *FIELDS],
+    "properties": {**STORED_CITY["properties"], "country": TEXT},
+}
+# Without types, because a value that no city can have is a conflict, as any other value that is not stored.
+SHOWN_VALUES: JSON = {name: {"description": "The value that you were shown."} for name in SHOWN}
 PLACE = {**TEXT, "description": "Where the city is, like Texas. It is appended to the name: NAME, PLACE."}
 PROBLEM = {
     "type": "object",
@@ -50,7 +57,7 @@ PROBLEM = {
             "description": "A message for each rejected field.",
             "additionalProperties": TEXT,
         },
-        "stored": STORED,
+        "stored": {"anyOf": [{"$ref": "#/components/schemas/City"}, STORED]},
     },
 }
 
@@ -83,6 +90,9 @@ def document(paths: Mapping[str, str]) -> JSON:
             },
             paths["add_city"]: {"get": _list_cities(), "post": _add_city()},
             paths["show_city_json"]: {"get": _show_city()},
+            paths["show_city"]: {"get": _show_page(), "post": _correct_city()},
+            paths["remove_city"]: {"post": _remove_city()},
+            paths["revert_change"]: {"post": _revert_change()},
             **{paths[file["operationId"]]: {"get": {**file, "tags": [FILES]}} for file in files},
         },
         "components": {
@@ -96,6 +106,7 @@ def document(paths: Mapping[str, str]) -> JSON:
                     "properties": {name: ranked["properties"][name] for name in COLUMNS},
                 },
                 "Stored": STORED_CITY,
+                "City": CITY,
                 "Problem": PROBLEM,
             }
         },
@@ -155,13 +166,83 @@ def _add_city() -> JSON:
     }
 
 
+def _show_page() -> JSON:
+    return _of_one_city(_get("show_city", "One city as a page", "With its history.", _content(TEXT, "text/html")))
+
+
 def _show_city() -> JSON:
-    city = _get(
-        "show_city_json", "One city", "With its rank; equal populations share one (1, 2, 2, 4).", _content(RANKED_CITY)
-    )
+    description = "With its rank; equal populations share one (1, 2, 2, 4)."
+    return _of_one_city(_get("show_city_json", "One city", description, _content(RANKED_CITY)))
+
+
+def _of_one_city(city: JSON) -> JSON:
     city["responses"] |= _problem(404, "There is no city with this id.")
+    city["responses"] |= _problem(410, "The city was removed.")
     number = {"name": "id", "in": "path", "required": True, "schema": {**INTEGER, "minimum": 1}, "example": 1}
     return {**city, "parameters": [{**number, "description": "The number in the URL of its page."}]}
+
+
+def _correct_city() -> JSON:
+    submission = TypeAdapter(CitySubmission).json_schema()["properties"]
+    body = {"type": "object", "properties": {**submission, **SHOWN_VALUES}}
+    return _change(
+        "correct_city",
+        "Correct a city",
+        "The fields that change, each with the value that you were shown as old_FIELD. 409 with the stored values if"
+        " somebody changed one of them in the meantime.",
+        "The number of the city.",
+        {"schema": body, "example": {"population": 5, "old_population": 3}},
+    )
+
+
+def _remove_city() -> JSON:
+    reason = {**TEXT, "enum": list(REASONS)}
+    body = {"type": "object", "required": ["reason", *SHOWN], "properties": {"reason": reason, **SHOWN_VALUES}}
+    example = {"reason": REASONS[0], "old_name": "Greenhorn", "old_population": 3, "old_country": "US"}
+    return _change(
+        "remove_city",
+        "Remove a city",
+        "With all values that you were shown, and a reason. A city on the board can't be removed, except within 15"
+        " minutes by the network that added it.",
+        "The number of the city.",
+        {"schema": body, "example": example},
+    )
+
+
+def _revert_change() -> JSON:
+    return _change(
+        "revert_change",
+        "Revert a change",
+        "Undoes a correction, or restores a removed city, while nobody has changed the same values again.",
+        "The number of the change.",
+        {"schema": {}, "example": {}},
+    )
+
+
+def _change(name: str, summary: str, description: str, number: str, content: JSON) -> JSON:
+    """An operation that changes a city; a request that sends JSON gets JSON."""
+    identifier = {"name": "id", "in": "path", "required": True, "schema": {**INTEGER, "minimum": 1}, "example": 1}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "description": description,
+        "parameters": [{**identifier, "description": number}],
+        "requestBody": {"required": True, "content": {"application/json": content}},
+        "responses": {
+            "200": {"description": "The change is stored.", "content": _content({"$ref": "#/components/schemas/City"})},
+            **_problem(400, "The body is not JSON in UTF-8, or has a field twice."),
+            **_problem(403, "The request was sent from another site, or the network or the name is blocked."),
+            **_problem(404, "There is no city or change with this number."),
+            **_problem(409, "Somebody changed the same values in the meantime."),
+            **_problem(410, "The city was removed."),
+            **_problem(413, "The body is too long."),
+            **_problem(415, "The body is neither JSON nor a form, or is compressed."),
+            **_problem(422, "A field is rejected, the name is taken, or the city is on the board."),
+            **_problem(428, "The value that was shown is missing for a field that changes."),
+            **_problem(429, "Too many changes were made from this network."),
+            **_problem(503, "Corrections are switched off, or the database did not confirm in time."),
+        },
+    }
 
 
 def _get(name: str, summary: str, description: str, content: JSON) -> JSON:

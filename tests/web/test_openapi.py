@@ -23,6 +23,9 @@ async def test_the_document_names_every_answer_for_programs(site: Site) -> None:
         "/cities/biggest": {"get"},
         "/cities/": {"get", "post"},
         "/cities/{id}.json": {"get"},
+        "/cities/{id}": {"get", "post"},
+        "/cities/{id}/remove": {"post"},
+        "/changes/{id}/revert": {"post"},
         "/cities.csv": {"get"},
         "/cities-excel.csv": {"get"},
         "/cities.json": {"get"},
@@ -57,7 +60,7 @@ async def test_the_page_shows_what_the_document_says(site: Site) -> None:
     for section, (_, _, description) in zip(sections, said, strict=True):
         assert text(one(section, "p.quiet")).endswith(f" · {description}")
     parameters = [text(one(section, "ul")) for section in sections if section.select("ul")]
-    assert len(parameters) == 2
+    assert len(parameters) == 6
     assert "after · POPULATION-ID: the page after this city." in parameters[0]
 
 
@@ -79,13 +82,14 @@ async def test_without_a_script_every_get_is_a_link_and_a_form_that_opens_its_re
     await add(site.client, "json", "Paris", 5)
     page = parse((await site.client.get("/api")).text)
     getting = [section for section in page.select("main section") if text(one(section, "p code")).startswith("GET ")]
-    assert len(getting) == 7
+    assert len(getting) == 8
     for section in getting:
         form = one(section, "form[method=get]:not([hidden])")
         assert form["action"] == one(section, "p.quiet a")["href"]
         assert (await site.client.get(str(form["action"]))).status_code == 200
     # A form cannot send JSON, so the form with a body waits for the script.
-    assert one(page, "form[method=post]").has_attr("hidden")
+    posting = page.select("form[method=post]")
+    assert [form.has_attr("hidden") for form in posting] == 4 * [True]
 
 
 async def test_the_page_shows_lines_for_this_site(site: Site) -> None:
@@ -99,20 +103,24 @@ async def test_every_line_works_as_it_is_printed(start_server: Callable[..., Ser
     server = start_server()
     page = subprocess.run(["curl", "-s", f"{server.url}/api"], check=True, capture_output=True, text=True).stdout
     lines = [line.get_text() for line in parse(page).select(".line > code")]
-    assert len(lines) == 8
-    # In another order there is no first city.
-    lines.sort(key=lambda line: "POST" not in line and " -d " not in line)
+    assert len(lines) == 12
+    # In another order there is no first city, or no longer a city with these values.
+    lines.sort(key=lambda line: " -d " not in line)
     said = [
         subprocess.run(shlex.split(line), check=True, capture_output=True, text=True, cwd=tmp_path).stdout
         for line in lines
     ]
     assert json.loads(said[0]) == {"id": 1, "name": "Greenhorn", "population": 3}
-    assert json.loads(said[1]) == [{"name": "Greenhorn", "population": 3}]
-    assert "Greenhorn" in said[2]
-    assert json.loads(said[3])["rank"] == 1
-    assert '1,1,"Greenhorn",3,' in (tmp_path / "cities.csv").read_text()
+    assert json.loads(said[1]) == {"id": 1, "name": "Greenhorn", "population": 5, "country": ""}
+    assert json.loads(said[2])["detail"].startswith("This city has been changed in the meantime.")
+    assert json.loads(said[3])["detail"].startswith("This change can't be reverted")
+    assert json.loads(said[4]) == [{"name": "Greenhorn", "population": 5}]
+    assert "Greenhorn" in said[5]
+    assert json.loads(said[6])["rank"] == 1
+    assert "Greenhorn" in said[7]
+    assert '1,1,"Greenhorn",5,' in (tmp_path / "cities.csv").read_text()
     assert (tmp_path / "cities-excel.csv").read_text().startswith("\ufeffrank,")
-    assert "<title>Greenhorn, population 3</title>" in (tmp_path / "feed.atom").read_text()
+    assert "<title>Greenhorn, population 5</title>" in (tmp_path / "feed.atom").read_text()
     assert json.loads((tmp_path / "cities.json").read_text())[0]["name"] == "Greenhorn"
 
 

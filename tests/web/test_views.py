@@ -288,7 +288,9 @@ async def test_a_city_below_the_board_is_shown_with_its_neighbours_and_what_the_
 @pytest.mark.parametrize("way", ["plain", "htmx"])
 async def test_a_name_that_differs_in_accents_only_is_hinted_at(site: Site, way: str) -> None:
     await add(site.client, "json", "Zürich", 402_762)
-    expected = "Zurich is number 2, with 5 people. See it Undo A similar name is on the list: Zürich, with 402,762 people."
+    expected = (
+        "Zurich is number 2, with 5 people. See it Undo A similar name is on the list: Zürich, with 402,762 people."
+    )
     headers = HTMX if way == "htmx" else {}
     answer = await site.client.post(
         "/cities/", data={"name": "Zurich", "population": "5"}, headers=headers, follow_redirects=True
@@ -296,7 +298,9 @@ async def test_a_name_that_differs_in_accents_only_is_hinted_at(site: Site, way:
     assert expected in text(parse(answer.text))
 
 
-@pytest.mark.parametrize(("seconds", "landed"), [(110, "Tokyo is number 1, with 37,400,068 people. See it Undo"), (130, "")])
+@pytest.mark.parametrize(
+    ("seconds", "landed"), [(110, "Tokyo is number 1, with 37,400,068 people. See it Undo"), (130, "")]
+)
 async def test_a_city_is_announced_for_two_minutes_and_later_causes_no_refresh(
     site: Site, empty: Addresses, seconds: int, landed: str
 ) -> None:
