@@ -99,7 +99,13 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ad
             server = make_url(given).set(drivername="postgresql+asyncpg")
             name = f"cityweb_test_{secrets.token_hex(4)}"
             await run_sql(server, f"CREATE DATABASE {name}")
-            for setting in ("jit = off", "statement_timeout = '2s'", "lock_timeout = '1s'", "enable_seqscan = off"):
+            for setting in (
+                "jit = off",
+                "statement_timeout = '2s'",
+                "lock_timeout = '1s'",
+                "deadlock_timeout = '200ms'",
+                "enable_seqscan = off",
+            ):
                 await run_sql(server, f"ALTER DATABASE {name} SET {setting}")
             urls = Addresses(server, server.set(database=name), server.set(database=name))
         else:

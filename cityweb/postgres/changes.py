@@ -49,6 +49,11 @@ class NotRevertible(Exception):
 OLD, NEW = ([f"{age}_{field}" for field in FIELDS] for age in ("old", "new"))
 TYPES = {f"{age}_{column}": type_ for age in ("old", "new") for column, type_ in COLUMNS.items()}
 _FIELDS = ", ".join(FIELDS)
+CHANGE_ID_MAX = 2**63 - 1
+"""The maximum of PostgreSQL's `bigint`."""
+# The pairs are a range of the index. With `city_id = ...`, statistics of a log in which one city had all changes would
+# make PostgreSQL read the whole log.
+OF_THE_CITY = f"(city_id, id) > (CAST(:id AS int), 0) AND (city_id, id) <= (CAST(:id AS int), {CHANGE_ID_MAX})"
 _AUTHOR = f"CAST(:reason AS text), CAST(:operator AS boolean), ({CODES})[1]"
 # A null is a value that does not change.
 CORRECT = text(f"""
@@ -79,11 +84,11 @@ WITH city AS (
       CAST(:operator AS boolean)
       OR (greatest(population, CASE WHEN created_at < clock_timestamp() - interval '1 day' THEN (
           SELECT max(old_population) FROM changes
-          WHERE city_id = CAST(:id AS int) AND at > clock_timestamp() - interval '7 days'
+          WHERE {OF_THE_CITY} AND at > clock_timestamp() - interval '7 days'
         ) END), -id) < (SELECT population, -id FROM cities ORDER BY population DESC, -id DESC LIMIT 1 OFFSET 19)
       OR EXISTS (
         SELECT FROM changes
-        WHERE city_id = CAST(:id AS int) AND kind = 'add' AND network = ANY(({CODES})[1:2])
+        WHERE {OF_THE_CITY} AND kind = 'add' AND network = ANY(({CODES})[1:2])
           AND at > clock_timestamp() - interval '{UNDO_MINUTES} minutes'
           AND ({", ".join(NEW)}) = ({", ".join(f"(:old_{f})::{COLUMNS[f]}" for f in FIELDS)})
       )
@@ -117,11 +122,12 @@ SELECT 'restore', id, {_FIELDS}, created_at, CAST(:reverts AS bigint), {_AUTHOR}
 RETURNING city_id, {", ".join(NEW)}
 """)  # noqa: S608 (no value is put in)
 CITY = text(f"SELECT id, {_FIELDS} FROM cities WHERE id = CAST(:id AS int)")  # noqa: S608 (no value is put in)
+# For EXISTS, PostgreSQL may read the whole log.
 CHANGE = text("""
-SELECT *, EXISTS (SELECT FROM changes AS later WHERE later.reverts = changes.id) AS is_reverted
+SELECT *, (SELECT id FROM changes AS later WHERE later.reverts = changes.id LIMIT 1) IS NOT NULL AS is_reverted
 FROM changes WHERE id = CAST(:id AS bigint)
 """)
-LATEST = text("SELECT * FROM changes WHERE city_id = CAST(:id AS int) ORDER BY id DESC LIMIT 1")
+LATEST = text(f"SELECT * FROM changes WHERE {OF_THE_CITY} ORDER BY city_id DESC, id DESC LIMIT 1")  # noqa: S608
 KEEP_AWAY = text("INSERT INTO blocks (name_key) VALUES (:name_key) ON CONFLICT DO NOTHING")
 LET_RETURN = text("DELETE FROM blocks WHERE name_key = :name_key")
 
@@ -146,10 +152,8 @@ async def correct(
         try:
             row = (await connection.execute(CORRECT, parameters)).one_or_none()
         except IntegrityError as error:
-            # A revert by somebody else took the same change, and is read below.
-            if "changes_reverts" not in str(error):
-                raise NameTaken from error
-            row = None
+            # A change is reverted once, although after a revert of its revert all that it set stands again.
+            raise (NotRevertible if "changes_reverts" in str(error) else NameTaken) from error
         if row:
             return Stored(*row)
         stored = await find(connection, city_id)
@@ -210,8 +214,12 @@ async def revert(connection: Connection, change_id: int, author: Author) -> Stor
 async def _restore(connection: Connection, removal: Row[Any], author: Author) -> Stored:
     """Stores a removed city under its old id; of several at once, one does, and the others find it."""
     name = columns(removal.old_name)
-    parameters = {f"new_{column}": value for column, value in name.items()}
-    row = (await connection.execute(RESTORE, {**parameters, "reverts": removal.id, **author.parameters})).one_or_none()
+    parameters: dict[str, object] = {f"new_{column}": value for column, value in name.items()}
+    parameters |= {"reverts": removal.id, **author.parameters}
+    try:
+        row = (await connection.execute(RESTORE, parameters)).one_or_none()
+    except IntegrityError as error:  # It was restored meanwhile, and the city removed once more.
+        raise NotRevertible from error
     if row:
         if author.is_operator:
             await connection.execute(LET_RETURN, {"name_key": name["name_key"]})
@@ -222,7 +230,8 @@ async def _restore(connection: Connection, removal: Row[Any], author: Author) ->
         raise NotRevertible
     await reject_blocked(connection, author, name["name_key"])
     latest = (await connection.execute(LATEST, {"id": removal.city_id})).one()
-    raise NameTaken if latest.id == removal.id else NotRevertible
+    is_last = (latest.id, latest.old_name) == (removal.id, removal.old_name)  # and its name is not redacted
+    raise NameTaken if is_last else NotRevertible
 
 
 def _present(values: Values) -> Values:

@@ -84,8 +84,9 @@ class Cluster:
             if folder is None:
                 self.admit_account()
                 folder = self.socket_folder()
-            # A shell parses this, so it has no arbitrary path. JIT costs more than it saves on small statements.
-            option = f"-k {'.' if folder == self.path else folder} -c jit=off"
+            # A shell parses this, so it has no arbitrary path. JIT costs more than it saves on small statements. A
+            # deadlock must be found before the lock_timeout of the role, which is as long as the default.
+            option = f"-k {'.' if folder == self.path else folder} -c jit=off -c deadlock_timeout=200ms"
             started, _ = self.run("pg_ctl", "start", "-D", ".", "-w", "-t", "60", "-l", "server.log", "-o", option)
             # PostgreSQL decides whether the process that postmaster.pid names is in the way. That file is never deleted
             # here, because two servers would destroy the folder.

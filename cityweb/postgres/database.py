@@ -101,7 +101,8 @@ def is_disconnected(error: BaseException) -> bool:
     """Whether the connection broke, so that work that is safe to repeat may be retried."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or sqlstate(error).startswith(("08", "57P0"))
-    return isinstance(error, ConnectionError)
+    # SQLAlchemy 2.1 does not wrap the driver's error for a connection that breaks while it is set up.
+    return isinstance(error, ConnectionError | asyncpg.InterfaceError)
 
 
 def is_deadlock(error: BaseException) -> bool:
@@ -115,7 +116,7 @@ def is_unavailable(error: BaseException) -> bool:
         # Read-only, access, no database, no tables, no resources, a lock, an operator, the system.
         states = ("25006", "28", "3D", "42P01", "53", "55P03", "57", "58")
         return is_disconnected(error) or isinstance(error, InterfaceError) or sqlstate(error).startswith(states)
-    return isinstance(error, OSError)  # TimeoutError is one
+    return isinstance(error, OSError | asyncpg.InterfaceError)  # TimeoutError is an OSError
 
 
 def sqlstate(error: DBAPIError) -> str:
@@ -184,7 +185,7 @@ def unit_of_work(query: Query[P, T]) -> Query[P, T]:
                 try:
                     return await ask()
                 # NoResultFound: a row was removed between two statements.
-                except (DBAPIError, ConnectionError, NoResultFound) as error:
+                except (DBAPIError, ConnectionError, asyncpg.InterfaceError, NoResultFound) as error:
                     if not (isinstance(error, NoResultFound) or is_disconnected(error) or is_deadlock(error)):
                         raise
                 await pause_before_retry()

@@ -12,7 +12,7 @@ from cityweb.postgres.database import unit_of_work
 from cityweb.postgres.history import CHANGE_ID_MAX
 from cityweb.web import errors
 from cityweb.web.board import CACHE_CONTROL, prepare_page
-from cityweb.web.city import perform, respond_with_city
+from cityweb.web.city import history_link, perform, respond_with_city
 from cityweb.web.errors import Rejection
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.state import State
@@ -33,7 +33,7 @@ async def revert_change(request: Request[State]) -> ASGIApp:
         raise Rejection(404, errors.NO_SUCH_CHANGE) from None
     except (Conflict, NotRevertible) as error:
         if isinstance(error, Conflict):
-            link = (f"{request.app.url_path_for('show_city', id=error.stored.id)}#history", "Its history")
+            link = history_link(request, error.stored.id)
         raise Rejection(409, errors.CHANGE_STANDS, link=link) from None
     return await respond_with_city(request, city)
 

@@ -43,7 +43,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
     try:
         found = await _find_surroundings(request)
         if found is None:
-            raise await _describe_missing(request)
+            raise await _describe_missing(request, _city_id(request))
     except (Rejection, DatabaseUnavailable) as error:
         return errors.problem(errors.rejection_of(error))
     document = {**vars(found.city), "created_at": found.city.created_at.isoformat()}
@@ -76,9 +76,9 @@ async def correct_city(request: Request[State]) -> ASGIApp:
         sentence = responses.describe_taken(holder) if holder else errors.NAME_TAKEN
         return await _reject(request, fields, {"name": sentence}, taken=holder)
     except Conflict as conflict:
-        return await _respond_with_conflict(request, fields, new, conflict.stored)
+        return await _respond_with_conflict(request, fields, old, new, conflict.stored)
     except NoSuchCity:
-        raise await _describe_missing(request) from None
+        raise await _describe_missing(request, _city_id(request)) from None
     return await respond_with_city(request, city)
 
 
@@ -94,9 +94,9 @@ async def remove_city(request: Request[State]) -> ASGIApp:
     except InvalidSubmission as invalid:
         raise Rejection(422, " ".join(invalid.errors.values())) from None
     except Conflict:
-        raise Rejection(409, errors.CITY_CHANGED, link=_history_link(request)) from None
+        raise Rejection(409, errors.CITY_CHANGED, link=history_link(request, city_id)) from None
     except NoSuchCity:
-        raise await _describe_missing(request) from None
+        raise await _describe_missing(request, _city_id(request)) from None
     if errors.wants_json(request.scope):
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
     if responses.is_partial(request):
@@ -143,7 +143,7 @@ async def respond_with_city(request: Request[State], city: Stored) -> Response:
         return _redirect_to_history(request, city.id)
     context = await _read_context(request, city_id=city.id)
     if context is None:  # somebody has removed it since
-        raise await _describe_missing(request)
+        raise await _describe_missing(request, city.id)
     return responses.html(request.state["templates"].render("_corrected.html", **{**context, "is_saved": True}))
 
 
@@ -166,7 +166,11 @@ async def _respond_with_removed(request: Request[State], status: int) -> Respons
 
 
 async def _respond_with_conflict(
-    request: Request[State], fields: Mapping[str, object], new: Mapping[str, object], stored: Stored
+    request: Request[State],
+    fields: Mapping[str, object],
+    old: Mapping[str, object],
+    new: Mapping[str, object],
+    stored: Stored,
 ) -> Response:
     """The 409 with the stored values and the entered ones; sent again, the form replaces the stored ones."""
     sentences = {
@@ -174,7 +178,7 @@ async def _respond_with_conflict(
             stored=history.format_value(field, getattr(stored, field)), entered=history.format_value(field, value)
         )
         for field, value in new.items()
-        if getattr(stored, field) != value
+        if getattr(stored, field) != old[field]
     }
     # What the visitor did not change is shown as it is now, or the form would change it back.
     entered = {**_as_entered(stored), **{field: fields[field] for field in new}}
@@ -203,7 +207,7 @@ async def _reject(
     form = Form(responses.entered_texts(fields), sentences, stored=taken, shown=shown, confirm=confirm)
     context = await _read_context(request, form)
     if context is None:
-        raise await _describe_missing(request)
+        raise await _describe_missing(request, _city_id(request))
     template = "_corrected.html" if responses.is_partial(request) else "city.html"
     document = request.state["templates"].render(template, **context)
     return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
@@ -236,11 +240,12 @@ async def _find_surroundings(request: Request[State], city_id: int | None = None
     return await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
 
 
-async def _describe_missing(request: Request[State]) -> Rejection:
+async def _describe_missing(request: Request[State], city_id: int) -> Rejection:
     """The rejection for a city that is not stored: 410 if it was removed, 404 if there was none."""
-    city_id = _city_id(request)
     lines, _ = await read_latest(request.state["session"], city_id)
-    return Rejection(410, errors.CITY_REMOVED, link=_history_link(request)) if lines else Rejection(404, errors.NO_CITY)
+    if not lines:
+        return Rejection(404, errors.NO_CITY)
+    return Rejection(410, errors.CITY_REMOVED, link=history_link(request, city_id))
 
 
 async def _find(session: changes.Connection, city_id: int) -> Stored:
@@ -259,12 +264,13 @@ def _city_id(request: Request[State]) -> int:
 
 
 def _redirect_to_history(request: Request[State], city_id: int) -> Response:
-    url = f"{request.app.url_path_for('show_city', id=city_id)}#history"
+    url, _ = history_link(request, city_id)
     return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
 
 
-def _history_link(request: Request[State]) -> tuple[str, str]:
-    return f"{request.app.url_path_for('show_city', id=_city_id(request))}#history", "Its history"
+def history_link(request: Request[State], city_id: int) -> tuple[str, str]:
+    """The link from an error to the history of a city."""
+    return f"{request.app.url_path_for('show_city', id=city_id)}#history", "Its history"
 
 
 def _as_entered(city: Stored) -> dict[str, str]:

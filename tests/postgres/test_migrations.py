@@ -14,7 +14,8 @@ from sqlalchemy import Connection, NullPool, Row, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb import names
-from cityweb.postgres import database, schema
+from cityweb.postgres import changes, database, history, schema
+from cityweb.postgres.networks import Author
 from tests.conftest import FILL, Addresses, insert, quoted, run_sql, unmeasured
 from torture import ranks
 
@@ -313,6 +314,31 @@ async def test_countries_come_and_go_while_cities_are_added(empty: Addresses) ->
         await connection.run_sync(schema.upgrade)
     assert await wrong_ranks(empty) == (5_000 + added, 0)
     await schema.reset(empty.owner)
+
+
+async def test_the_cities_of_before_the_log_are_unchanged_and_have_no_history(empty: Addresses) -> None:
+    all_columns = "SELECT id, name, name_key, name_bare, population, country, created_at, words FROM cities ORDER BY id"
+    async with create_async_engine(empty.owner, poolclass=NullPool).begin() as connection:
+        await connection.run_sync(make, "0009")
+        await connection.execute(text(FILL.format(population="n % 500", first=1, last=1_000)))
+        await connection.execute(text(COUNTRIES))
+        await connection.execute(text("DELETE FROM cities WHERE id % 7 = 0"))
+        before = (await connection.execute(text(all_columns))).all()
+        await connection.run_sync(schema.upgrade)
+        assert (await connection.execute(text(all_columns))).all() == before
+        assert len(before) == 858
+        for table in ("changes", "blocks", "network_keys"):
+            assert await connection.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+        assert await history.broken(connection) == []
+        # A history of a city begins with its first correction.
+        city = await changes.correct(
+            connection, 1, {"population": 1}, {"population": 7}, Author(is_operator=True, reason="test")
+        )
+        assert city.population == 7
+        assert await history.broken(connection) == []
+        await connection.execute(text("UPDATE cities SET population = 8 WHERE id IN (1, 2)"))
+        assert await history.broken(connection) == [(1, "C1")]
+        await connection.rollback()
 
 
 MADE = """

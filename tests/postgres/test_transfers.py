@@ -15,7 +15,7 @@ import pytest
 
 from cityweb import files, names, outputs
 from cityweb.files import Format, Line
-from cityweb.postgres import transfers
+from cityweb.postgres import database, transfers
 from cityweb.server import launch
 from cityweb.settings import OperatorError
 from tests.conftest import FILL, Addresses, dumped, insert, lines, rejecting, run_sql, stored, unmeasured
@@ -401,6 +401,92 @@ async def test_any_error_of_the_database_is_a_sentence(
         with pytest.raises(error, match=re.escape(words)), launch.translate_errors(empty.owner):
             await transfers.load(empty.owner, lines(("A", 1)))
     assert await stored(empty) == []
+
+
+# --- the log of changes ---
+
+
+LOGGED = """
+SELECT kind, city_id, old_name, old_population, old_country, new_name, new_population, new_country, cities, operator,
+  num_nonnulls(created_at, reverts, reason, network) AS others
+FROM changes ORDER BY city_id NULLS FIRST, id
+"""
+
+
+async def logged(empty: Addresses) -> list[tuple[object, ...]]:
+    """The changes since the last call: the loads, then those of each city."""
+    rows = [tuple(row) for row in await run_sql(empty.owner, LOGGED)]
+    await run_sql(empty.owner, "TRUNCATE changes")
+    return rows
+
+
+def load_of(cities: int) -> tuple[object, ...]:
+    return ("load", *7 * [None], cities, True, 0)
+
+
+def correction(city_id: int, *values: object) -> tuple[object, ...]:
+    return ("correct", city_id, *values, None, True, 0)
+
+
+async def test_a_load_is_one_change_unless_it_added_nothing(empty: Addresses) -> None:
+    await transfers.load(empty.owner, lines(("A", 1), ("B", 2), ("a", 3)))
+    assert await logged(empty) == [load_of(2)]
+    await transfers.load(empty.owner, lines(("A", 1), ("B", 2)))
+    assert await logged(empty) == []
+    with pytest.raises(OperatorError):
+        await transfers.load(empty.owner, lines(("C", 1), ("", 2)))
+    assert await logged(empty) == []
+
+
+async def test_an_update_logs_what_it_changed_of_each_city(empty: Addresses) -> None:
+    await transfers.load(empty.owner, with_countries(("Paris", 5, "FR"), ("Rome", 4, "IT"), ("Bonn", 3, "DE")))
+    await logged(empty)
+    more = with_countries(("PARIS", 6, ""), ("Rome", 4, "US"), ("Bonn", 3, ""), ("bonn", 9, "FR"), ("Oslo", 1, ""))
+    assert (await transfers.load(empty.owner, more, update=transfers.UPDATE)).updated == 2
+    assert await logged(empty) == [
+        load_of(1),
+        correction(1, "Paris", 5, None, "PARIS", 6, None),
+        correction(2, None, None, "IT", None, None, "US"),
+    ]
+    assert (await transfers.load(empty.owner, more, update=transfers.UPDATE)).updated == 0
+    assert await logged(empty) == []
+
+
+async def test_filled_in_countries_are_logged(empty: Addresses) -> None:
+    await transfers.load(empty.owner, with_countries(("Paris", 5, "FR"), ("Rome", 4, "")))
+    await logged(empty)
+    more = with_countries(("Paris", 9, "US"), ("ROME", 9, "IT"))
+    assert (await transfers.load(empty.owner, more, update=transfers.FILL_IN_COUNTRIES)).updated == 1
+    assert await logged(empty) == [correction(2, None, None, "", None, None, "IT")]
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("UPDATE cities SET population = 7, country = 'FR'", [correction(1, None, 7, "FR", None, 9, "DE")]),
+        ("UPDATE cities SET population = 9, country = 'FR'", [correction(1, None, None, "FR", None, None, "DE")]),
+        ("UPDATE cities SET population = 9, country = 'DE'", []),
+        ("DELETE FROM cities", [load_of(1)]),
+    ],
+)
+async def test_an_update_that_waited_for_a_change_logs_the_values_that_it_replaced(
+    empty: Addresses, before: str, expected: list[tuple[object, ...]]
+) -> None:
+    await transfers.load(empty.owner, lines(("Bonn", 5)))
+    await logged(empty)
+    connection = await database.connect(empty.owner)
+    await connection.execute(f"BEGIN; {before}")
+    loading = asyncio.create_task(
+        transfers.load(empty.owner, with_countries(("Bonn", 9, "DE")), update=transfers.UPDATE)
+    )
+    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0.01)
+    await connection.execute("COMMIT")
+    await connection.close()
+    assert (await loading).updated == (0 if expected == [load_of(1)] else len(expected))
+    assert await logged(empty) == expected
+    rows = await run_sql(empty.owner, "SELECT population, country FROM cities")
+    assert [tuple(row) for row in rows] == [(9, "DE")]
 
 
 # --- dumping ---

@@ -122,6 +122,15 @@ async def test_a_connection_that_is_busy_with_what_was_cancelled_is_no_bug(empty
     await engine.dispose()
 
 
+async def test_a_connection_that_broke_before_sqlalchemy_had_it_is_no_bug(empty: Addresses) -> None:
+    connection = await database.connect(empty.app)
+    connection.terminate()
+    with pytest.raises(asyncpg.InterfaceError) as raised:
+        await connection.execute("SELECT 1")
+    assert database.is_disconnected(raised.value)
+    assert database.is_unavailable(raised.value)
+
+
 async def test_500_cancelled_adds_leave_the_pool_whole(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     for burst in range(50):
         requests = [asyncio.create_task(add(site.client, "json", f"Left {burst} {n}", n)) for n in range(10)]
