@@ -11,7 +11,7 @@ from cityweb.settings import OperatorError, RateLimit
 
 NAMES = [
     "DATABASE_URL", "CITYWEB_DATA", "CITYWEB_HOSTS", "CITYWEB_TRUSTED_PROXIES", "CITYWEB_RATE_LIMIT",
-    "CITYWEB_CONTACT", "CITYWEB_ECHO",
+    "CITYWEB_CONTACT", "CITYWEB_CORRECTIONS", "CITYWEB_ECHO",
 ]  # fmt: skip
 
 
@@ -28,6 +28,7 @@ DEFAULTS = {
     "hosts": ("localhost", "127.0.0.1", "[::1]"),
     "trusted_proxies": (),
     "rate_limit": RateLimit(burst=10, per_minute=10, per_hour=60),
+    "corrections": True,
     "contact": "",
     "echo": False,
     "listening": "http://localhost:8000",
@@ -67,6 +68,8 @@ READ = [
     ("CITYWEB_RATE_LIMIT", " 1 , 2 , 3 ", "rate_limit", RateLimit(burst=1, per_minute=2, per_hour=3)),
     ("CITYWEB_RATE_LIMIT", "off", "rate_limit", None),
     ("CITYWEB_RATE_LIMIT", " Off ", "rate_limit", None),
+    ("CITYWEB_CORRECTIONS", " Off ", "corrections", False),
+    ("CITYWEB_CORRECTIONS", "on", "corrections", True),
     ("CITYWEB_CONTACT", " security@example.com ", "contact", "mailto:security@example.com"),
     ("CITYWEB_CONTACT", "mailto:security@example.com", "contact", "mailto:security@example.com"),
     ("CITYWEB_CONTACT", "https://example.com:8443/x?y=1#z", "contact", "https://example.com:8443/x?y=1#z"),
@@ -183,6 +186,10 @@ WRONG = [
             "10", "10,10", "10,10,60,60", "10,10,0", "10,10,-1", "10,10,1.5", "10,,60", "10,10,²", "on",
             "10,10," + "9" * 5000,
         )
+    ],
+    *[
+        ("CITYWEB_CORRECTIONS", text, f"CITYWEB_CORRECTIONS is {text}: write on or off.")
+        for text in ("0", "false", "aus")
     ],
     *[
         ("CITYWEB_CONTACT", text, NO_CONTACT)

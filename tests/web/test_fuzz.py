@@ -12,10 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from cityweb import names
+from cityweb import countries, names
 from cityweb.city import POPULATION_MAX
 from cityweb.postgres import database
-from tests.conftest import Addresses, Site, of_requests, until
+from cityweb.submissions import REASONS
+from tests.conftest import FILL, Addresses, Site, insert, of_requests, run_sql, until
 from tests.pages import HSTS, OTHERS, SECURITY
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -80,6 +81,7 @@ async def ask(site: Site, asked: Asked) -> Answered:
 
 
 KINDS = {
+    "application/atom+xml; charset=utf-8",
     "application/json",
     "application/problem+json",
     "image/svg+xml",
@@ -123,7 +125,9 @@ async def stored(psql: asyncpg.Connection) -> list[tuple[str, int]]:
 
 ENDPOINTS = [
     ("GET", b"/"), ("POST", b"/"), ("POST", b"/cities"), ("POST", b"/cities/"), ("GET", b"/cities/biggest"),
-    ("GET", b"/board"), ("GET", b"/livez"), ("GET", b"/readyz"), ("GET", b"/static/site.css"),
+    ("GET", b"/board"), ("GET", b"/livez"), ("GET", b"/readyz"), ("GET", b"/static/site.css"), ("GET", b"/cities/1"),
+    ("GET", b"/changes"), ("GET", b"/changes.atom"), ("GET", b"/privacy"), ("POST", b"/cities/1"),
+    ("POST", b"/cities/1/remove"), ("POST", b"/changes/1/revert"),
 ]  # fmt: skip
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=20)
 VALUE = st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte >= 32 and byte != 127).strip())
@@ -162,10 +166,12 @@ paths = st.one_of(
 queries = st.one_of(
     st.just(b""),
     st.binary(max_size=60),
-    st.dictionaries(st.sampled_from(["added", "live", "v", "x"]), st.text(max_size=20)).map(
+    st.dictionaries(st.sampled_from(["added", "before", "city", "live", "v", "x"]), st.text(max_size=20)).map(
         lambda query: urlencode(query, errors="replace").encode()
     ),
-    st.integers().map(lambda added: f"added={added}".encode()),
+    st.tuples(st.sampled_from(["added", "before", "city"]), st.integers()).map(
+        lambda pair: "{}={}".format(*pair).encode()
+    ),
 )
 
 words = st.one_of(
@@ -282,3 +288,75 @@ async def test_whatever_is_submitted_only_a_city_is_stored(
         assert names.broken_rule(name) is None
         assert 0 <= population <= POPULATION_MAX
         await psql.execute("TRUNCATE cities")
+
+
+BERLIN = ("Berlin", 400_000, "DE")
+SMALL = insert("Berlin", 400_000, id=1, country="'DE'", created_at="now() - interval '2 days'")
+changes = st.fixed_dictionaries(
+    {
+        "old_name": st.just("Berlin") | words,
+        "old_population": st.just(400_000) | words | st.integers(-5, POPULATION_MAX + 5),
+        "old_country": st.just("DE") | words,
+    },
+    optional={
+        "name": words,
+        "population": words | st.integers(-5, POPULATION_MAX + 5),
+        "country": st.sampled_from(["", "fr", "Germany", "ZZ"]) | words,
+        "reason": st.sampled_from(REASONS) | words,
+        "confirm": words,
+        "topic": st.just(""),
+    },
+)
+changing = st.one_of(
+    changes.map(lambda fields: (FORM, urlencode(fields, errors="replace").encode())),
+    changes.map(lambda fields: (JSON, json.dumps(fields).encode())),
+    changes.map(lambda fields: (b"multipart/form-data; boundary=x", multipart(fields))),
+    st.tuples(changes, st.dictionaries(st.sampled_from(["name", "population", "old_name"]), values)).map(
+        lambda both: (JSON, json.dumps({**both[0], **both[1]}).encode())
+    ),
+)
+
+
+@pytest.fixture
+async def full(site: Site, empty: Addresses) -> Site:
+    """The site with a full board, above which nothing is asked about."""
+    await run_sql(empty.owner, FILL.format(population="90000000 + n", first=101, last=120))
+    await site.board.refresh()
+    return site
+
+
+@pytest.mark.parametrize("path", [b"/cities/1", b"/cities/1/remove", b"/changes/1/revert"])
+@of_requests
+@given(changing | bodies, ways, st.just([]) | st.lists(header, max_size=2), ending)
+async def test_whatever_is_sent_as_a_change_what_is_stored_is_a_city_and_logged(
+    full: Site,
+    psql: asyncpg.Connection,
+    path: bytes,
+    submitted: tuple[bytes, bytes],
+    way: Headers,
+    more: Headers,
+    part: int,
+) -> None:
+    await psql.execute("DELETE FROM cities WHERE id = 1; TRUNCATE changes RESTART IDENTITY")
+    await psql.execute(SMALL)
+    await psql.execute(
+        "INSERT INTO changes (kind, city_id, old_population, new_population) VALUES ('correct', 1, 300000, 400000)"
+    )
+    kind, body = submitted
+    headers = [(b"host", b"testserver"), (b"content-type", kind), *way, *more]
+    asked = Asked("POST", path, headers=headers, body=in_parts(body, part))
+    answer = await ask(full, asked)
+    assert_sound(asked, answer)
+    rows = [tuple(row) for row in await psql.fetch("SELECT name, population, country FROM cities WHERE id = 1")]
+    logged = [row["kind"] for row in await psql.fetch("SELECT kind FROM changes WHERE id > 1")]
+    if rows == [BERLIN]:
+        assert logged == []
+        return
+    assert answer.status in {200, 303}
+    assert logged == (["correct"] if rows else ["remove"])
+    for name, population, country in rows:
+        assert name == names.normal(name)
+        assert 1 <= len(name) <= 200
+        assert names.broken_rule(name) is None
+        assert 0 <= population <= POPULATION_MAX
+        assert country == "" or country in countries.NAMES
