@@ -154,13 +154,16 @@ async def _respond_with_removed(request: Request[State], status: int) -> Respons
     if not lines:
         raise Rejection(404, errors.NO_CITY)
     name = lines[0].city_name
+    holder = await cities.find_named(session, name) if name else None
+    if holder:
+        lines = [replace(line, can_revert=False) for line in lines]
     document = request.state["templates"].render(
         "_removed.html" if responses.is_partial(request) else "removed.html",
         city_id=city_id,
         name=name,
         lines=lines,
         has_more=has_more,
-        holder=await cities.find_named(session, name) if name else None,
+        holder=holder,
     )
     return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
 

@@ -513,6 +513,7 @@ async def test_a_removed_city_whose_name_is_taken_leads_to_the_city_that_has_it(
     await add(below.client, "json", "BRNO", 7)
     page = parse((await below.client.get("/cities/30")).text)
     assert text(one(page, ".hero p:last-child")) == "Another city has this name now: BRNO, with 7 people."
+    assert not page.select("#history form")
     answer = await below.client.post("/changes/1/revert", headers=JSON)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("Another city has the name now.")

@@ -42,7 +42,7 @@ async def test_the_form_shows_the_stored_city_first_and_asks_for_the_place_of_th
     assert labels[:3] == ["City name", "Another Paris? Say where it is:", "Population"]
     assert text(one(page, "#place-hint")) == "A region, a state or a country, like Texas"
     assert one(page, "#place")["value"] == ""
-    assert text(one(page, "#name-error + p")) == "See Paris"
+    assert text(one(page, "#name-error + p")) == "See Paris or correct it"
 
 
 async def test_a_new_form_asks_for_no_place(paris: Site) -> None:
