@@ -43,6 +43,36 @@ def pause(page: Page) -> None:
     page.get_by_role("button", name="Pause").click()
 
 
+def correct(population: str) -> Callable[[Page], None]:
+    """Sends the open form of a city's page with this population, and waits for the response."""
+
+    def act(page: Page) -> None:
+        page.locator("#correct summary").first.click()
+        page.locator("#population").fill(population)
+        page.locator("#correct-form button").click()
+        page.wait_for_selector("#correct [autofocus], #problem > *")
+
+    return act
+
+
+def meet_a_conflict(page: Page) -> None:
+    """Sends the form of a page with a population that has changed since the page was opened."""
+    with page.context.new_page() as other:
+        other.goto(page.url)
+        now = other.locator("#correct-form [name=old_population]").input_value()
+        correct(str(int(now) + 1))(other)
+    correct(str(int(now) + 2))(page)
+
+
+def remove(page: Page) -> None:
+    if page.get_by_text("was removed").count():
+        return
+    page.locator("#correct summary").last.click()
+    page.get_by_label("Duplicate").check()
+    page.get_by_role("button", name="Remove the city").click()
+    page.get_by_text("was removed").wait_for()
+
+
 STATES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "board": ("", lambda _: None),
     "landed": ("", submit("Shanghai", "24874500")),
@@ -61,6 +91,12 @@ STATES: dict[str, tuple[str, Callable[[Page], None]]] = {
     "countries": ("countries", lambda _: None),
     "city": ("cities/100", lambda _: None),
     "first": ("cities/1", lambda _: None),
+    "corrected": ("cities/100", correct("5 million")),
+    "unlikely": ("cities/100", correct("5")),
+    "conflict": ("cities/101", meet_a_conflict),
+    "removed": ("cities/102", remove),
+    "changes": ("changes", lambda _: None),
+    "privacy": ("privacy", lambda _: None),
     "data": ("api", lambda _: None),
     "tried": ("api", try_it),
     "missing": ("nowhere", lambda _: None),

@@ -79,7 +79,7 @@ async def correct_city(request: Request[State]) -> ASGIApp:
         return await _respond_with_conflict(request, fields, old, new, conflict.stored)
     except NoSuchCity:
         raise await _describe_missing(request, _city_id(request)) from None
-    return await respond_with_city(request, city)
+    return await respond_with_city(request, city, is_changed=bool(new))
 
 
 async def remove_city(request: Request[State]) -> ASGIApp:
@@ -135,7 +135,7 @@ async def perform(
     return changed
 
 
-async def respond_with_city(request: Request[State], city: Stored) -> Response:
+async def respond_with_city(request: Request[State], city: Stored, *, is_changed: bool = True) -> Response:
     """The response to a change: the city as JSON, fragments of its page, or a redirect to its history."""
     if errors.wants_json(request.scope):
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
@@ -144,7 +144,7 @@ async def respond_with_city(request: Request[State], city: Stored) -> Response:
     context = await _read_context(request, city_id=city.id)
     if context is None:  # somebody has removed it since
         raise await _describe_missing(request, city.id)
-    return responses.html(request.state["templates"].render("_corrected.html", **{**context, "is_saved": True}))
+    return responses.html(request.state["templates"].render("_corrected.html", **{**context, "outcome": is_changed}))
 
 
 async def _respond_with_removed(request: Request[State], status: int) -> Response:
@@ -234,7 +234,7 @@ async def _read_context(
         "lines": lines,
         "has_more": has_more,
         "form": form or Form(_as_entered(found.city), shown={field: getattr(found.city, field) for field in FIELDS}),
-        "is_saved": False,
+        "outcome": None,
     }
 
 

@@ -116,6 +116,13 @@ async def test_what_does_not_change_is_neither_checked_nor_logged(empty: Address
     assert text(one(page, "#history .quiet")).startswith("Added ")
 
 
+async def test_a_correction_of_nothing_says_so(berlin: Site) -> None:
+    answer = await post(berlin, "/cities/1", "htmx", {**TYPO, "population": "3.677 million"})
+    assert text(one(parse(answer.text), "#correct [autofocus]")) == (
+        "Nothing was changed: the city has these values already."
+    )
+
+
 async def test_a_city_from_before_the_log_says_when_it_was_added(empty: Addresses) -> None:
     await run_sql(empty.owner, insert("Ur", 5, created_at="'2026-12-03 01:00+00'"))
     async with open_site(empty.app) as site:
