@@ -43,6 +43,47 @@ CREATE VIRTUAL TABLE cities_fts USING fts5 (
   name, content='cities', content_rowid='id', tokenize='unicode61 remove_diacritics 2', prefix='1 2 3 4'
 );
 """
+# Two of twenty changes add and remove a city. The others correct populations, from what the change before them left,
+# and lead to what is stored; one in twenty is a revert. Bigger cities have more changes: of 1,000,000, the biggest
+# has 30,000, the second 6,000, and 7,000 cities have ten or more.
+FILL_CHANGES = """
+INSERT INTO changes (id, at, kind, city_id, old_name, old_population, old_country, new_name, new_population,
+  new_country, created_at, reverts, reason, network)
+OVERRIDING SYSTEM VALUE
+WITH drawn AS MATERIALIZED (
+  SELECT n, ceil(power(random(), 4) * (SELECT count(*) FROM cities)) AS size FROM generate_series(1, $1::int) AS n
+), sizes AS (
+  SELECT id, population, row_number() OVER (ORDER BY population DESC, id) AS size FROM cities
+), corrected AS (
+  SELECT n, id, population + (count(*) OVER of_the_city - row_number() OVER in_order)::int AS population,
+    CASE WHEN n % 10 = 5 THEN lag(n) OVER in_order END AS reverts
+  FROM drawn JOIN sizes USING (size) WHERE n % 20 BETWEEN 1 AND 18
+  WINDOW of_the_city AS (PARTITION BY id), in_order AS (PARTITION BY id ORDER BY n)
+), added AS (
+  SELECT n, id, 'Town ' || id AS name, n % 20 = 0 AS is_removal
+  FROM generate_series(1, $1::int) AS n, LATERAL (SELECT (SELECT max(id) FROM cities) + 1 + (n - 1) / 20 AS id) AS gone
+  WHERE n % 20 IN (0, 19)
+)
+SELECT first + n, now() - ($1::int - n) * interval '30 seconds', kind, city_id, old_name, old_population, old_country,
+  new_name, new_population, new_country, now() - interval '1 year', first + reverts, reason,
+  decode(md5((n % 10007)::text), 'hex')
+FROM (
+  SELECT n, 'correct' AS kind, id AS city_id, NULL AS old_name, population + 1 AS old_population, NULL AS old_country,
+    NULL AS new_name, population AS new_population, NULL AS new_country, reverts, NULL AS reason
+  FROM corrected
+  UNION ALL
+  SELECT n, 'add', id, NULL, NULL, NULL, name, id % 1000, '', NULL, NULL FROM added WHERE NOT is_removal
+  UNION ALL
+  SELECT n, 'remove', id, name, id % 1000, '', NULL, NULL, NULL, NULL, 'not a city' FROM added WHERE is_removal
+) AS changed, (SELECT coalesce(max(id), 0) AS first FROM changes) AS earlier
+ORDER BY n
+"""
+FEW_CHANGES = """
+SELECT city_id FROM changes JOIN cities ON cities.id = city_id GROUP BY city_id HAVING count(*) BETWEEN 10 AND 100
+ORDER BY md5(city_id::text) LIMIT 1000
+"""
+MOST_CHANGES = "SELECT city_id FROM changes WHERE kind = 'correct' GROUP BY city_id ORDER BY count(*) DESC LIMIT 1"
+OF_A_CITY = "SELECT id FROM changes WHERE city_id = $1 ORDER BY md5(id::text) LIMIT 1000"
 DATASETTE_LIST = "/cities/cities?_size=50&_sort_desc=population"
 
 
@@ -72,6 +113,7 @@ async def works(owner_url: str) -> list[Work]:
         [chosen.randint(1, last) for _ in range(SAMPLE)],
     )
     frequent = [row["word"] for row in await connection.fetch(FREQUENT)]
+    of_the_log = await log_works(connection, chosen)
     await connection.close()
     # Some other characters are operators in the query language of SQLite's full-text search.
     names = [row["name"] for row in rows if re.fullmatch("[A-Za-z0-9]+( [A-Za-z0-9]+)*", row["name"])]
@@ -93,11 +135,41 @@ async def works(owner_url: str) -> list[Work]:
         Work(
             "a city",
             [f"/cities/{row['id']}" for row in rows],
-            "/city",
+            "/city/0",
             [f"/cities/cities/{row['id']}" for row in rows],
         ),
         Work("the feed", ["/feed.atom"], "/feed", ["/cities/cities?_size=50&_sort_desc=id"]),
+        *of_the_log,
     ]
+
+
+async def log_works(connection: asyncpg.Connection, chosen: random.Random) -> list[Work]:
+    """The kinds of pages that show the log of changes; without paths if the build has none, or too few changes."""
+    newest, deep, with_history, of_one, deep_of_one = ([] for _ in range(5))
+    if await connection.fetchval("SELECT to_regclass('changes')") and (city := await connection.fetchval(MOST_CHANGES)):
+        last = await connection.fetchval("SELECT max(id) FROM changes")
+        newest = ["/changes"]
+        deep = [f"/changes?before={chosen.randint(1, last)}" for _ in range(SAMPLE)]
+        with_history = [f"/cities/{row['city_id']}" for row in await connection.fetch(FEW_CHANGES)]
+        of_one = [f"/changes?city={city}"]
+        deep_of_one = [f"/changes?city={city}&before={row['id']}" for row in await connection.fetch(OF_A_CITY, city)]
+    return [
+        Work("a city with ten changes or more", with_history, "/city/10", []),
+        Work("`/changes`", newest, "/changes/0", []),
+        Work("a deep page of `/changes`", deep, "/changes/0", []),
+        Work("`/changes?city=` of the city with the most", of_one, "/changes/1", []),
+        Work("… a deep page", deep_of_one, "/changes/1", []),
+    ]
+
+
+async def fill_changes(owner_url: str, changes: int) -> None:
+    """Fills the log of changes, unless the build has none; the same for the same cities."""
+    connection = await asyncpg.connect(owner_url)
+    if await connection.fetchval("SELECT to_regclass('changes')"):
+        await connection.execute("SELECT setseed(0.9)")
+        await connection.execute(FILL_CHANGES, changes)
+        await connection.execute("VACUUM changes")  # as autovacuum does while a log grows
+    await connection.close()
 
 
 def search(name: str, searches: list[str], cities: int) -> Work:

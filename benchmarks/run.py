@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short runs, and few cities in L, P9 and P11")
     parser.add_argument("--only", default=",".join(DEFAULT), help="some of %(default)s, and L: 10,000,000 cities")
     parser.add_argument("--rows", default="geonames", help=f"of P9 and P11: some of {','.join(rows.POPULATIONS)}")
-    parser.add_argument("--before", type=Path, help="a checkout of the build of before, measured beside P9 and P11")
+    parser.add_argument(
+        "--before", type=Path, help="a checkout of the build of before, measured beside P1, P4, P9, P11"
+    )
     parser.add_argument("--folder", type=Path, help="where the database is, and stays; it may have 10,000,000 cities")
     options = parser.parse_args()
     if not shutil.which("wrk"):
@@ -99,7 +101,7 @@ class Bench:
     # --- reading ---
 
     def measure_page(self) -> None:
-        """P1: the page against a constant response of the same size, plain and compressed."""
+        """P1: the page against a constant response of the same size, plain and compressed, and the earlier build's."""
         with self.cityweb() as (ours, _):
             for label, headers in (("", ()), (", gzip", GZIP)):
                 size = len(curl(ours, *headers))
@@ -109,6 +111,13 @@ class Bench:
                         partial(requests_per_second, constant, self.seconds, *headers),
                     )
                 row("P1", f"`GET /`{label}, {size:,} bytes; a constant of Starlette", pairs, 0.95)
+        if "before" in self.builds:
+            with self.both_builds(20) as (ours, theirs):
+                pairs = self.pairs(
+                    partial(requests_per_second, ours, self.seconds),
+                    partial(requests_per_second, theirs, self.seconds),
+                )
+            row("P1", "`GET /`; the build of before", pairs, 0.98)
 
     def measure_peers(self) -> None:
         """P2: the page against designs that query the database for each request."""
@@ -150,7 +159,7 @@ class Bench:
     # --- every page ---
 
     def measure_pages(self) -> None:
-        """P9: list, search, city and feed with very many cities, for each set of rows and state of the statistics."""
+        """P9: the pages with very many cities and changes, for each set of rows and state of the statistics."""
         for name in self.rows:
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -160,6 +169,8 @@ class Bench:
                     build: stack.enter_context(self.loaded(top, folder / build, written))
                     for build, top in self.builds.items()
                 }
+                for of in databases.values():
+                    asyncio.run(pages.fill_changes(dsn(of.owner_url), self.many))
                 for known, statements in pages.STATISTICS.items():
                     for of in databases.values():
                         asyncio.run(as_superuser(of.owner_url, *statements, "CHECKPOINT"))
@@ -184,13 +195,15 @@ class Bench:
                 peer = self.peer("datasette_cities", BENCH_SQLITE=str(sqlite))
                 asked["Datasette"] = stack.enter_context(peer), [work.datasette for work in ours]
             for number, work in enumerate(ours):
-                if not work.ours:  # too few cities for hundreds of matches
+                if not work.ours:  # too few cities for hundreds of matches, or too few changes
                     continue
                 speeds: dict[str, list[pages.Speed]] = {server: [] for server in asked}
                 for _ in range(1 + pages.ROUNDS):
                     for server, (url, paths) in asked.items():
-                        speeds[server].append(pages.ask(url, paths[number], pages.SECONDS))
-                self.print_work(f"{state}: {work.name}", {server: measured[1:] for server, measured in speeds.items()})
+                        if paths[number]:
+                            speeds[server].append(pages.ask(url, paths[number], pages.SECONDS))
+                results = {server: measured[1:] for server, measured in speeds.items() if measured}
+                self.print_work(f"{state}: {work.name}", results)
 
     @staticmethod
     def print_work(work: str, speeds: Mapping[str, list[pages.Speed]]) -> None:
@@ -223,9 +236,7 @@ class Bench:
 
         Autovacuum is off, so that the database stays as the load left it.
         """
-        with started([sys.executable, "-c", HOLD, str(folder)], "", {}, top) as process:
-            assert process.stdout  # noqa: S101 (it is a pipe)
-            server = embedded.Server(*process.stdout.readline().split())
+        with held(top, folder) as server:
             asyncio.run(as_superuser(server.owner_url, "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"))
             transfers.load(written, folder, top)
             yield server
@@ -233,7 +244,7 @@ class Bench:
     # --- adding ---
 
     def measure_adds(self) -> None:
-        """P4: accepted adds as JSON, against the same INSERT and nothing else."""
+        """P4: accepted adds as JSON, against the same INSERT and nothing else, and against the earlier build."""
         script = ("-s", str(HERE / "add.lua"))
         # With 20 cities too: plans made for so few stay until the next ANALYZE, a minute and 100,000 cities later.
         for stored in (20, 32_000):
@@ -249,6 +260,13 @@ class Bench:
                     partial(requests_per_second, peer, self.seconds, *script),
                 )
             row("P4", f"adds as JSON to {stored:,} cities; the INSERT through plain asyncpg", pairs, 0.5)
+            if "before" in self.builds:
+                with self.both_builds(stored) as (ours, theirs):
+                    pairs = self.pairs(
+                        partial(requests_per_second, ours, self.seconds, *script),
+                        partial(requests_per_second, theirs, self.seconds, *script),
+                    )
+                row("P4", f"adds as JSON to {stored:,} cities; the build of before", pairs, 0.85)
 
     # --- live ---
 
@@ -289,12 +307,24 @@ class Bench:
 
     # --- servers and databases ---
 
-    def fill(self, cities: int) -> None:
-        """Fills the table by SQL with this number of cities, all of them an hour old."""
+    @contextmanager
+    def both_builds(self, cities: int) -> Iterator[tuple[str, str]]:
+        """Our server and that of the earlier build, each on a database of its own with this number of cities."""
+        top = self.builds["before"]
+        self.fill(cities)
+        with tempfile.TemporaryDirectory() as name, held(top, Path(name)) as before:
+            transfers.run(["manage.py", "initdb"], Path(name), top)
+            self.fill(cities, before)
+            with self.cityweb() as (ours, _), self.cityweb(top=top, DATABASE_URL=before.url) as (theirs, _):
+                yield ours, theirs
+
+    def fill(self, cities: int, server: embedded.Server | None = None) -> None:
+        """Fills the table by SQL with this number of cities, all of them an hour old and without a history."""
 
         async def insert() -> None:
-            connection = await asyncpg.connect(dsn(self.served.owner_url))
-            await connection.execute("TRUNCATE cities RESTART IDENTITY")
+            connection = await asyncpg.connect(dsn((server or self.served).owner_url))
+            has_log = await connection.fetchval("SELECT to_regclass('changes') IS NOT NULL")
+            await connection.execute(f"TRUNCATE cities{', changes' * has_log} RESTART IDENTITY")
             await connection.execute(
                 "INSERT INTO cities (name, name_key, name_bare, population, created_at)"
                 " SELECT 'City ' || n, 'city ' || n, 'city ' || n, 30000000 - 1000000 * least(n, 20) - n,"
@@ -388,6 +418,14 @@ with embedded.serving(Path(sys.argv[1])) as server:
     signal.pause()
 """
 """Runs the embedded server of a build, on any core, until SIGTERM."""
+
+
+@contextmanager
+def held(top: Path, folder: Path) -> Iterator[embedded.Server]:
+    """The embedded server of a build in this folder, without tables if it is new, until the block ends."""
+    with started([sys.executable, "-c", HOLD, str(folder)], "", {}, top) as process:
+        assert process.stdout  # noqa: S101 (it is a pipe)
+        yield embedded.Server(*process.stdout.readline().split())
 
 
 async def as_superuser(owner_url: str, *statements: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from torture import faults, inputs, live, loads, losses, ranks, slow
+from torture import corrections, faults, inputs, live, loads, losses, ranks, slow
 from torture.ground import command, inside, kill, processes
 from torture.report import Report
 
@@ -32,6 +32,8 @@ ROWS: dict[str, Row] = {
     "L7": losses.kill_supervisor,
     "L8": losses.kill_database,
     "L9": losses.add_namesakes,
+    "L10": corrections.edit_under_faults,
+    "L11": corrections.correct_at_once,
     "F1": faults.be_down,
     "F2": faults.be_swallowed,
     "F3": faults.be_terminated,

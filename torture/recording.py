@@ -1,4 +1,4 @@
-"""`python -m torture.recording CHECKOUT`: records what a checkout's server responds to some 300 requests.
+"""`python -m torture.recording CHECKOUT`: records what a checkout's server responds to some 400 requests.
 
 Two recordings of one behaviour are equal: times, ids of requests, fingerprints and white space are left out.
 """
@@ -23,7 +23,8 @@ PATHS = [
     "/cities/1", "/cities/999", "/cities/99999999999", "/cities/x", "/cities/1.json", "/cities/999.json", "/cities.csv",
     "/cities-excel.csv", "/cities.json", "/feed.atom", "/api", "/openapi.json", "/livez", "/readyz", "/static/site.css",
     "/static/nowhere.css", "/nowhere", "/cities?q=" + "x" * 201, "/robots.txt", "/sitemap.xml", "/favicon.ico",
-    "/apple-touch-icon.png", "/manifest.webmanifest", "/.well-known/security.txt",
+    "/apple-touch-icon.png", "/manifest.webmanifest", "/.well-known/security.txt", "/cities/2", "/cities/2.json",
+    "/changes", "/changes?city=1", "/changes?before=3", "/changes?before=x", "/changes.atom", "/privacy",
 ]  # fmt: skip
 HEADERS: list[dict[str, str]] = [
     {}, {"accept": "application/json"}, {"hx-request": "true"}, {"accept-encoding": "gzip"}, {"if-none-match": "*"},
@@ -35,6 +36,16 @@ FIELDS: list[dict[str, object]] = [
     {"name": "A" * 201, "population": "100,000,001"}, {"name": "Osaka", "population": "1", "topic": "x"}, {},
     {"name": "a\x00b", "population": "1.5"}, {"name": "Xi’an", "population": "1"}, {"name": "Xi'an", "population": "2"},
 ]  # fmt: skip
+CHANGES: list[tuple[str, dict[str, object]]] = [
+    ("/cities/1", {"population": "37,400,069", "old_population": "37,400,068"}),
+    ("/cities/1", {"population": "37,400,070", "old_population": "37,400,068"}),
+    ("/cities/1", {"population": "5", "old_population": "37,400,069"}), ("/cities/1", {"population": "5"}),
+    ("/cities/1", {"name": "Delhi", "old_name": "Tokyo"}), ("/cities/999", {"name": "A", "old_name": "B"}),
+    ("/cities/1/remove", {"reason": "duplicate", "old_name": "Tokyo", "old_population": 5, "old_country": ""}),
+    ("/cities/2/remove", {"reason": "x", "old_name": "Delhi", "old_population": 28_514_000, "old_country": ""}),
+    ("/cities/2/remove", {"reason": "duplicate", "old_name": "Delhi", "old_population": 28_514_000, "old_country": ""}),
+    ("/cities/2", {"name": "A", "old_name": "Delhi"}), ("/changes/1/revert", {}), ("/changes/999/revert", {}),
+]  # fmt: skip
 FORM = "application/x-www-form-urlencoded"
 RAW = [
     (b"{", "application/json"), (b"[]", "application/json"), (b'{"name": 1}', "application/json"),
@@ -44,9 +55,11 @@ RAW = [
 VARIABLE = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "TIME"),
     (re.compile(r"\?v=[0-9a-f]{12}"), "?v=FINGERPRINT"),
-    (re.compile(r"(value|seen)=(\"?)[0-9a-f]{16}"), r"\1=\2BOARD"),
+    (re.compile(r"(value|seen)=(\\?\"?)[0-9a-f]{16}"), r"\1=\2BOARD"),
     (re.compile(r"localhost:\d+|127\.0\.0\.1:\d+"), "HOST"),
+    (re.compile(r"\d\d:\d\d UTC"), "CLOCK"),
     (re.compile(r"\d+ \w+ 20\d\d"), "DAY"),
+    (re.compile(r"contributor [a-z2-7]{5}"), "CONTRIBUTOR"),
     (re.compile(r"sha384-[^\"]+"), "HASH"),
     (re.compile(r"(?:\\n|\s)+"), ""),
 ]
@@ -74,6 +87,9 @@ def requests() -> Iterator[tuple[str, str, dict[str, object]]]:
     for fields, headers in product(FIELDS, HEADERS[:2]):
         yield "POST", "/cities/", {"json": fields, "headers": headers}
         yield "POST", "/cities", {"files": {n: (None, str(v)) for n, v in fields.items()}, "headers": headers}
+    for (path, fields), headers in product(CHANGES, HEADERS[:3]):
+        yield "POST", path, {"data": fields, "headers": headers}
+        yield "POST", path, {"json": fields, "headers": headers}
     for body, kind in RAW:
         yield "POST", "/cities/", {"content": body, "headers": {"content-type": kind}}
     for path, headers in product(PATHS, HEADERS):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -55,9 +56,15 @@ class Visitor:
 
     async def add(self, name: str, population: int, place: str = "") -> Response:
         """Adds a city as JSON, like a program."""
-        body = json.dumps({"name": name, "population": population, **({"place": place} if place else {})}).encode()
+        return await self.post(
+            "/cities/", {"name": name, "population": population, **({"place": place} if place else {})}
+        )
+
+    async def post(self, path: str, values: Mapping[str, object]) -> Response:
+        """Sends values as JSON."""
+        body = json.dumps(values).encode()
         head = (
-            "POST /cities/ HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
         return await self.ask(head.encode() + body)

@@ -35,7 +35,11 @@ class Conflict(Exception):
 
 
 class NoSuchCity(Exception):
-    """No city has this id, or no change, or it has been removed."""
+    """No city has this id, or it has been removed."""
+
+
+class NoSuchChange(Exception):
+    """No change has this id."""
 
 
 class OnBoard(Exception):
@@ -195,11 +199,11 @@ async def remove(connection: Connection, city: Stored, author: Author) -> None:
 async def revert(connection: Connection, change_id: int, author: Author) -> Stored:
     """Undoes a correction or a removal while what it set still stands. Returns the city; repeating it is safe.
 
-    Raises NotRevertible, NameTaken, Conflict, NoSuchCity or Blocked.
+    Raises NoSuchChange, NotRevertible, NameTaken, Conflict, NoSuchCity or Blocked.
     """
     change = (await connection.execute(CHANGE, {"id": change_id})).one_or_none()
     if change is None:
-        raise NoSuchCity
+        raise NoSuchChange
     if change.is_reverted and (city := await find(connection, change.city_id)):
         return city
     if change.is_reverted or change.kind not in {"correct", "remove"} or "" in {change.old_name, change.new_name}:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from cityweb.city import ID_MAX
 from cityweb.postgres import changes, history
-from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity, NotRevertible
+from cityweb.postgres.changes import Conflict, NameTaken, NoSuchChange, NoSuchCity, NotRevertible
 from cityweb.postgres.database import unit_of_work
 from cityweb.postgres.history import CHANGE_ID_MAX
 from cityweb.web import errors
@@ -29,8 +29,10 @@ async def revert_change(request: Request[State]) -> ASGIApp:
         city = await perform(request, changes.revert, number, is_revert=True)
     except NameTaken:
         raise Rejection(422, errors.NAME_TAKEN) from None
-    except NoSuchCity:
+    except NoSuchChange:
         raise Rejection(404, errors.NO_SUCH_CHANGE) from None
+    except NoSuchCity:
+        raise Rejection(410, errors.CITY_REMOVED) from None
     except (Conflict, NotRevertible) as error:
         if isinstance(error, Conflict):
             link = history_link(request, error.stored.id)

@@ -43,7 +43,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
     try:
         found = await _find_surroundings(request)
         if found is None:
-            raise await _describe_missing(request, _city_id(request))
+            raise await _describe_missing(request, _city_id(request), errors.CITY_GONE)
     except (Rejection, DatabaseUnavailable) as error:
         return errors.problem(errors.rejection_of(error))
     document = {**vars(found.city), "created_at": found.city.created_at.isoformat()}
@@ -243,12 +243,12 @@ async def _find_surroundings(request: Request[State], city_id: int | None = None
     return await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
 
 
-async def _describe_missing(request: Request[State], city_id: int) -> Rejection:
+async def _describe_missing(request: Request[State], city_id: int, sentence: str = errors.CITY_REMOVED) -> Rejection:
     """The rejection for a city that is not stored: 410 if it was removed, 404 if there was none."""
     lines, _ = await read_latest(request.state["session"], city_id)
     if not lines:
         return Rejection(404, errors.NO_CITY)
-    return Rejection(410, errors.CITY_REMOVED, link=history_link(request, city_id))
+    return Rejection(410, sentence, link=history_link(request, city_id))
 
 
 async def _find(session: changes.Connection, city_id: int) -> Stored:

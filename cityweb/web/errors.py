@@ -52,9 +52,13 @@ SAVED = "The city was saved, but we can't show the board right now. Open it in {
 NOT_SHOWN = "We can't show this right now. Try again in {wait}."
 DOWNLOADS_FULL = "Too many downloads are running. Try again in {wait}."
 NO_CITY = "There is no city here. It may have been removed."
+CITY_GONE = "This city has been removed. Its page says when and why."
 CITY_REMOVED = "This city has been removed. Nothing was changed. Its history says when and why."
 CITY_CHANGED = "This city has been changed in the meantime. Nothing was done. Its history shows the change."
-CHANGE_STANDS = "This change can't be reverted: the city was changed again, or an operator removed it."
+CHANGE_STANDS = (
+    "Only a correction or a removal that still stands can be reverted, and no removal by an operator. Nothing was"
+    " changed. The history of the city shows what came later."
+)
 NAME_TAKEN = "Another city has the name now. Nothing was changed. Rename or remove one of the two."
 ON_BOARD = (
     "Cities that are on the board, or were within a week, can only be removed by operators. Nothing was changed."

@@ -362,7 +362,11 @@ async def test_a_city_that_was_removed_meanwhile_is_a_410_with_what_was_entered(
     # Also where the form is shown again, or nothing changes.
     for change in ({"population": "x"}, {"population": "400000"}):
         assert (await below.client.post("/cities/30", data={**fields, **change})).status_code == 410
-    assert (await below.client.get("/cities/30.json")).status_code == 410
+    gone = await below.client.get("/cities/30.json")
+    assert (gone.status_code, gone.json()["detail"]) == (
+        410,
+        "This city has been removed. Its page says when and why.",
+    )
 
 
 # --- remove and undo ---
@@ -499,11 +503,21 @@ async def test_a_change_with_a_later_one_is_not_reverted(berlin: Site, empty: Ad
     answer = await post(berlin, "/changes/2/revert", "plain", {})
     assert answer.status_code == 409
     page = parse(answer.text)
-    assert text(one(page, "#problem-text")).startswith("This change can't be reverted")
+    assert text(one(page, "#problem-text")).startswith("Only a correction or a removal that still stands")
     assert one(page, "main a[href='/cities/1#history']")
     answer = await berlin.client.post("/changes/1/revert", headers=JSON)
     assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
     assert await stored(empty) == [("Berlin", 5)]
+
+
+async def test_a_correction_of_a_removed_city_is_a_410(below: Site) -> None:
+    await below.client.post("/cities/30", json={"country": "CZ", "old_country": ""})
+    await remove(below, old_country="CZ")
+    answer = await below.client.post("/changes/1/revert", headers=JSON)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        410,
+        "This city has been removed. Nothing was changed. Its history says when and why.",
+    )
 
 
 async def test_a_change_that_never_was_is_a_404(berlin: Site) -> None:
