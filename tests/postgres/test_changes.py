@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from cityweb.postgres import changes, cities, database, history
-from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity, NotRevertible, OnBoard
+from cityweb.postgres.changes import Conflict, NameTaken, NoSuchChange, NoSuchCity, NotRevertible, OnBoard
 from cityweb.postgres.cities import Stored
 from cityweb.postgres.database import DatabaseUnavailable, Pool, unit_of_work
 from cityweb.postgres.networks import ANYBODY, Author, Blocked
@@ -23,7 +23,7 @@ from cityweb.submissions import FIELDS, CitySubmission
 from tests import replay
 from tests.conftest import FILL, Addresses, insert, quoted, run_sql
 
-OUTCOMES = (Blocked, Conflict, NameTaken, NoSuchCity, NotRevertible, OnBoard)
+OUTCOMES = (Blocked, Conflict, NameTaken, NoSuchChange, NoSuchCity, NotRevertible, OnBoard)
 ALICE, BOB = Author((b"alice, today", b"alice, yesterday")), Author((b"bob, today", b"bob, yesterday"))
 OPERATOR = Author(is_operator=True, reason="not a city")
 BERLIN = Stored(21, "Berlin", 100, "DE")
@@ -414,7 +414,7 @@ async def test_what_is_no_correction_and_no_removal_cannot_be_reverted(berlin: P
     for change in (1, 2, 4):
         with pytest.raises(NotRevertible):
             await revert(berlin, change)
-    with pytest.raises(NoSuchCity):
+    with pytest.raises(NoSuchChange):
         await revert(berlin, 5)
     assert len(await log(empty)) == 4
 
