@@ -52,21 +52,26 @@ class Change:
         return [(field, format_value(field, old), format_value(field, new)) for field, old, new in values]
 
     @property
-    def summary(self) -> str:
-        """The change in words: Berlin: population 83,360,000 → 3,677,000."""
-        name = self.city_name or f"City {self.city_id}"
-        why = f": {self.reason}" if self.reason else ""
+    def event(self) -> str:
+        """What happened, in words: population 83,360,000 → 3,677,000."""
         match self.kind:
             case "load":
-                return f"{self.cities:,} cities loaded{why}"
+                what = "1 city loaded" if self.cities == 1 else f"{self.cities:,} cities loaded"
             case "add":
-                return f"{name}: added, population {self.new['population']:,}"
+                what = f"added, population {self.new['population']:,}"
             case "remove":
-                return f"{name}: removed{why}"
+                what = "removed"
             case "restore":
-                return f"{name}: restored{why}"
-        changed = ", ".join(f"{field} {old} → {new}" for field, old, new in self.differences)
-        return f"{name}: {'reverted, ' if self.reverts else ''}{changed}{why}"
+                what = "restored"
+            case _:
+                changed = ", ".join(f"{field} {old} → {new}" for field, old, new in self.differences)
+                what = f"reverted, {changed}" if self.reverts else changed
+        return f"{what}: {self.reason}" if self.reason else what
+
+    @property
+    def summary(self) -> str:
+        """The city and what happened: Berlin: population 83,360,000 → 3,677,000."""
+        return self.event if self.city_id is None else f"{self.city_name or f'City {self.city_id}'}: {self.event}"
 
 
 def format_value(field: str, value: object) -> str:

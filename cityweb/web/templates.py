@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from cityweb import countries, settings
 from cityweb.city import BOARD_SIZE
@@ -86,6 +87,11 @@ def clock(moment: datetime) -> str:
     return f"{moment:%H:%M} UTC" if moment.date() == today else f"{moment:%H:%M} UTC on {day(moment)}"
 
 
+def moment(time: datetime) -> Markup:
+    """The element of a time, with its time of day as `clock` writes it."""
+    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(timespec="seconds"), clock(time))
+
+
 def xml(text: str) -> str:
     """The text without characters that XML 1.0 forbids; a name that was inserted with psql may have some."""
     return NOT_IN_XML.sub("\ufffd", text)
@@ -99,6 +105,7 @@ environment.filters.update(
     country=countries.name_of,
     day=day,
     difference=difference,
+    moment=moment,
     number=number,
     people=people,
     round_number=round_number,
