@@ -36,9 +36,9 @@ on('DOMContentLoaded', () => {
 });
 on('htmx:before:request', e => {
   const ctx = e.detail.ctx;
-  if (isFrom(e, '#city-form')) {
-    region('status').replaceChildren();
-    sending = setTimeout(() => { region('sending').textContent = e.target.dataset.slow }, 5000);
+  if (isFrom(e, '.card')) {
+    region('status')?.replaceChildren();
+    sending = setTimeout(() => { e.target.querySelector('#sending').textContent = e.target.dataset.slow }, 5000);
   }
   if (!isFrom(e, '.poll')) return region('problem').replaceChildren();
   ctx.begun = e.timeStamp;
@@ -83,9 +83,8 @@ on('htmx:finally:request', e => {
   if (isFrom(e, 'form')) {
     clearTimeout(sending);
     region('sending')?.replaceChildren();
-    // A new search aborts another.
+    // A response of ours, or a new search.
     if (!failed || response?.status === 422 || /Abort/.test(status)) return;
-    // Not a response of ours.
     region('problem').textContent ||= e.target.dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
   } else if (!dropped) {

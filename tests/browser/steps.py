@@ -34,6 +34,10 @@ def population(page: Page) -> Locator:
     return page.get_by_role("textbox", name="Population")
 
 
+def country(page: Page) -> Locator:
+    return page.get_by_role("combobox", name="Country")
+
+
 def button(page: Page) -> Locator:
     return page.get_by_role("button", name="Add city")
 
@@ -103,6 +107,12 @@ async def forced_colours(page: Page) -> None:
 async def narrow(page: Page) -> None:
     await page.emulate_media(color_scheme="light", reduced_motion="reduce")
     await page.set_viewport_size({"width": 320, "height": 700})
+
+
+async def expect_room(page: Page) -> None:
+    """Nothing is wider than the page."""
+    room = await page.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
+    assert room[0] <= room[1]
 
 
 async def paper(page: Page) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.steps import (
@@ -18,6 +18,7 @@ from tests.browser.steps import (
     Fill,
     StartServer,
     expect_accessible,
+    expect_room,
     landed,
     name,
     narrow,
@@ -76,6 +77,7 @@ async def test_an_added_city(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "19281000")
     await expect(visitor.page.locator("#status > p")).to_have_text(landed("Osaka", 1, "19,281,000"))
+    await expect(visitor.page.get_by_role("button", name="Undo")).to_be_visible()
     await expect_accessible(visitor.page)
 
 
@@ -180,11 +182,6 @@ async def test_axe_would_find_a_violation(visitor: Visitor) -> None:
 
 
 # --- room and weight ---
-
-
-async def expect_room(page: Page) -> None:
-    room = await page.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
-    assert room[0] <= room[1]
 
 
 async def test_nothing_scrolls_sideways_at_320_pixels_with_the_longest_name(visitor: Visitor) -> None:

@@ -7,6 +7,7 @@ from tests.browser.conftest import Visitor
 from tests.browser.steps import (
     Fill,
     button,
+    country,
     expect_accessible,
     expect_cities,
     expect_values,
@@ -25,10 +26,6 @@ TAKEN = "Paris is already on the list, with 2,138,551 people."
 
 def place(page: Page) -> Locator:
     return page.get_by_role("textbox", name="Say where it is")
-
-
-def country(page: Page) -> Locator:
-    return page.get_by_role("combobox", name="Country")
 
 
 async def test_paris_in_texas_is_added_beside_paris_which_is_shown_first(visitor: Visitor, fill: Fill) -> None:
