@@ -77,7 +77,7 @@ def corrections(lines: int) -> list[Change]:
     changed = {"population": 5_000_000}, {"population": 5_000_001}
     author = False, "7f3kq", True
     return [
-        Change(n, datetime.now(UTC), "correct", n, f"City {n}", True, *changed, None, None, None, *author)
+        Change(n, datetime.now(UTC), "correct", n, f"City {n}", *changed, None, None, None, *author)
         for n in range(lines, 0, -1)
     ]
 

@@ -33,7 +33,7 @@ _TRAP_FILLED = "Leave this field empty."
 _NOTHING_SENT = "Send what changes: a name, a population or a country."
 _REASON_MISSING = "Choose a reason."
 REASONS = ("not a city", "duplicate", "offensive", "added by mistake")
-"""Why a visitor may remove a city; the log of changes shows it."""
+"""Why a visitor may remove a city, as the log of changes shows it; the last one is that of an undo."""
 
 _SPACE = " \u00a0\u202f\u2009"
 _SEPARATOR = f"[,.'’_٬{_SPACE}]"
@@ -275,10 +275,11 @@ def check_removal(values: Mapping[str, object]) -> tuple[dict[str, object], str]
     return shown, str(reason)
 
 
-def is_implausible(population: int, shown: int | None, first: int | None) -> bool:
-    """Whether a population is unlikely: far from the one that was shown, or from that of number 1 of a full board.
+def is_unlikely(population: int, shown: int | None, first: int | None) -> bool:
+    """Whether a population is unlikely, given the shown one and that of number 1 of a full board.
 
-    Far is three times as many people or a third, and a difference of at least 100,000; or half as many again.
+    Unlikely is three times the shown one or a third of it, if they differ by at least 100,000, and more than one and a
+    half times that of number 1.
     """
     if first is not None and 2 * population > 3 * first:
         return True

@@ -84,7 +84,7 @@ on('htmx:finally:request', e => {
     clearTimeout(sending);
     region('sending')?.replaceChildren();
     // A response of ours, or a new search.
-    if (!failed || response?.status === 422 || /Abort/.test(status)) return;
+    if (!failed || [409, 422].includes(response?.status) || /Abort/.test(status)) return;
     region('problem').textContent ||= e.target.dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
   } else if (!dropped) {

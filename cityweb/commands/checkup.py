@@ -88,7 +88,7 @@ async def _history(connection: AsyncConnection) -> Finding:
     more = f" and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
     return Finding(
         "history",
-        f"{', '.join(cities)}{more} changed without the log of changes, probably in psql; no city is lost."
+        f"{', '.join(cities)}{more} changed without the log of changes, probably in psql."
         f" Use {COMMAND} correct, rename or remove instead; to begin the history of a city anew,"
         " delete its rows from the table changes in psql",
         well=False,

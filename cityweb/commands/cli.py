@@ -155,7 +155,7 @@ def correct(
     reason: Reason = None,
     yes: Yes = False,
 ) -> None:
-    """Change the population of a city, and its country; asks first."""
+    """Change the population of a city; asks first."""
     _change(_city(name, city_id), lambda city: corrections.corrected(city, population, country), reason, yes=yes)
 
 
@@ -174,7 +174,7 @@ def rename(
 
 @app.command()
 def remove(name: Name = None, city_id: Id = None, reason: Reason = None, yes: Yes = False) -> None:
-    """Remove a city, whose name visitors cannot add again; asks first."""
+    """Remove a city and block its name; asks first."""
     _change(_city(name, city_id), lambda _: None, reason, yes=yes)
 
 

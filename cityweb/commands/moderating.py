@@ -6,16 +6,14 @@ from typing import Annotated
 
 import typer
 
+from cityweb.city import CHANGE_ID_MAX, ID_MAX
 from cityweb.commands.readiness import ready
 from cityweb.postgres import moderation
-from cityweb.postgres.changes import CHANGE_ID_MAX
 from cityweb.postgres.history import Change
 from cityweb.settings import COMMAND
 
-MANY = 2**31 - 1
-"""The maximum of the number of a block."""
-ONE_OF_THREE = "Write one of CHANGE, --like CHANGE and --since TIME, and --until TIME only with --since."
-NUMBER = "The number of a change, from its link in the log of changes."
+ONE_OF_THREE = "Write CHANGE, --like CHANGE or --since TIME; --until TIME only with --since."
+NUMBER = "The number of a change, as the log shows it."
 Time = typer.Option(metavar="TIME", help="A time like 2026-12-03T14:00, in UTC.")
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Like = Annotated[
@@ -41,7 +39,7 @@ def revert(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Undo one change, all of a network on a day, or all of visitors in a time; asks first.
+    """Undo one change or many; asks first.
 
     A city that was added is removed, and visitors cannot add its name again.
     """
@@ -75,7 +73,7 @@ def block(
         str, typer.Option("--for", metavar="HOURS", help="How long, from 1h to 24h.")
     ] = f"{moderation.BLOCK_HOURS_MAX}h",
 ) -> None:
-    """Block the network that made a change; without --like, list what is blocked."""
+    """Block a network; without --like, list blocks."""
     hours = moderation.parse_hours(duration)
     with ready() as url:
         if like is not None:
@@ -92,7 +90,7 @@ def block(
 
 
 def unblock(
-    number: Annotated[int, typer.Argument(min=1, max=MANY, metavar="NUMBER", help="As block lists it.")],
+    number: Annotated[int, typer.Argument(min=1, max=ID_MAX, metavar="NUMBER", help="As block lists it.")],
 ) -> None:
     """End a block of a network or of a name."""
     with ready() as url:
@@ -103,7 +101,7 @@ def unblock(
 def redact(
     number: Annotated[int, typer.Argument(min=1, max=CHANGE_ID_MAX, metavar="CHANGE", help=NUMBER)], yes: Yes = False
 ) -> None:
-    """Delete the name that a change gave a city from the city's history, for good; asks first."""
+    """Delete a name from a city's history; asks first."""
     with ready() as url:
         change, name = asyncio.run(moderation.find_redactable(url, number))
         typer.echo(name)

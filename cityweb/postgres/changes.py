@@ -11,6 +11,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from cityweb import names
+from cityweb.city import CHANGE_ID_MAX
 from cityweb.postgres.cities import COLUMNS, Stored, columns
 from cityweb.postgres.networks import BLOCK, CODES, Author, reject_blocked
 from cityweb.submissions import FIELDS
@@ -47,14 +49,12 @@ class OnBoard(Exception):
 
 
 class NotRevertible(Exception):
-    """The change is none that can be reverted, or a later one is in its way, or an operator removed the city."""
+    """The change is no correction or removal, or a later one is in its way, or an operator removed the city."""
 
 
 OLD, NEW = ([f"{age}_{field}" for field in FIELDS] for age in ("old", "new"))
 TYPES = {f"{age}_{column}": type_ for age in ("old", "new") for column, type_ in COLUMNS.items()}
 _FIELDS = ", ".join(FIELDS)
-CHANGE_ID_MAX = 2**63 - 1
-"""The maximum of PostgreSQL's `bigint`."""
 # The pairs are a range of the index. With `city_id = ...`, statistics of a log in which one city had all changes would
 # make PostgreSQL read the whole log.
 OF_THE_CITY = f"(city_id, id) > (CAST(:id AS int), 0) AND (city_id, id) <= (CAST(:id AS int), {CHANGE_ID_MAX})"
@@ -77,8 +77,9 @@ WITH city AS (
 )
 SELECT id, name, population, country FROM city
 """)  # noqa: S608 (no value is put in)
-# A city that was on the board within seven days counts as one, or a correction to zero would be the first step of its
-# removal. A city younger than a day does not, so that invented ones can be corrected and then removed.
+# A city that was on the board within seven days counts as on the board; otherwise, a correction to zero would be the
+# first step of its removal. For a city younger than a day, only its present population counts, so that invented cities
+# can be corrected and then removed.
 REMOVE = text(f"""
 WITH city AS (
   DELETE FROM cities
@@ -189,6 +190,8 @@ async def remove(connection: Connection, city: Stored, author: Author) -> None:
             latest = (await connection.execute(LATEST, {"id": city.id})).one_or_none()
             if latest is None or shown != {name: getattr(latest, name) for name in OLD}:
                 raise NoSuchCity
+            if author.is_operator:
+                await connection.execute(KEEP_AWAY, {"name_key": names.key(city.name)})
             return
         await reject_blocked(connection, author)
         if stored != city:
@@ -216,7 +219,7 @@ async def revert(connection: Connection, change_id: int, author: Author) -> Stor
 
 
 async def _restore(connection: Connection, removal: Row[Any], author: Author) -> Stored:
-    """Stores a removed city under its old id; of several at once, one does, and the others find it."""
+    """Stores a removed city under its old id. Of several restores at once, one stores it, and the others find it."""
     name = columns(removal.old_name)
     parameters: dict[str, object] = {f"new_{column}": value for column, value in name.items()}
     parameters |= {"reverts": removal.id, **author.parameters}

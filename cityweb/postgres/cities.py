@@ -42,7 +42,8 @@ class RankedCity(Stored):
 class Landing:
     """An added city: its age by the database's clock, its rank or 0, the biggest city that differs only in accents.
 
-    `nearby` has the city and its neighbours if it is below the board; `can_undo` is whether the visitor added it.
+    `nearby` has the city and its neighbours if it is below the board; `can_undo` is whether the page offers
+    to undo the add: the client network is known, and may be the one that added the city.
     """
 
     city: Stored

@@ -9,13 +9,12 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from cityweb import countries
-from cityweb.postgres import changes
+from cityweb.city import CHANGE_ID_MAX
 from cityweb.postgres.changes import NEW, OLD
 from cityweb.postgres.networks import contributor
 from cityweb.submissions import FIELDS
 
 PAGE_SIZE = 50
-CHANGE_ID_MAX = changes.CHANGE_ID_MAX
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Change:
     kind: str
     city_id: int | None
     city_name: str
-    is_stored: bool
     old: dict[str, Any]
     new: dict[str, Any]
     cities: int | None
@@ -117,7 +115,11 @@ ONE = text(LINES.format(rows="id = CAST(:id AS bigint)", limit=1))
 OF_A_NETWORK = text(
     LINES.format(rows="network = (SELECT network FROM changes WHERE id = CAST(:id AS bigint))", limit="ALL")
 )
-OF_A_TIME = text(LINES.format(rows="NOT operator AND at >= :since AND at < :until", limit="ALL"))
+OF_A_TIME = text(
+    LINES.format(
+        rows="NOT operator AND at >= :since AND at < coalesce(CAST(:until AS timestamptz), 'infinity')", limit="ALL"
+    )
+)
 # For each field of each city: what a change found must be what the change before it left, and the last one the present.
 BROKEN = text("""
 WITH steps AS (
@@ -155,7 +157,7 @@ async def read_latest(connection: AsyncConnection | AsyncSession, city: int) -> 
 
 async def select(connection: AsyncConnection, statement: TextClause, **parameters: object) -> list[Change]:
     """All changes that ONE, OF_A_NETWORK or OF_A_TIME selects, the newest first."""
-    rows = await connection.execute(statement, {"before": CHANGE_ID_MAX, **parameters})
+    rows = await connection.execute(statement, parameters)
     return [_read_line(row) for row in rows]
 
 
@@ -175,7 +177,6 @@ def _read_line(row: Row[Any]) -> Change:
         row.kind,
         row.city_id,
         row.present_name or row.last_name or "",
-        row.present_name is not None,
         old,
         new,
         row.cities,

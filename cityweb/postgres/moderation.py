@@ -31,13 +31,15 @@ WHERE id = CAST(:id AS bigint) AND network IS NOT NULL
 RETURNING until
 """)
 BLOCKS = text("SELECT id, name_key, until FROM blocks WHERE until IS NULL OR until > now() ORDER BY id")
-UNBLOCK = text("DELETE FROM blocks WHERE id = :id")
+UNBLOCK = text("""
+DELETE FROM blocks WHERE id = :id OR network = (SELECT network FROM blocks WHERE id = :id)
+""")
 REDACT = text("""
 UPDATE changes SET old_name = CASE old_name WHEN :name THEN '' ELSE old_name END,
   new_name = CASE new_name WHEN :name THEN '' ELSE new_name END
 WHERE city_id = :city AND :name IN (old_name, new_name) AND NOT EXISTS (SELECT FROM cities WHERE name = :name)
 """)
-IS_BORNE = text("SELECT id FROM cities WHERE name = :name")
+NAMED = text("SELECT id FROM cities WHERE name = :name")
 
 
 async def find_change(url: URL, number: int) -> Change:
@@ -45,7 +47,7 @@ async def find_change(url: URL, number: int) -> Change:
     async with database.outside_the_pool(url).connect() as connection:
         found = await history.select(connection, history.ONE, id=number)
     if not found:
-        raise OperatorError(f"There is no change {number}: the links of the log have the numbers.")
+        raise OperatorError(f"There is no change {number}: the log shows the numbers.")
     return found[0]
 
 
@@ -75,7 +77,6 @@ async def find_like(url: URL, number: int) -> list[Change]:
 async def find_since(url: URL, since: datetime, until: datetime | None) -> list[Change]:
     """All changes of visitors from one time until before another one, or until now, the newest first."""
     async with database.outside_the_pool(url).connect() as connection:
-        until = until or await connection.scalar(text("SELECT now()"))
         return await history.select(connection, history.OF_A_TIME, since=since, until=until)
 
 
@@ -167,7 +168,7 @@ async def find_redactable(url: URL, number: int) -> tuple[Change, str]:
     if not name:
         raise OperatorError(f"Change {number} has no name, or it is redacted already: take another change.")
     async with database.outside_the_pool(url).connect() as connection:
-        city_id = await connection.scalar(IS_BORNE, {"name": name})
+        city_id = await connection.scalar(NAMED, {"name": name})
     if city_id:
         raise OperatorError(
             f"The city with the id {city_id} is still called {name}: rename or remove it first,"

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import URL, Row, TextClause, text
 
 from cityweb import names
-from cityweb.city import ID_MAX, POPULATION_MAX
+from cityweb.city import CHANGE_ID_MAX, ID_MAX, POPULATION_MAX
 from cityweb.postgres import database
 from cityweb.postgres.cities import TOTAL, RankedCity
 from cityweb.postgres.database import DatabaseUnavailable, Session, unit_of_work
@@ -230,13 +230,13 @@ SELECT country, cities FROM tally WHERE shift = 20 AND country <> ''
 UNION ALL SELECT country, cities FROM tally_changes WHERE country <> ''
 """)
 # The last change is found with pairs, which no statistics make PostgreSQL sort; without it, the city has no history.
-NEWEST = text("""
+NEWEST = text(f"""
 SELECT newest.id, name, population, newest.created_at, coalesce(latest.at, newest.created_at) AS updated_at
 FROM (SELECT * FROM cities ORDER BY id DESC LIMIT 50) AS newest LEFT JOIN LATERAL (
-  SELECT * FROM changes WHERE (city_id, id) <= (newest.id, 9223372036854775807) ORDER BY city_id DESC, id DESC LIMIT 1
+  SELECT * FROM changes WHERE (city_id, id) <= (newest.id, {CHANGE_ID_MAX}) ORDER BY city_id DESC, id DESC LIMIT 1
 ) AS latest ON latest.city_id = newest.id AND latest.kind <> 'add'
 ORDER BY newest.id DESC
-""")
+""")  # noqa: S608 (no value is put in)
 COLUMNS = ("rank", "id", "name", "population", "created_at", "country")
 CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
 EVERY_CITY = f"""

@@ -58,10 +58,10 @@ ID_DIGITS = 10
 
 
 class Number(IntegerConvertor):
-    """An id in a path, with any number of digits: ids have at most ten, and `int` raises ValueError above 4,300."""
+    """A number in a path, with any number of digits; `int` raises ValueError above 4,300."""
 
     def convert(self, value: str) -> int:
-        """The id, or a number above every id if it has more than ten digits."""
+        """The number, or 10^10, which no id reaches, if it has more than ten digits."""
         return int(value) if len(value) <= ID_DIGITS else 10**ID_DIGITS
 
 

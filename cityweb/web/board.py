@@ -50,8 +50,8 @@ class NoBoard(Exception):
 class Form:
     """A form on a page: the entered values, an error for each invalid field, the stored city if the name is taken.
 
-    A form of corrections also has the values that were `shown`. `confirm` is an implausible population, if that is why
-    the form is shown again.
+    A form of corrections also has the values that were `shown`. `confirm` is an unlikely population, if that is why the
+    form is shown again.
     """
 
     values: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(ENTERED, ""))

@@ -5,14 +5,13 @@ import re
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from cityweb.city import ID_MAX
+from cityweb.city import CHANGE_ID_MAX, ID_MAX
 from cityweb.postgres import changes, history
 from cityweb.postgres.changes import Conflict, NameTaken, NoSuchChange, NoSuchCity, NotRevertible
 from cityweb.postgres.database import unit_of_work
-from cityweb.postgres.history import CHANGE_ID_MAX
 from cityweb.web import errors
 from cityweb.web.board import CACHE_CONTROL, prepare_page
-from cityweb.web.city import history_link, perform, respond_with_city
+from cityweb.web.city import history_link, perform, reject_if_off, respond_with_city
 from cityweb.web.errors import Rejection
 from cityweb.web.prepared import PreparedResponse
 from cityweb.web.state import State
@@ -23,20 +22,20 @@ read_changes = unit_of_work(history.read)
 
 async def revert_change(request: Request[State]) -> ASGIApp:
     """Undoes a correction or a removal. Raises Rejection."""
-    number = request.path_params["id"]
-    link = None
+    reject_if_off(request)
+    log = (request.app.url_path_for("list_changes"), "Recent changes")
     try:
-        city = await perform(request, changes.revert, number, is_revert=True)
+        city = await perform(request, changes.revert, request.path_params["id"], is_revert=True)
     except NameTaken:
-        raise Rejection(422, errors.NAME_TAKEN) from None
+        raise Rejection(422, errors.NAME_TAKEN, link=log) from None
     except NoSuchChange:
-        raise Rejection(404, errors.NO_SUCH_CHANGE) from None
+        raise Rejection(404, errors.NO_SUCH_CHANGE, link=log) from None
     except NoSuchCity:
-        raise Rejection(410, errors.CITY_REMOVED) from None
-    except (Conflict, NotRevertible) as error:
-        if isinstance(error, Conflict):
-            link = history_link(request, error.stored.id)
-        raise Rejection(409, errors.CHANGE_STANDS, link=link) from None
+        raise Rejection(410, errors.CITY_REMOVED, link=log) from None
+    except Conflict as conflict:
+        raise Rejection(409, errors.NOT_REVERTIBLE, link=history_link(request, conflict.stored.id)) from None
+    except NotRevertible:
+        raise Rejection(409, errors.NOT_REVERTIBLE, link=log) from None
     return await respond_with_city(request, city)
 
 

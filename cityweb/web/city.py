@@ -18,7 +18,7 @@ from cityweb.postgres.database import DatabaseUnavailable, unit_of_work
 from cityweb.postgres.networks import Blocked
 from cityweb.postgres.ranking import Cursor
 from cityweb.postgres.rate_limit import RateLimited
-from cityweb.submissions import FIELDS, SHOWN, InvalidSubmission, ShownValueMissing
+from cityweb.submissions import FIELDS, SHOWN, InvalidSubmission
 from cityweb.web import bodies, errors, responses, templates
 from cityweb.web.board import Form, prepare_json, prepare_page
 from cityweb.web.errors import Rejection
@@ -33,17 +33,19 @@ read_latest = unit_of_work(history.read_latest)
 
 async def show_city(request: Request[State]) -> ASGIApp:
     """The page of a city: its population, rank, neighbours and history, and a form to correct it. Raises Rejection."""
-    context = await _read_context(request)
+    city_id = _city_id(request)
+    context = await _read_context(request, city_id)
     if context is None:
-        return await _respond_with_removed(request, HTTPStatus.GONE)
+        return await _respond_with_removed(request, city_id, HTTPStatus.GONE)
     return prepare_page(request.state["templates"].render("city.html", **context))
 
 
 async def show_city_json(request: Request[State]) -> ASGIApp:
     try:
-        found = await _find_surroundings(request)
+        city_id = _city_id(request)
+        found = await ranking.surroundings(request.state["session"], city_id)
         if found is None:
-            raise await _describe_missing(request, _city_id(request), errors.CITY_GONE)
+            raise await _describe_missing(request, city_id, errors.CITY_GONE)
     except (Rejection, DatabaseUnavailable) as error:
         return errors.problem(errors.rejection_of(error))
     document = {**vars(found.city), "created_at": found.city.created_at.isoformat()}
@@ -55,20 +57,21 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
 
 async def correct_city(request: Request[State]) -> ASGIApp:
     """Replaces the values that change, if the others are still as they were shown. Raises Rejection."""
+    reject_if_off(request)
     city_id, fields = _city_id(request), await bodies.read_fields(request)
-    request.state["entered"] = {field: text for field, text in responses.entered_texts(fields).items() if text}
     try:
         old, new = submissions.check_correction(fields)
         population = new.get("population")
-        if responses.is_doubtful(request, fields, population, old.get("population")):
+        if responses.needs_confirmation(request, fields, population, old.get("population")):
             question = {"population": errors.CONFIRM.format(population=population)}
             return await _reject(request, fields, question, confirm=population)
         if new:
             city = await perform(request, changes.correct, city_id, old, new)
         else:
             city = await unit_of_work(_find)(request.state["session"], city_id)
-    except ShownValueMissing as missing:
-        raise Rejection(428, errors.SHOWN_VALUE_MISSING.replace("{field}", missing.field)) from None
+    except Rejection as rejection:
+        rejection.link = (f"{request.app.url_path_for('show_city', id=city_id)}#correct", "Back to the city")
+        raise
     except InvalidSubmission as invalid:
         return await _reject(request, fields, invalid.errors)
     except NameTaken:
@@ -78,30 +81,35 @@ async def correct_city(request: Request[State]) -> ASGIApp:
     except Conflict as conflict:
         return await _respond_with_conflict(request, fields, old, new, conflict.stored)
     except NoSuchCity:
-        raise await _describe_missing(request, _city_id(request)) from None
+        raise await _describe_missing(request, city_id, entered=fields) from None
     return await respond_with_city(request, city, is_changed=bool(new))
 
 
 async def remove_city(request: Request[State]) -> ASGIApp:
     """Removes a city for one of the REASONS, unless it is on the board. Raises Rejection."""
+    reject_if_off(request)
     city_id, fields = _city_id(request), await bodies.read_fields(request)
     try:
         shown, reason = submissions.check_removal(fields)
         city = Stored(city_id, **shown)  # type: ignore[arg-type]  # Each value has the type of its field.
         await perform(request, changes.remove, city, reason=reason)
-    except ShownValueMissing as missing:
-        raise Rejection(428, errors.SHOWN_VALUE_MISSING.replace("{field}", missing.field)) from None
     except InvalidSubmission as invalid:
         raise Rejection(422, " ".join(invalid.errors.values())) from None
     except Conflict:
         raise Rejection(409, errors.CITY_CHANGED, link=history_link(request, city_id)) from None
     except NoSuchCity:
-        raise await _describe_missing(request, _city_id(request)) from None
+        raise await _describe_missing(request, city_id) from None
     if errors.wants_json(request.scope):
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
     if responses.is_partial(request):
-        return await _respond_with_removed(request, HTTPStatus.OK)
+        return await _respond_with_removed(request, city_id, HTTPStatus.OK)
     return _redirect_to_history(request, city_id)
+
+
+def reject_if_off(request: Request[State]) -> None:
+    """Raises Rejection (503) while corrections are switched off."""
+    if not request.state["corrections"]:
+        raise Rejection(503, errors.CORRECTIONS_OFF, OFF_RETRY_SECONDS)
 
 
 async def perform(
@@ -115,8 +123,6 @@ async def perform(
 
     Raises Rejection, and of what `change` raises NameTaken, Conflict, NoSuchCity and NotRevertible.
     """
-    if not request.state["corrections"]:
-        raise Rejection(503, errors.CORRECTIONS_OFF, OFF_RETRY_SECONDS)
     session, limiter = request.state["session"], request.state["limiter"]
     try:
         author = replace(await read_author(request), reason=reason)
@@ -141,15 +147,18 @@ async def respond_with_city(request: Request[State], city: Stored, *, is_changed
         return JSONResponse(asdict(city), headers={"cache-control": "no-store"})
     if not responses.is_partial(request):
         return _redirect_to_history(request, city.id)
-    context = await _read_context(request, city_id=city.id)
+    try:
+        context = await _read_context(request, city.id, outcome=is_changed)
+    except DatabaseUnavailable as error:
+        raise Rejection(503, errors.CHANGE_SAVED) from error
     if context is None:  # somebody has removed it since
         raise await _describe_missing(request, city.id)
-    return responses.html(request.state["templates"].render("_corrected.html", **{**context, "outcome": is_changed}))
+    return responses.html(request.state["templates"].render("_corrected.html", **context))
 
 
-async def _respond_with_removed(request: Request[State], status: int) -> Response:
+async def _respond_with_removed(request: Request[State], city_id: int, status: int) -> Response:
     """The history of a removed city. Raises Rejection (404) if there was no such city."""
-    city_id, session = _city_id(request), request.state["session"]
+    session = request.state["session"]
     lines, has_more = await read_latest(session, city_id)
     if not lines:
         raise Rejection(404, errors.NO_CITY)
@@ -208,20 +217,24 @@ async def _reject(
         )
     shown = {name.removeprefix("old_"): fields.get(name, "") for name in SHOWN}
     form = Form(responses.entered_texts(fields), sentences, stored=taken, shown=shown, confirm=confirm)
-    context = await _read_context(request, form)
+    city_id = _city_id(request)
+    context = await _read_context(request, city_id, form)
     if context is None:
-        raise await _describe_missing(request, _city_id(request))
+        raise await _describe_missing(request, city_id, entered=fields)
     template = "_corrected.html" if responses.is_partial(request) else "city.html"
     document = request.state["templates"].render(template, **context)
     return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
 
 
 async def _read_context(
-    request: Request[State], form: Form | None = None, city_id: int | None = None
+    request: Request[State], city_id: int, form: Form | None = None, *, outcome: bool | None = None
 ) -> dict[str, object] | None:
-    """The values of the templates of a city, or None if there is no such city."""
+    """The values of the templates of a city, or None if there is no such city.
+
+    `outcome` is whether the request has changed the city; None if it has asked for no change.
+    """
     session = request.state["session"]
-    found = await _find_surroundings(request, city_id)
+    found = await ranking.surroundings(session, city_id)
     if found is None:
         return None
     lines, has_more = await read_latest(session, found.city.id)
@@ -234,17 +247,23 @@ async def _read_context(
         "lines": lines,
         "has_more": has_more,
         "form": form or Form(_as_entered(found.city), shown={field: getattr(found.city, field) for field in FIELDS}),
-        "outcome": None,
+        "outcome": outcome,
     }
 
 
-async def _find_surroundings(request: Request[State], city_id: int | None = None) -> ranking.Surroundings | None:
-    city_id = city_id or request.path_params["id"]
-    return await ranking.surroundings(request.state["session"], city_id) if city_id <= ID_MAX else None
+async def _describe_missing(
+    request: Request[State],
+    city_id: int,
+    sentence: str = errors.CITY_REMOVED,
+    entered: Mapping[str, object] | None = None,
+) -> Rejection:
+    """The rejection for a city that is not stored: 410 if it was removed, 404 if there was none.
 
-
-async def _describe_missing(request: Request[State], city_id: int, sentence: str = errors.CITY_REMOVED) -> Rejection:
-    """The rejection for a city that is not stored: 410 if it was removed, 404 if there was none."""
+    Its page leads back to what was entered for a correction.
+    """
+    if entered:
+        texts = responses.entered_texts(entered)
+        request.state["entered"] = {field: text for field, text in texts.items() if text}
     lines, _ = await read_latest(request.state["session"], city_id)
     if not lines:
         return Rejection(404, errors.NO_CITY)

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from cityweb.postgres.database import DatabaseUnavailable
 from cityweb.postgres.networks import Blocked
+from cityweb.submissions import ShownValueMissing
 from cityweb.web import templates
 from cityweb.web.board import NoBoard
 
@@ -55,8 +56,8 @@ NO_CITY = "There is no city here. It may have been removed."
 CITY_GONE = "This city has been removed. Its page says when and why."
 CITY_REMOVED = "This city has been removed. Nothing was changed. Its history says when and why."
 CITY_CHANGED = "This city has been changed in the meantime. Nothing was done. Its history shows the change."
-CHANGE_STANDS = (
-    "Only a correction or a removal that still stands can be reverted, and no removal by an operator. Nothing was"
+NOT_REVERTIBLE = (
+    "Only corrections and removals that still stand can be reverted, and no removals by an operator. Nothing was"
     " changed. The history of the city shows what came later."
 )
 NAME_TAKEN = "Another city has the name now. Nothing was changed. Rename or remove one of the two."
@@ -67,6 +68,7 @@ ON_BOARD = (
 NETWORK_BLOCKED = "Changes from your network are blocked until {until}. Nothing was saved."
 NAME_BLOCKED = "A city with this name was removed by an operator, so the name can't be used again. Nothing was saved."
 CORRECTIONS_OFF = "Corrections are switched off at the moment. Nothing was changed. Try again in {wait}."
+CHANGE_SAVED = "Your change was saved, but we can't show the city right now. Open it in {wait}."
 CHANGE_UNCONFIRMED = "We could not confirm that the change was saved. Sending it again is safe."
 TOO_MANY_CHANGES = "Too many changes came from your network. This one was not saved; try again in {wait}."
 SHOWN_VALUE_MISSING = "Send {field} too: the value that you were shown."
@@ -101,7 +103,7 @@ class Rejection(Exception):
 
     @property
     def text(self) -> str:
-        """The message: what happened, whether a city was saved if somebody tried to add one, what to do next."""
+        """The message: what happened, whether anything was saved if somebody tried to save, what to do next."""
         sentence = self.sentence or SENTENCES.get(self.status) or SENTENCES[400]
         # Not str.format: the message about reserved characters has braces.
         return sentence.replace("{wait}", _format_wait(self.retry_seconds or 0))
@@ -163,7 +165,7 @@ def sends_json(scope: Scope) -> bool:
     return kind.partition(b";")[0].strip().lower() == b"application/json"
 
 
-EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ClientDisconnect)
+EXPECTED = (Rejection, HTTPException, NoBoard, DatabaseUnavailable, ShownValueMissing, ClientDisconnect)
 """Expected exceptions, which are not bugs: each has an error response."""
 
 
@@ -178,4 +180,6 @@ def rejection_of(exception: Exception) -> Rejection:
             return Rejection(503, NO_BOARD)
         case DatabaseUnavailable():
             return Rejection(503, NOT_SHOWN)
+        case ShownValueMissing(field=field):
+            return Rejection(428, SHOWN_VALUE_MISSING.replace("{field}", field))
     return Rejection(400)  # ClientDisconnect

@@ -87,7 +87,7 @@ def describe_taken(city: Stored) -> str:
     return f"{city.name} is already on the list, with {templates.people(city.population)}{where}."
 
 
-def is_doubtful(
+def needs_confirmation(
     request: Request[State], fields: Mapping[str, object], population: object, shown: object = None
 ) -> bool:
     """Whether a form has a population that its visitor has to confirm, and has not. JSON is taken at its word."""
@@ -101,7 +101,7 @@ def is_doubtful(
     with suppress(NoBoard):
         rows = request.state["board"].snapshot.leaders.rows
     first = rows[0].population if len(rows) == BOARD_SIZE else None
-    return submissions.is_implausible(population, shown if isinstance(shown, int) else None, first)
+    return submissions.is_unlikely(population, shown if isinstance(shown, int) else None, first)
 
 
 def failed(request: Request[State], fields: Mapping[str, object], rejection: Rejection) -> Response:

@@ -56,9 +56,10 @@ def client_ip(request: Request[State]) -> str:
 
 
 def client_network(request: Request[State]) -> bytes:
-    """The client network that the log of changes has a code of; empty behind a proxy that is not trusted.
+    """The client network that the log of changes has a code of; empty behind an unlisted proxy with a private IP.
 
-    All visitors who come through such a proxy have its IP. The IP of a visitor who only pretends is a public one.
+    All visitors who come through such a proxy have its IP. A public IP counts, because a visitor could otherwise send
+    the header to avoid a code.
     """
     ip = client_ip(request)
     network = network_of(ip)

@@ -1,4 +1,7 @@
-"""Views: the board, an add, the description of the API, static files, health checks. The others are in lists.py."""
+"""Views: the board, an add, the description of the API, static files, health checks.
+
+The others are in city.py, changes.py and lists.py.
+"""
 
 import re
 from dataclasses import replace
@@ -70,7 +73,7 @@ async def add_city(request: Request[State]) -> ASGIApp:
     session, limiter = request.state["session"], request.state["limiter"]
     try:
         submission = submissions.check(fields)
-        if responses.is_doubtful(request, fields, submission.population):
+        if responses.needs_confirmation(request, fields, submission.population):
             question = {"population": errors.CONFIRM.format(population=submission.population)}
             return responses.invalid(request, fields, question, confirm=submission.population)
         author = await read_author(request)

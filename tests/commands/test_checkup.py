@@ -63,7 +63,7 @@ async def test_cities_that_were_changed_without_the_log_are_found(
     assert await wrong(**environment) == {}
     await run_sql(empty.owner, *statements)
     assert await wrong(**environment) == {
-        "history": f"{named} changed without the log of changes, probably in psql; no city is lost."
+        "history": f"{named} changed without the log of changes, probably in psql."
         " Use python manage.py correct, rename or remove instead; to begin the history of a city anew,"
         " delete its rows from the table changes in psql"
     }

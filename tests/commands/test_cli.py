@@ -474,9 +474,9 @@ async def test_a_name_is_redacted_once_that_is_confirmed(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("revert",), 2, "Write one of CHANGE, --like CHANGE and --since TIME"),
-        (("revert", "1", "--like", "1"), 2, "Write one of CHANGE"),
-        (("revert", "--like", "1", "--since", "2026-12-03"), 2, "Write one of CHANGE"),
+        (("revert",), 2, "Write CHANGE, --like CHANGE or --since TIME"),
+        (("revert", "1", "--like", "1"), 2, "Write CHANGE"),
+        (("revert", "--like", "1", "--since", "2026-12-03"), 2, "Write CHANGE"),
         (("revert", "1", "--until", "2026-12-03"), 2, "--until TIME only with --since"),
         (("revert", "0"), 2, "greater than or equal to 1"),
         (("revert", "--since", "noon"), 1, "noon is not a time: write one like"),

@@ -321,7 +321,7 @@ async def test_a_change_that_cannot_be_meant_is_a_sentence(visitor: Session, emp
     await correct(visitor, 1, 1, 10, NOBODY)
     await run_sql(empty.owner, "INSERT INTO changes (kind, cities, operator) VALUES ('load', 60, true)")
     for mistake, words in (
-        (moderation.find_change(empty.owner, 3), "There is no change 3: the links of the log"),
+        (moderation.find_change(empty.owner, 3), "There is no change 3: the log shows"),
         (moderation.find_revertible(empty.owner, 3), "There is no change 3"),
         (moderation.find_revertible(empty.owner, 2), "Change 2 is a load, which cannot be reverted: remove its cities"),
         (moderation.find_like(empty.owner, 3), "There is no change 3"),
@@ -436,3 +436,24 @@ async def test_the_name_of_a_removed_city_is_emptied(visitor: Session, empty: Ad
     with pytest.raises(NotRevertible):
         await changes.revert(visitor, 2, Author(is_operator=True))
     await assert_history_is_whole(empty)
+
+
+async def test_an_operator_who_removes_what_a_visitor_removed_blocks_the_name(empty: Addresses) -> None:
+    await run_sql(
+        empty.owner,
+        "INSERT INTO changes (kind, city_id, new_name, new_population, new_country)"
+        " VALUES ('add', 1, 'Atlantis', 5, '')",
+        "INSERT INTO changes (kind, city_id, old_name, old_population, old_country)"
+        " VALUES ('remove', 1, 'Atlantis', 5, '')",
+    )
+    added = await moderation.find_change(empty.owner, 1)
+    assert await moderation.revert(empty.owner, [added]) == []
+    assert await moderation.blocks(empty.owner) == [(1, "atlantis", None)]
+
+
+async def test_a_network_that_was_blocked_twice_is_free_after_one_unblock(empty: Addresses) -> None:
+    await run_sql(empty.owner, "INSERT INTO changes (kind, city_id, network) VALUES ('add', 1, '\\x01')")
+    for hours in (1, 2):
+        await moderation.block(empty.owner, 1, hours)
+    await moderation.unblock(empty.owner, 1)
+    assert await moderation.blocks(empty.owner) == []

@@ -9,6 +9,7 @@ from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from cityweb.city import CHANGE_ID_MAX
 from cityweb.postgres import changes, cities, database, distribution, history, networks, ranking, spelling
 from cityweb.submissions import CitySubmission
 from tests.conftest import Addresses, run_sql
@@ -54,10 +55,10 @@ QUESTIONS: dict[str, tuple[ClauseElement, Values]] = {
     "latest change": (changes.LATEST, {"id": 30_000}),
     "one city": (changes.CITY, {"id": 30_000}),
     "block": (text(networks.BLOCK), {**VISITOR, "new_name_key": "c5"}),
-    "log": (history.ALL, {"before": history.CHANGE_ID_MAX}),
+    "log": (history.ALL, {"before": CHANGE_ID_MAX}),
     "log before": (history.ALL, {"before": 64_000}),
     "log of a city": (history.OF_A_CITY, {"before": 64_000, "city": 30_000}),
-    "latest of a city": (history.LATEST_OF_A_CITY, {"before": history.CHANGE_ID_MAX, "city": 30_000}),
+    "latest of a city": (history.LATEST_OF_A_CITY, {"before": CHANGE_ID_MAX, "city": 30_000}),
 }
 # 40,000 cities have one population, in which the cursor is; the others have one each.
 FILL = """

@@ -113,7 +113,7 @@ async def test_every_line_works_as_it_is_printed(start_server: Callable[..., Ser
     assert json.loads(said[0]) == {"id": 1, "name": "Greenhorn", "population": 3}
     assert json.loads(said[1]) == {"id": 1, "name": "Greenhorn", "population": 5, "country": ""}
     assert json.loads(said[2])["detail"].startswith("This city has been changed in the meantime.")
-    assert json.loads(said[3])["detail"].startswith("Only a correction or a removal that still stands")
+    assert json.loads(said[3])["detail"].startswith("Only corrections and removals that still stand")
     assert json.loads(said[4]) == [{"name": "Greenhorn", "population": 5}]
     assert "Greenhorn" in said[5]
     assert json.loads(said[6])["rank"] == 1

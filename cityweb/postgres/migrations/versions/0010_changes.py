@@ -9,16 +9,15 @@ down_revision = "0009"
 VALUES = ("name", "population", "country")
 COLUMNS = ("kind", "city_id", *(f"{age}_{value}" for age in ("old", "new") for value in VALUES))
 # The role that serves may neither change nor delete what is in the log, nor choose the number or the time of a change.
+IF_SERVING = """
+DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'cityweb_app') THEN {} END IF; END $$
+"""
 GRANT = f"""
-DO $$ BEGIN
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'cityweb_app') THEN
-    GRANT SELECT, INSERT ({", ".join(COLUMNS)}, created_at, cities, reverts, reason, operator, network)
-      ON changes TO cityweb_app;
-    GRANT SELECT, INSERT, DELETE ON network_keys TO cityweb_app;
-    GRANT SELECT ON blocks TO cityweb_app;
-    GRANT DELETE, UPDATE (name, name_key, name_bare, population, country) ON cities TO cityweb_app;
-  END IF;
-END $$
+  GRANT SELECT, INSERT ({", ".join(COLUMNS)}, created_at, cities, reverts, reason, operator, network)
+    ON changes TO cityweb_app;
+  GRANT SELECT, INSERT, DELETE ON network_keys TO cityweb_app;
+  GRANT SELECT ON blocks TO cityweb_app;
+  GRANT DELETE, UPDATE (name, name_key, name_bare, population, country) ON cities TO cityweb_app;
 """
 REVOKE = "REVOKE DELETE, UPDATE (name, name_key, name_bare, population, country) ON cities FROM cityweb_app;"
 
@@ -63,11 +62,11 @@ def upgrade() -> None:
         sa.Column("until", sa.DateTime(timezone=True)),
         sa.CheckConstraint("num_nonnulls(name_key, network) = 1", name="blocks_one"),
     )
-    op.execute(GRANT)
+    op.execute(IF_SERVING.format(GRANT))
 
 
 def downgrade() -> None:
     """Drops the history."""
     for table in ("changes", "network_keys", "blocks"):
         op.drop_table(table)
-    op.execute(GRANT[: GRANT.index("GRANT")] + REVOKE + GRANT[GRANT.index("  END IF") :])
+    op.execute(IF_SERVING.format(REVOKE))
