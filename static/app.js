@@ -83,8 +83,8 @@ on('htmx:finally:request', e => {
   if (isFrom(e, 'form')) {
     clearTimeout(sending);
     region('sending')?.replaceChildren();
-    // A response of ours, or a new search.
-    if (!failed || [409, 422].includes(response?.status) || /Abort/.test(status)) return;
+    // Ours, or a new search.
+    if (!failed || /409|422|Abort/.test([response?.status, status])) return;
     region('problem').textContent ||= e.target.dataset.unreached;
     region('problem').scrollIntoView({ block: 'nearest' });
   } else if (!dropped) {
