@@ -117,10 +117,16 @@ async def show_changes(request: Request) -> Response:
 
 async def show_feed(request: Request) -> Response:
     """The feed."""
-    cities = (await select(request), *OTHERS[1:])
+    cities = (_as_entry(await select(request)), *ENTRIES[1:])
     document = TEMPLATES.render("feed.atom", updated="2026-11-28T00:00:00Z", cities=cities)
     return Response(document, media_type="application/atom+xml")
 
+
+def _as_entry(city: RankedCity) -> dict[str, object]:
+    return {**vars(city), "updated_at": city.created_at}
+
+
+ENTRIES = [_as_entry(city) for city in OTHERS]
 
 app = Starlette(
     routes=[
