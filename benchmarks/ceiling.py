@@ -75,9 +75,9 @@ async def show_list(request: Request) -> Response:
 def corrections(lines: int) -> list[Change]:
     """Lines of the log of changes."""
     changed = {"population": 5_000_000}, {"population": 5_000_001}
-    author = False, "7f3kq", True
+    author = False, b"0123456789abcdef", True
     return [
-        Change(n, datetime.now(UTC), "correct", n, f"City {n}", *changed, None, None, None, *author)
+        Change(n, datetime.now(UTC), "correct", n, f"City {n}", None, None, None, *author, *changed)
         for n in range(lines, 0, -1)
     ]
 

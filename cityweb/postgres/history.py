@@ -1,9 +1,8 @@
 """The log of changes: its pages, the history of a city, and whether it agrees with the cities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -17,12 +16,11 @@ from cityweb.submissions import FIELDS
 PAGE_SIZE = 50
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """A line of the log. `city_name` is the city's present name, or its last one; empty for a load.
 
     `old` and `new` have the values that changed: an addition has no old ones, a removal no new ones. A redacted name is
-    empty. `contributor` is empty if an operator made the change, or if the network is unknown.
+    empty. `code` is that of the client network, if it is known.
     """
 
     id: int
@@ -30,18 +28,20 @@ class Change:
     kind: str
     city_id: int | None
     city_name: str
-    old: dict[str, Any]
-    new: dict[str, Any]
     cities: int | None
     reverts: int | None
     reason: str | None
     is_operator: bool
-    contributor: str
+    code: bytes | None
     can_revert: bool
+    old: dict[str, Any]
+    new: dict[str, Any]
 
     @property
     def author(self) -> str:
-        return "an operator" if self.is_operator else f"contributor {self.contributor or 'unknown'}"
+        if self.is_operator:
+            return "an operator"
+        return f"contributor {contributor(self.code) if self.code else 'unknown'}"
 
     @property
     def differences(self) -> list[tuple[str, str, str]]:
@@ -83,14 +83,16 @@ def format_value(field: str, value: object) -> str:
 
 # A change can be reverted while all that it set still stands. Whether the name of a removed city is free is not asked.
 LINES = f"""
-SELECT change.*, city.name AS present_name, latest.name AS last_name,
-  CASE change.kind
+SELECT change.id, at, kind, change.city_id, coalesce(city.name, latest.name, ''), cities, reverts,
+  reason, operator, network,
+  CASE kind
     WHEN 'correct' THEN city.name IS NOT NULL AND change.old_name IS DISTINCT FROM '' AND {
     " AND ".join(f"(change.new_{field} IS NULL OR change.new_{field} = city.{field})" for field in FIELDS)
 }
     WHEN 'remove' THEN city.name IS NULL AND NOT operator AND change.old_name <> ''
     ELSE false
-  END AND (SELECT id FROM changes AS later WHERE later.reverts = change.id LIMIT 1) IS NULL AS can_revert
+  END AND (SELECT id FROM changes AS later WHERE later.reverts = change.id LIMIT 1) IS NULL,
+  {", ".join(OLD + NEW)}
 FROM (SELECT * FROM changes WHERE {{rows}} LIMIT {{limit}}) AS change
 LEFT JOIN LATERAL (SELECT {", ".join(FIELDS)} FROM cities WHERE id = change.city_id LIMIT 1) AS city ON true
 LEFT JOIN LATERAL (
@@ -167,22 +169,10 @@ async def broken(connection: AsyncConnection) -> list[tuple[int, str]]:
 
 
 def _read_line(row: Row[Any]) -> Change:
-    old, new = (
-        {field: value for field, name in zip(FIELDS, names, strict=True) if (value := getattr(row, name)) is not None}
-        for names in (OLD, NEW)
-    )
-    return Change(
-        row.id,
-        row.at,
-        row.kind,
-        row.city_id,
-        row.present_name or row.last_name or "",
-        old,
-        new,
-        row.cities,
-        row.reverts,
-        row.reason,
-        row.operator,
-        "" if row.operator or not row.network else contributor(row.network),
-        row.can_revert,
-    )
+    *line, values = *row[:_VALUES], row[_VALUES:]
+    old, new = zip(FIELDS, values[: len(FIELDS)], strict=True), zip(FIELDS, values[len(FIELDS) :], strict=True)
+    present = ({field: value for field, value in pairs if value is not None} for pairs in (old, new))
+    return Change(*line, *present)
+
+
+_VALUES = Change._fields.index("old")

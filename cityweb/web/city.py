@@ -165,7 +165,7 @@ async def _respond_with_removed(request: Request[State], city_id: int, status: i
     name = lines[0].city_name
     holder = await cities.find_named(session, name) if name else None
     if holder:
-        lines = [replace(line, can_revert=False) for line in lines]
+        lines = [line._replace(can_revert=False) for line in lines]
     document = request.state["templates"].render(
         "_removed.html" if responses.is_partial(request) else "removed.html",
         city_id=city_id,

@@ -89,7 +89,8 @@ def clock(moment: datetime) -> str:
 
 def moment(time: datetime) -> Markup:
     """The element of a time, with its time of day as `clock` writes it."""
-    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(timespec="seconds"), clock(time))
+    # Not Markup.format, which takes a third of the time of a page of the log; a time has nothing to escape.
+    return Markup(f'<time datetime="{time.isoformat(timespec="seconds")}">{clock(time)}</time>')  # noqa: S704
 
 
 def xml(text: str) -> str:
