@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Gives all tests of a browser, or of a file, to one process: it starts once what they share."""
+    """Gives all tests of Chromium, half of Firefox, or a file, to one process: it starts once what they share."""
     config.option.loadscopereorder = False  # the tests in browsers take longest, and are collected first
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = browser_or_file
@@ -70,7 +70,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def browser_or_file(test: str) -> str:
     file, _, name = test.partition("::")
     browser = re.search(r"\[.*(chromium|firefox)", name) if file.startswith("tests/browser/") else None
-    return browser[1] if browser else file
+    # Firefox takes so long that one process with all of its tests would be the last one to end.
+    is_second_half = browser is not None and browser[1] == "firefox" and file > "tests/browser/test_l"
+    return f"{browser[1]} {is_second_half}" if browser else file
 
 
 def pytest_sessionfinish() -> None:
