@@ -32,8 +32,9 @@ _PLACE_WITHOUT_LETTER = "Enter a region, a state or a country, like Texas."
 _TRAP_FILLED = "Leave this field empty."
 _NOTHING_SENT = "Send what changes: a name, a population or a country."
 _REASON_MISSING = "Choose a reason."
-REASONS = ("not a city", "duplicate", "offensive", "added by mistake")
-"""Why a visitor may remove a city, as the log of changes shows it; the last one is that of an undo."""
+REASONS = ("not a city", "duplicate", "offensive")
+"""Why a visitor may remove a city, as the log of changes shows it."""
+UNDO_REASON = "added by mistake"
 
 _SPACE = " \u00a0\u202f\u2009"
 _SEPARATOR = f"[,.'’_٬{_SPACE}]"
@@ -270,7 +271,7 @@ def check_removal(values: Mapping[str, object]) -> tuple[dict[str, object], str]
     """The shown values of a city that is to be removed, and the reason. Raises as `check_correction`."""
     shown = {field: _shown(values, field) for field in FIELDS}
     reason = values.get("reason")
-    if reason not in REASONS:
+    if reason not in (*REASONS, UNDO_REASON):
         raise InvalidSubmission({"reason": _REASON_MISSING})
     return shown, str(reason)
 

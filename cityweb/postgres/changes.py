@@ -1,5 +1,8 @@
 """Corrections, removals and reverts, each one statement that also writes the log of changes.
 
+An add writes its line in its own statement (`cities.INSERT`); a load writes one line for all cities that it adds, and
+one for each city that it changes (`transfers.py`).
+
 A statement compares the values that its author was shown with those that are stored, so of two changes of one value
 only one succeeds. If it changed nothing, its function reads once, and says why not.
 """
@@ -12,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from cityweb import names
-from cityweb.city import CHANGE_ID_MAX
+from cityweb.city import BOARD_SIZE, CHANGE_ID_MAX
 from cityweb.postgres.cities import COLUMNS, Stored, columns
 from cityweb.postgres.networks import BLOCK, CODES, Author, reject_blocked
 from cityweb.submissions import FIELDS
@@ -21,7 +24,9 @@ Connection = AsyncConnection | AsyncSession
 Values = Mapping[str, object]
 
 UNDO_MINUTES = 15
-"""How long the network that added a city may remove it, wherever it is."""
+"""How long the network that added a city may remove it, wherever it is, while nothing has changed."""
+BOARD_DAYS = 7
+"""How long a city that was on the board counts as on the board, if it is older than a day."""
 
 
 class NameTaken(Exception):
@@ -45,7 +50,7 @@ class NoSuchChange(Exception):
 
 
 class OnBoard(Exception):
-    """The city is on the board, or was within seven days, so only its author or an operator may remove it."""
+    """The city is on the board, or was within seven days: only an operator may remove it, or at first its author."""
 
 
 class NotRevertible(Exception):
@@ -55,11 +60,11 @@ class NotRevertible(Exception):
 OLD, NEW = ([f"{age}_{field}" for field in FIELDS] for age in ("old", "new"))
 TYPES = {f"{age}_{column}": type_ for age in ("old", "new") for column, type_ in COLUMNS.items()}
 _FIELDS = ", ".join(FIELDS)
-# The pairs are a range of the index. With `city_id = ...`, statistics of a log in which one city had all changes would
-# make PostgreSQL read the whole log.
+# A range of pairs, so that the index is used. With `city_id = ...`, if one city had all changes when the log was
+# analysed, PostgreSQL would read the whole log.
 OF_THE_CITY = f"(city_id, id) > (CAST(:id AS int), 0) AND (city_id, id) <= (CAST(:id AS int), {CHANGE_ID_MAX})"
 _AUTHOR = f"CAST(:reason AS text), CAST(:operator AS boolean), ({CODES})[1]"
-# A null is a value that does not change.
+# A parameter that is null leaves its column as it is.
 CORRECT = text(f"""
 WITH city AS (
   UPDATE cities SET {", ".join(f"{c} = coalesce((:new_{c})::{type_}, {c})" for c, type_ in COLUMNS.items())}
@@ -77,9 +82,10 @@ WITH city AS (
 )
 SELECT id, name, population, country FROM city
 """)  # noqa: S608 (no value is put in)
-# A city that was on the board within seven days counts as on the board; otherwise, a correction to zero would be the
-# first step of its removal. For a city younger than a day, only its present population counts, so that invented cities
-# can be corrected and then removed.
+# An operator may remove any city, anyone a city below the board (with fewer than 20 cities, all are on it), and the
+# network that added a city may undo that. A city that was on the board within BOARD_DAYS counts as on the board;
+# otherwise, a correction to zero would be the first step of its removal. For a city younger than a day, only its present
+# population counts, so that invented cities can be corrected and then removed.
 REMOVE = text(f"""
 WITH city AS (
   DELETE FROM cities
@@ -89,8 +95,10 @@ WITH city AS (
       CAST(:operator AS boolean)
       OR (greatest(population, CASE WHEN created_at < clock_timestamp() - interval '1 day' THEN (
           SELECT max(old_population) FROM changes
-          WHERE {OF_THE_CITY} AND at > clock_timestamp() - interval '7 days'
-        ) END), -id) < (SELECT population, -id FROM cities ORDER BY population DESC, -id DESC LIMIT 1 OFFSET 19)
+          WHERE {OF_THE_CITY} AND at > clock_timestamp() - interval '{BOARD_DAYS} days'
+        ) END), -id) < (
+          SELECT population, -id FROM cities ORDER BY population DESC, -id DESC LIMIT 1 OFFSET {BOARD_SIZE - 1}
+        )
       OR EXISTS (
         SELECT FROM changes
         WHERE {OF_THE_CITY} AND kind = 'add' AND network = ANY(({CODES})[1:2])
@@ -127,14 +135,14 @@ SELECT 'restore', id, {_FIELDS}, created_at, CAST(:reverts AS bigint), {_AUTHOR}
 RETURNING city_id, {", ".join(NEW)}
 """)  # noqa: S608 (no value is put in)
 CITY = text(f"SELECT id, {_FIELDS} FROM cities WHERE id = CAST(:id AS int)")  # noqa: S608 (no value is put in)
-# For EXISTS, PostgreSQL may read the whole log.
+# Not EXISTS: for that, PostgreSQL may read the whole log.
 CHANGE = text("""
 SELECT *, (SELECT id FROM changes AS later WHERE later.reverts = changes.id LIMIT 1) IS NOT NULL AS is_reverted
 FROM changes WHERE id = CAST(:id AS bigint)
 """)
 LATEST = text(f"SELECT * FROM changes WHERE {OF_THE_CITY} ORDER BY city_id DESC, id DESC LIMIT 1")  # noqa: S608
-KEEP_AWAY = text("INSERT INTO blocks (name_key) VALUES (:name_key) ON CONFLICT DO NOTHING")
-LET_RETURN = text("DELETE FROM blocks WHERE name_key = :name_key")
+BLOCK_NAME = text("INSERT INTO blocks (name_key) VALUES (:name_key) ON CONFLICT DO NOTHING")
+UNBLOCK_NAME = text("DELETE FROM blocks WHERE name_key = :name_key")
 
 
 async def find(connection: Connection, city_id: int) -> Stored | None:
@@ -153,11 +161,11 @@ async def correct(
     written = {**new, **columns(str(new["name"]))} if "name" in new else new
     parameters |= {f"new_{column}": value for column, value in written.items()}
     parameters |= {"id": city_id, "reverts": reverts, **author.parameters}
-    for _ in range(3):  # The shown values may be there again after a change and its revert.
+    for _ in range(3):  # The shown values may be there again, after a change and its revert.
         try:
             row = (await connection.execute(CORRECT, parameters)).one_or_none()
         except IntegrityError as error:
-            # A change is reverted once, although after a revert of its revert all that it set stands again.
+            # After a revert of its revert, a change stands again, but the index allows no second revert of it.
             raise (NotRevertible if "changes_reverts" in str(error) else NameTaken) from error
         if row:
             return Stored(*row)
@@ -183,7 +191,7 @@ async def remove(connection: Connection, city: Stored, author: Author) -> None:
     for _ in range(2):
         if row := (await connection.execute(REMOVE, parameters)).one_or_none():
             if author.is_operator:
-                await connection.execute(KEEP_AWAY, {"name_key": row.name_key})
+                await connection.execute(BLOCK_NAME, {"name_key": row.name_key})
             return
         stored = await find(connection, city.id)
         if stored is None:
@@ -191,7 +199,7 @@ async def remove(connection: Connection, city: Stored, author: Author) -> None:
             if latest is None or shown != {name: getattr(latest, name) for name in OLD}:
                 raise NoSuchCity
             if author.is_operator:
-                await connection.execute(KEEP_AWAY, {"name_key": names.key(city.name)})
+                await connection.execute(BLOCK_NAME, {"name_key": names.key(city.name)})
             return
         await reject_blocked(connection, author)
         if stored != city:
@@ -229,7 +237,7 @@ async def _restore(connection: Connection, removal: Row[Any], author: Author) ->
         raise NotRevertible from error
     if row:
         if author.is_operator:
-            await connection.execute(LET_RETURN, {"name_key": name["name_key"]})
+            await connection.execute(UNBLOCK_NAME, {"name_key": name["name_key"]})
         return Stored(*row)
     if city := await find(connection, removal.city_id):
         return city

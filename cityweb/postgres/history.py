@@ -20,7 +20,7 @@ class Change(NamedTuple):
     """A line of the log. `city_name` is the city's present name, or its last one; empty for a load.
 
     `old` and `new` have the values that changed: an addition has no old ones, a removal no new ones. A redacted name is
-    empty. `code` is that of the client network, if it is known.
+    empty. `code` is that of the client network, if it is known; `cities` is the number of cities of a load.
     """
 
     id: int
@@ -102,8 +102,8 @@ LEFT JOIN LATERAL (
 ) AS latest ON latest.city_id = change.city_id
 ORDER BY change.id DESC
 """  # noqa: S608 (no value is put in)
-LATEST = 10
-"""The changes on the page of a city."""
+ON_PAGE_OF_CITY = 10
+"""How many changes the page of a city shows."""
 BEFORE = "id < (SELECT CAST(:before AS bigint))"
 # See `changes.OF_THE_CITY`; the first pair is the lower bound.
 BEFORE_IN_A_CITY = """
@@ -112,7 +112,7 @@ AND (city_id, id) < ((SELECT CAST(:city AS int)), (SELECT CAST(:before AS bigint
 """
 ALL = text(LINES.format(rows=f"{BEFORE} ORDER BY id DESC", limit=PAGE_SIZE + 1))
 OF_A_CITY = text(LINES.format(rows=BEFORE_IN_A_CITY, limit=PAGE_SIZE + 1))
-LATEST_OF_A_CITY = text(LINES.format(rows=BEFORE_IN_A_CITY, limit=LATEST + 1))
+LATEST_OF_A_CITY = text(LINES.format(rows=BEFORE_IN_A_CITY, limit=ON_PAGE_OF_CITY + 1))
 ONE = text(LINES.format(rows="id = CAST(:id AS bigint)", limit=1))
 OF_A_NETWORK = text(
     LINES.format(rows="network = (SELECT network FROM changes WHERE id = CAST(:id AS bigint))", limit="ALL")
@@ -122,7 +122,8 @@ OF_A_TIME = text(
         rows="NOT operator AND at >= :since AND at < coalesce(CAST(:until AS timestamptz), 'infinity')", limit="ALL"
     )
 )
-# For each field of each city: what a change found must be what the change before it left, and the last one the present.
+# For each field of each city, the old value of a change must be the new one of the change before it, and the last new
+# value must be what is stored.
 BROKEN = text("""
 WITH steps AS (
   SELECT changes.id, city_id, field, old, new, lag(new) OVER changes_of_a_field AS before,
@@ -137,7 +138,9 @@ WITH steps AS (
 SELECT city_id, min(coalesce(cities.name, '')) AS name FROM steps LEFT JOIN cities ON cities.id = city_id
 WHERE number > 1 AND old IS DISTINCT FROM before
   OR next IS NULL AND new IS DISTINCT FROM
-    CASE field WHEN 'name' THEN cities.name WHEN 'population' THEN cities.population::text ELSE cities.country END
+    CASE field
+      WHEN 'name' THEN cities.name WHEN 'population' THEN cities.population::text WHEN 'country' THEN cities.country
+    END
 GROUP BY city_id ORDER BY city_id
 """)
 
@@ -154,7 +157,7 @@ async def read(
 async def read_latest(connection: AsyncConnection | AsyncSession, city: int) -> tuple[Sequence[Change], bool]:
     """The ten newest changes of a city, and whether there are more."""
     rows = (await connection.execute(LATEST_OF_A_CITY, {"city": city, "before": CHANGE_ID_MAX})).all()
-    return [_read_line(row) for row in rows[:LATEST]], len(rows) > LATEST
+    return [_read_line(row) for row in rows[:ON_PAGE_OF_CITY]], len(rows) > ON_PAGE_OF_CITY
 
 
 async def select(connection: AsyncConnection, statement: TextClause, **parameters: object) -> list[Change]:

@@ -81,10 +81,10 @@ async def find_since(url: URL, since: datetime, until: datetime | None) -> list[
 
 
 async def revert(url: URL, found: Sequence[Change], reason: str | None = None) -> list[tuple[Change, str]]:
-    """Undoes changes, which are the newest first, in one transaction. Returns those that cannot be undone, with why.
+    """Undoes the given changes, newest first, in one transaction. Returns those that cannot be undone, with why.
 
-    An added or restored city is removed, and its name is blocked. What is undone already stays so. Raises
-    OperatorError after a deadlock.
+    An added or restored city is removed, and its name is blocked. A change that is undone already counts as undone.
+    Raises OperatorError after a deadlock.
     """
     author = Author(is_operator=True, reason=reason)
     try:
@@ -104,7 +104,8 @@ async def revert(url: URL, found: Sequence[Change], reason: str | None = None) -
 def _without_pairs(found: Sequence[Change]) -> list[Change]:
     """The changes without those of which one reverts the other.
 
-    A change is undone by a revert that names it only once, so the revert of its revert would leave it.
+    Together they change nothing. If the revert were undone, the change would stand again, and could not be undone,
+    because a change can be reverted only once.
     """
     standing: dict[int | None, Change] = {}
     for change in reversed(found):

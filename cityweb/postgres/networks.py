@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from cityweb.postgres.database import Session, unit_of_work
 
 CODE_BYTES = 16
+KEY_DAYS = 30
+"""The age in days at which a key is deleted."""
 KEYS_COMPARED = 3
-"""The days whose codes a request has, so that midnight ends neither an undo nor a block."""
+"""From how many days a request has codes. A block of 24 hours after a change of yesterday needs three."""
 # The day is that of the database, because all processes share its clock.
 TODAY = "CAST(now() AT TIME ZONE 'UTC' AS date)"
 KEYS = text(f"""
@@ -25,16 +27,20 @@ SELECT key, day = {TODAY} AS is_of_today FROM network_keys
 WHERE day > {TODAY} - {KEYS_COMPARED} ORDER BY day DESC
 """)  # noqa: S608 (no value is put in)
 NEW_KEY = text(f"INSERT INTO network_keys (day, key) VALUES ({TODAY}, :key) ON CONFLICT DO NOTHING")  # noqa: S608
-FORGET = text(f"DELETE FROM network_keys WHERE day <= {TODAY} - 30")  # noqa: S608 (no value is put in)
+FORGET = text(f"DELETE FROM network_keys WHERE day <= {TODAY} - {KEY_DAYS}")  # noqa: S608 (no value is put in)
 
 
 @unit_of_work
 async def keys(session: Session) -> tuple[bytes, ...]:
-    """The keys of today and of the two days before, if there are any. Creates today's, and deletes those of 30 days."""
+    """The keys of today and of the two days before, if there are any.
+
+    Creates today's key if it is missing, and then deletes the keys that are at least 30 days old.
+    """
     rows = (await session.execute(KEYS)).all()
     if not (rows and rows[0].is_of_today):
-        await session.execute(NEW_KEY, {"key": secrets.token_bytes(32)})
+        # In this order: if the connection breaks in between, the second try does both.
         await session.execute(FORGET)
+        await session.execute(NEW_KEY, {"key": secrets.token_bytes(32)})
         rows = (await session.execute(KEYS)).all()
     return tuple(row.key for row in rows)
 
@@ -74,7 +80,7 @@ SELECT until FROM blocks
 WHERE (until IS NULL OR until > clock_timestamp())
   AND NOT CAST(:operator AS boolean) AND (network = ANY({CODES}) OR name_key = CAST(:new_name_key AS text))
 """  # noqa: S608 (no value is put in)
-"""The blocks that stop an author from storing a name, or, if it is null, from any change."""
+"""The blocks that apply to a change: of the network, and of the name unless it is null. None applies to an operator."""
 
 
 class Blocked(Exception):

@@ -17,7 +17,7 @@ SWEEP_SECONDS = 60
 """The interval at which a process deletes expired rows."""
 
 # The generic cell rate algorithm (ITU-T I.371, annex A) with two theoretical arrival times, `minute` and `hour`. A
-# rejected add does not change its row, so that a retry does not extend the wait.
+# rejected change does not change its row, so that a retry does not extend the wait.
 CHARGE = text("""
 WITH charged AS (
   INSERT INTO adds AS a (address, minute, hour)
@@ -99,7 +99,7 @@ async def _read_salt(session: Session) -> bytes:
 
 @unit_of_work
 async def _charge(session: Session, parameters: dict[str, object], *, sweep: bool) -> int:
-    """The number of seconds to wait. If the connection breaks, a second try may count the add twice."""
+    """The number of seconds to wait. If the connection breaks, a second try may count the change twice."""
     seconds = int(await session.scalar(CHARGE, parameters))
     if sweep:
         await session.execute(SWEEP)

@@ -56,7 +56,7 @@ async def show_city_json(request: Request[State]) -> ASGIApp:
 
 
 async def correct_city(request: Request[State]) -> ASGIApp:
-    """Replaces the values that change, if the others are still as they were shown. Raises Rejection."""
+    """Replaces the values that the visitor changed, if each of them is still as it was shown. Raises Rejection."""
     reject_if_off(request)
     city_id, fields = _city_id(request), await bodies.read_fields(request)
     try:

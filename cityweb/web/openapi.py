@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from cityweb import __version__
 from cityweb.postgres.cities import RankedCity
 from cityweb.postgres.ranking import COLUMNS
-from cityweb.submissions import FIELDS, REASONS, SHOWN, CitySubmission
+from cityweb.submissions import FIELDS, REASONS, SHOWN, UNDO_REASON, CitySubmission
 
 JSON = dict[str, Any]
 
@@ -196,14 +196,14 @@ def _correct_city() -> JSON:
 
 
 def _remove_city() -> JSON:
-    reason = {**TEXT, "enum": list(REASONS)}
+    reason = {**TEXT, "enum": [*REASONS, UNDO_REASON]}
     body = {"type": "object", "required": ["reason", *SHOWN], "properties": {"reason": reason, **SHOWN_VALUES}}
     example = {"reason": REASONS[0], "old_name": "Greenhorn", "old_population": 3, "old_country": "US"}
     return _change(
         "remove_city",
         "Remove a city",
-        "With all values that you were shown, and a reason. A city on the board can't be removed, except within 15"
-        " minutes by the network that added it.",
+        "With all values that you were shown, and a reason. A city that is on the board, or was within a week,"
+        " can be removed only by the network that added it, within 15 minutes.",
         "The number of the city.",
         {"schema": body, "example": example},
     )

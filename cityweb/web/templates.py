@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cityweb import countries, settings
 from cityweb.city import BOARD_SIZE
-from cityweb.submissions import REASONS
+from cityweb.submissions import REASONS, UNDO_REASON
 
 TEMPLATES = settings.TOP / "templates"
 
@@ -100,7 +100,7 @@ def xml(text: str) -> str:
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-environment.globals.update(BOARD_SIZE=BOARD_SIZE, REASONS=REASONS)
+environment.globals.update(BOARD_SIZE=BOARD_SIZE, REASONS=REASONS, UNDO_REASON=UNDO_REASON)
 environment.filters.update(
     clock=clock,
     country=countries.name_of,
