@@ -84,8 +84,8 @@ SELECT id, name, population, country FROM city
 """)  # noqa: S608 (no value is put in)
 # An operator may remove any city, anyone a city below the board (with fewer than 20 cities, all are on it), and the
 # network that added a city may undo that. A city that was on the board within BOARD_DAYS counts as on the board;
-# otherwise, a correction to zero would be the first step of its removal. For a city younger than a day, only its present
-# population counts, so that invented cities can be corrected and then removed.
+# otherwise, a correction to zero would be the first step of its removal. For a city younger than a day, only its
+# present population counts, so that invented cities can be corrected and then removed.
 REMOVE = text(f"""
 WITH city AS (
   DELETE FROM cities
