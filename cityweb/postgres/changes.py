@@ -54,7 +54,11 @@ class OnBoard(Exception):
 
 
 class NotRevertible(Exception):
-    """The change is no correction or removal, or a later one is in its way, or an operator removed the city."""
+    """The change cannot be reverted, or not any more.
+
+    It is no correction or removal, it was reverted before, a later one is in its way, its name was redacted, or an
+    operator removed the city.
+    """
 
 
 OLD, NEW = ([f"{age}_{field}" for field in FIELDS] for age in ("old", "new"))
@@ -85,7 +89,8 @@ SELECT id, name, population, country FROM city
 # An operator may remove any city, anyone a city below the board (with fewer than 20 cities, all are on it), and the
 # network that added a city may undo that. A city that was on the board within BOARD_DAYS counts as on the board;
 # otherwise, a correction to zero would be the first step of its removal. For a city younger than a day, only its
-# present population counts, so that invented cities can be corrected and then removed.
+# present population counts, so that invented cities can be corrected and then removed. The board is that of the cities
+# without a change within a day; otherwise, twenty invented cities would push any other off the board.
 REMOVE = text(f"""
 WITH city AS (
   DELETE FROM cities
@@ -97,7 +102,14 @@ WITH city AS (
           SELECT max(old_population) FROM changes
           WHERE {OF_THE_CITY} AND at > clock_timestamp() - interval '{BOARD_DAYS} days'
         ) END), -id) < (
-          SELECT population, -id FROM cities ORDER BY population DESC, -id DESC LIMIT 1 OFFSET {BOARD_SIZE - 1}
+          SELECT population, -id FROM (
+            SELECT id, population FROM cities ORDER BY population DESC, -id DESC LIMIT 1000
+          ) AS other
+          WHERE ((
+            SELECT CASE WHEN city_id = other.id THEN at END FROM changes
+            WHERE (city_id, id) <= (other.id, {CHANGE_ID_MAX}) ORDER BY city_id DESC, id DESC LIMIT 1
+          ) > clock_timestamp() - interval '1 day') IS NOT TRUE
+          ORDER BY population DESC, -id DESC LIMIT 1 OFFSET {BOARD_SIZE - 1}
         )
       OR EXISTS (
         SELECT FROM changes
@@ -141,7 +153,11 @@ SELECT *, (SELECT id FROM changes AS later WHERE later.reverts = changes.id LIMI
 FROM changes WHERE id = CAST(:id AS bigint)
 """)
 LATEST = text(f"SELECT * FROM changes WHERE {OF_THE_CITY} ORDER BY city_id DESC, id DESC LIMIT 1")  # noqa: S608
-BLOCK_NAME = text("INSERT INTO blocks (name_key) VALUES (:name_key) ON CONFLICT DO NOTHING")
+# The name of a stored city is never blocked.
+BLOCK_NAME = text("""
+INSERT INTO blocks (name_key) SELECT CAST(:name_key AS text)
+WHERE NOT EXISTS (SELECT FROM cities WHERE name_key = CAST(:name_key AS text)) ON CONFLICT DO NOTHING
+""")
 UNBLOCK_NAME = text("DELETE FROM blocks WHERE name_key = :name_key")
 
 
@@ -168,6 +184,8 @@ async def correct(
             # After a revert of its revert, a change stands again, but the index allows no second revert of it.
             raise (NotRevertible if "changes_reverts" in str(error) else NameTaken) from error
         if row:
+            if author.is_operator and "name" in new:
+                await connection.execute(UNBLOCK_NAME, {"name_key": written["name_key"]})
             return Stored(*row)
         stored = await find(connection, city_id)
         if stored is None:
@@ -210,12 +228,13 @@ async def remove(connection: Connection, city: Stored, author: Author) -> None:
 async def revert(connection: Connection, change_id: int, author: Author) -> Stored:
     """Undoes a correction or a removal while what it set still stands. Returns the city; repeating it is safe.
 
+    A change is reverted once. To visitors, a second revert is a success; operators are told.
     Raises NoSuchChange, NotRevertible, NameTaken, Conflict, NoSuchCity or Blocked.
     """
     change = (await connection.execute(CHANGE, {"id": change_id})).one_or_none()
     if change is None:
         raise NoSuchChange
-    if change.is_reverted and (city := await find(connection, change.city_id)):
+    if change.is_reverted and not author.is_operator and (city := await find(connection, change.city_id)):
         return city
     if change.is_reverted or change.kind not in {"correct", "remove"} or "" in {change.old_name, change.new_name}:
         raise NotRevertible

@@ -78,7 +78,6 @@ async def store(url: URL, before: Stored, after: Stored, reason: str | None = No
     try:
         async with database.outside_the_pool(url).begin() as connection:
             await changes.correct(connection, before.id, old, new, Author(is_operator=True, reason=reason))
-            await connection.execute(changes.UNBLOCK_NAME, {"name_key": names.key(after.name)})
     except NameTaken as error:
         raise OperatorError(
             f"{after.name} is already stored: remove one of the two, or choose another name."

@@ -83,8 +83,7 @@ async def find_since(url: URL, since: datetime, until: datetime | None) -> list[
 async def revert(url: URL, found: Sequence[Change], reason: str | None = None) -> list[tuple[Change, str]]:
     """Undoes the given changes, newest first, in one transaction. Returns those that cannot be undone, with why.
 
-    An added or restored city is removed, and its name is blocked. A change that is undone already counts as undone.
-    Raises OperatorError after a deadlock.
+    An added or restored city is removed, and its name is blocked. Raises OperatorError after a deadlock.
     """
     author = Author(is_operator=True, reason=reason)
     try:
@@ -126,7 +125,7 @@ async def _undo(connection: AsyncConnection, change: Change, author: Author) -> 
     except NameTaken:
         return "another city has the name now"
     except NotRevertible:
-        return "a later change is in its way, or its name is redacted"
+        return "it is reverted already, a later change is in its way, or its name is redacted"
     except (Conflict, NoSuchCity):
         return "the city was changed or removed later"
     return ""

@@ -93,6 +93,9 @@ UPDATE = CHANGE.format(
 FILL_IN_COUNTRIES = CHANGE.format(
     differs="cities.country = '' AND arrived.country <> ''", changed="country = new_country"
 )
+# The name of a stored city is not blocked.
+UNBLOCK = text("DELETE FROM blocks WHERE EXISTS (SELECT FROM cities WHERE cities.name_key = blocks.name_key)")
+MAY_UNBLOCK = text("SELECT has_table_privilege('blocks', 'DELETE')")
 LOG = text("INSERT INTO changes (kind, cities, operator) VALUES ('load', :cities, true)")
 # The unique key decides, unless it is dropped. NOT EXISTS saves the ids that conflicting rows would use up. The board
 # marks cities of the last minute as new, which loaded ones are not.
@@ -206,6 +209,8 @@ async def load(
                     await driver.execute(make)
                 if outcome.added:
                     await connection.execute(LOG, {"cities": outcome.added})
+                    if await connection.scalar(MAY_UNBLOCK):
+                        await connection.execute(UNBLOCK)
             if outcome.added < outcome.read - outcome.rejected:
                 outcome.note = _format_repeated(await driver.fetch(REPEATED), place_columns)
     try:

@@ -70,7 +70,7 @@ async def correct_city(request: Request[State]) -> ASGIApp:
         else:
             city = await unit_of_work(_find)(request.state["session"], city_id)
     except Rejection as rejection:
-        rejection.link = (f"{request.app.url_path_for('show_city', id=city_id)}#correct", "Back to the city")
+        rejection.link = _link_back(request, city_id)
         raise
     except InvalidSubmission as invalid:
         return await _reject(request, fields, invalid.errors)
@@ -93,8 +93,12 @@ async def remove_city(request: Request[State]) -> ASGIApp:
         shown, reason = submissions.check_removal(fields)
         city = Stored(city_id, **shown)  # type: ignore[arg-type]  # Each value has the type of its field.
         await perform(request, changes.remove, city, reason=reason)
+    except Rejection as rejection:
+        rejection.link = _link_back(request, city_id)
+        raise
     except InvalidSubmission as invalid:
-        raise Rejection(422, " ".join(invalid.errors.values())) from None
+        sentence = " ".join(invalid.errors.values())
+        raise Rejection(422, sentence, link=_link_back(request, city_id)) from None
     except Conflict:
         raise Rejection(409, errors.CITY_CHANGED, link=history_link(request, city_id)) from None
     except NoSuchCity:
@@ -288,6 +292,10 @@ def _city_id(request: Request[State]) -> int:
 def _redirect_to_history(request: Request[State], city_id: int) -> Response:
     url, _ = history_link(request, city_id)
     return RedirectResponse(url, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+
+
+def _link_back(request: Request[State], city_id: int) -> tuple[str, str]:
+    return f"{request.app.url_path_for('show_city', id=city_id)}#correct", "Back to the city"
 
 
 def history_link(request: Request[State], city_id: int) -> tuple[str, str]:

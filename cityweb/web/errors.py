@@ -24,7 +24,7 @@ TITLES = {
     403: "That isn't allowed",
     404: "Page not found",
     405: "That request isn't supported",
-    409: "Somebody was faster",
+    409: "That isn't possible any more",
     410: "Removed",
     413: "That request is too long",
     415: "That format isn't supported",
@@ -35,17 +35,17 @@ TITLES = {
 }
 SENTENCES = {
     400: "We couldn't read that request. Go back and try again.",
-    403: "That form was sent from another site, so the city was not saved. Add it on the leaderboard.",
+    403: "That form was sent from another site, so nothing was saved. Open this site and try again there.",
     404: "There is no page here.",
     405: "This page doesn't support that request.",
-    413: "That request is too long. The city was not saved. Send only a name and a population.",
-    415: "We can't read that format. The city was not saved. Send a form or JSON, in UTF-8.",
+    413: "That request is too long. Nothing was saved. Send only the fields of the form.",
+    415: "We can't read that format. Nothing was saved. Send a form or JSON, in UTF-8.",
     429: "Too many cities were added from your network. This one was not saved; try again in {wait}.",
     431: "The headers of that request are too long. Clear this site's cookies and try again.",
     500: "Something went wrong. If you added a city, we could not confirm that it was saved. Try again in a minute.",
     503: "We can't save cities right now. This one was not saved; try again in {wait}.",
 }
-UNREADABLE_ADD = "We couldn't read that request. The city was not saved. Go back and try again."
+UNREADABLE_ADD = "We couldn't read that request. Nothing was saved. Go back and try again."
 UNCONFIRMED = "We could not confirm that the city was saved. Adding it again is safe."
 NO_BOARD = "We can't show the board right now. Try again in {wait}."
 WRONG_HOST = "This server doesn't serve that host name. Check the address."

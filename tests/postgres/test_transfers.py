@@ -559,3 +559,9 @@ async def test_all_of_geonames_is_loaded_but_for_true_duplicates(empty: Addresse
     assert len(rejected) <= outcome.read / 1000
     keys = {names.key(city["name"]) for city in known}
     assert outcome.added == len(keys) - len(rejected)
+
+
+async def test_a_loaded_name_is_not_blocked(empty: Addresses) -> None:
+    await run_sql(empty.owner, "INSERT INTO blocks (name_key) VALUES ('ur'), ('atlantis')")
+    await transfers.load(empty.owner, lines(("Ur", 5)))
+    assert [tuple(row) for row in await run_sql(empty.owner, "SELECT name_key FROM blocks")] == [("atlantis",)]

@@ -438,6 +438,26 @@ async def test_a_city_on_the_board_is_not_removed_in_two_steps(below: Site, empt
     assert (await below.client.post("/cities/20/remove", json={**removal, "old_population": 0})).status_code == 200
 
 
+@pytest.mark.parametrize("way", ["added", "raised"])
+async def test_twenty_others_do_not_push_a_city_off_the_board(below: Site, empty: Addresses, way: str) -> None:
+    await run_sql(empty.owner, "UPDATE cities SET created_at = now() - interval '2 days'")
+    if way == "raised":
+        await run_sql(empty.owner, *(insert(f"Small {n}", n, id=100 + n) for n in range(20)))
+    for number in range(20):
+        city = {"name": f"Fake {number}", "population": 9_000_000}
+        if way == "added":
+            answer = await below.client.post("/cities/", json=city)
+        else:
+            city = {"population": 9_000_000, "old_population": number}
+            answer = await below.client.post(f"/cities/{100 + number}", json=city)
+        assert answer.is_success
+    shown = {"old_name": "C20", "old_population": 1_000_020, "old_country": ""}
+    answer = await below.client.post("/cities/20/remove", json={**shown, "reason": "not a city"})
+    assert answer.status_code == 422
+    # What was below the board before stays removable.
+    assert (await remove(below)).status_code == 200
+
+
 async def test_the_network_that_added_a_city_may_undo_that(below: Site, empty: Addresses) -> None:
     answer = await post(below, "/cities/", "htmx", {"name": "Mistake", "population": "1,400,000"})
     form = one(parse(answer.text), "hx-partial[hx-target='#status'] form")
