@@ -4,7 +4,6 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -111,7 +110,7 @@ async def show_changes(request: Request) -> Response:
     lines = corrections(50)
     if row:
         old, new = ({"population": row[name] or 0} for name in ("old_population", "new_population"))
-        lines[0] = replace(lines[0], id=row["id"], at=row["at"], city_id=row["city_id"], old=old, new=new)
+        lines[0] = lines[0]._replace(id=row["id"], at=row["at"], city_id=row["city_id"], old=old, new=new)
     return HTMLResponse(TEMPLATES.render("changes.html", lines=lines, city=request.path_params["city"], next=5))
 
 

@@ -166,6 +166,12 @@ async def find(connection: Connection, city_id: int) -> Stored | None:
     return Stored(*row) if row else None
 
 
+async def find_city_of(connection: Connection, change_id: int) -> int | None:
+    """The id of the city of a change, or None for a load."""
+    change = (await connection.execute(CHANGE, {"id": change_id})).one()
+    return change.city_id  # type: ignore[no-any-return]
+
+
 async def correct(
     connection: Connection, city_id: int, old: Values, new: Values, author: Author, reverts: int | None = None
 ) -> Stored:

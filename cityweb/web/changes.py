@@ -17,25 +17,30 @@ from cityweb.web.prepared import PreparedResponse
 from cityweb.web.state import State
 
 NUMBER = re.compile("[0-9]{1,18}")
+FAILURES: dict[type[Exception], tuple[int, str]] = {
+    NameTaken: (422, errors.NAME_TAKEN),
+    NoSuchCity: (410, errors.CITY_REMOVED),
+    Conflict: (409, errors.NOT_REVERTIBLE),
+    NotRevertible: (409, errors.NOT_REVERTIBLE),
+}
+"""The status and the sentence for each reason why a change is not reverted; a page leads to the history of the city."""
 read_changes = unit_of_work(history.read)
+find_city_of = unit_of_work(changes.find_city_of)
 
 
 async def revert_change(request: Request[State]) -> ASGIApp:
     """Undoes a correction or a removal. Raises Rejection."""
     reject_if_off(request)
-    log = (request.app.url_path_for("list_changes"), "Recent changes")
+    number = request.path_params["id"]
     try:
-        city = await perform(request, changes.revert, request.path_params["id"], is_revert=True)
-    except NameTaken:
-        raise Rejection(422, errors.NAME_TAKEN, link=log) from None
+        city = await perform(request, changes.revert, number, is_revert=True)
     except NoSuchChange:
-        raise Rejection(404, errors.NO_SUCH_CHANGE, link=log) from None
-    except NoSuchCity:
-        raise Rejection(410, errors.CITY_REMOVED, link=log) from None
-    except Conflict as conflict:
-        raise Rejection(409, errors.NOT_REVERTIBLE, link=history_link(request, conflict.stored.id)) from None
-    except NotRevertible:
-        raise Rejection(409, errors.NOT_REVERTIBLE, link=log) from None
+        raise Rejection(404, errors.NO_SUCH_CHANGE) from None
+    except tuple(FAILURES) as error:
+        status, sentence = FAILURES[type(error)]
+        city_id = await find_city_of(request.state["session"], number)
+        link = history_link(request, city_id) if city_id else None
+        raise Rejection(status, sentence, link=link) from None
     return await respond_with_city(request, city)
 
 

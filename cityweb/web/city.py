@@ -191,7 +191,9 @@ async def _respond_with_conflict(
     """The 409 with the stored values and the entered ones; sent again, the form replaces the stored ones."""
     sentences = {
         field: errors.CONFLICT.format(
-            stored=history.format_value(field, getattr(stored, field)), entered=history.format_value(field, value)
+            name=old.get("name", stored.name),
+            stored=history.format_value(field, getattr(stored, field)),
+            entered=history.format_value(field, value),
         )
         for field, value in new.items()
         if getattr(stored, field) != old[field]

@@ -74,7 +74,7 @@ TOO_MANY_CHANGES = "Too many changes came from your network. This one was not sa
 SHOWN_VALUE_MISSING = "Send {field} too: the value that you were shown."
 CONFIRM = "Is {population:,} right? If it is, send it again."
 CONFLICT = (
-    "Somebody changed this in the meantime, to {stored}. You entered {entered}. Send it again to replace their change."
+    "Somebody changed {name} in the meantime, to {stored}. You entered {entered}. Send it again to replace theirs."
 )
 NO_SUCH_CHANGE = "There is no such change. Look for it in the list of changes."
 NO_COUNTRY = "There is no such country. Choose one from the list of countries."

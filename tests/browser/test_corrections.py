@@ -31,7 +31,7 @@ UNREACHED = (
     "Could not reach the server. We could not confirm that the change was saved. Check your connection and try again."
 )
 CONFLICT = (
-    "Somebody changed this in the meantime, to 2,100,000. You entered 2,200,000. Send it again to replace their change."
+    "Somebody changed Paris in the meantime, to 2,100,000. You entered 2,200,000. Send it again to replace theirs."
 )
 
 

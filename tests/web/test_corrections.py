@@ -150,8 +150,7 @@ async def test_of_two_visitors_the_second_sees_both_values(berlin: Site, empty: 
     await post(berlin, "/cities/1", "json", TYPO)
     answer = await post(berlin, "/cities/1", way, {**TYPO, "population": "3677002", "country": "Austria"})
     sentence = (
-        "Somebody changed this in the meantime, to 3,677,001. You entered 3,677,002."
-        " Send it again to replace their change."
+        "Somebody changed Berlin in the meantime, to 3,677,001. You entered 3,677,002. Send it again to replace theirs."
     )
     assert answer.status_code == 409
     if way == "json":
@@ -526,9 +525,18 @@ async def test_a_change_with_a_later_one_is_not_reverted(berlin: Site, empty: Ad
     page = parse(answer.text)
     assert text(one(page, "#problem-text")).startswith("Only corrections and removals that still stand")
     assert one(page, "main a[href='/cities/1#history']")
+    page = parse((await post(berlin, "/changes/1/revert", "plain", {})).text)
+    assert one(page, "main a[href='/cities/1#history']")
     answer = await berlin.client.post("/changes/1/revert", headers=JSON)
     assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
     assert await stored(empty) == [("Berlin", 5)]
+
+
+async def test_a_load_is_not_reverted(site: Site, empty: Addresses) -> None:
+    await run_sql(empty.owner, "INSERT INTO changes (kind, cities, operator) VALUES ('load', 5, true)")
+    answer = await post(site, "/changes/1/revert", "plain", {})
+    assert answer.status_code == 409
+    assert not parse(answer.text).select("main a[href$='#history']")
 
 
 async def test_a_correction_of_a_removed_city_is_a_410(below: Site) -> None:
