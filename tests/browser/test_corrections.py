@@ -305,7 +305,7 @@ async def test_each_state_of_a_correction_is_accessible_and_has_room(
     await name(page).fill(longest)
     await population(page).fill("70")
     await save(page).click()
-    await expect(page.locator("#error-summary")).to_contain_text("Somebody changed this in the meantime, to 60.")
+    await expect(page.locator("#error-summary")).to_contain_text("in the meantime, to 60. You entered 70.")
     await expect_room_and_access(page)
 
     await save(page).click()
