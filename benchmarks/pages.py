@@ -50,14 +50,14 @@ FILL_CHANGES = """
 INSERT INTO changes (id, at, kind, city_id, old_name, old_population, old_country, new_name, new_population,
   new_country, created_at, reverts, reason, network)
 OVERRIDING SYSTEM VALUE
-WITH drawn AS MATERIALIZED (
+WITH chosen AS MATERIALIZED (
   SELECT n, ceil(power(random(), 4) * (SELECT count(*) FROM cities)) AS size FROM generate_series(1, $1::int) AS n
 ), sizes AS (
   SELECT id, population, row_number() OVER (ORDER BY population DESC, id) AS size FROM cities
 ), corrected AS (
   SELECT n, id, population + (count(*) OVER of_the_city - row_number() OVER in_order)::int AS population,
     CASE WHEN n % 10 = 5 THEN lag(n) OVER in_order END AS reverts
-  FROM drawn JOIN sizes USING (size) WHERE n % 20 BETWEEN 1 AND 18
+  FROM chosen JOIN sizes USING (size) WHERE n % 20 BETWEEN 1 AND 18
   WINDOW of_the_city AS (PARTITION BY id), in_order AS (PARTITION BY id ORDER BY n)
 ), added AS (
   SELECT n, id, 'Town ' || id AS name, n % 20 = 0 AS is_removal
@@ -107,13 +107,13 @@ async def works(owner_url: str) -> list[Work]:
     """The kinds of pages, with cities and words of this database; the same for the same cities."""
     connection = await asyncpg.connect(owner_url)
     last = await connection.fetchval("SELECT max(id) FROM cities")
-    chosen = random.Random(9)
+    chance = random.Random(9)
     rows = await connection.fetch(
         "SELECT id, name, population FROM cities WHERE id = ANY($1)",
-        [chosen.randint(1, last) for _ in range(SAMPLE)],
+        [chance.randint(1, last) for _ in range(SAMPLE)],
     )
     frequent = [row["word"] for row in await connection.fetch(FREQUENT)]
-    of_the_log = await log_works(connection, chosen)
+    of_the_log = await log_works(connection, chance)
     await connection.close()
     # Some other characters are operators in the query language of SQLite's full-text search.
     names = [row["name"] for row in rows if re.fullmatch("[A-Za-z0-9]+( [A-Za-z0-9]+)*", row["name"])]
@@ -143,13 +143,13 @@ async def works(owner_url: str) -> list[Work]:
     ]
 
 
-async def log_works(connection: asyncpg.Connection, chosen: random.Random) -> list[Work]:
+async def log_works(connection: asyncpg.Connection, chance: random.Random) -> list[Work]:
     """The kinds of pages that show the log of changes; without paths if the build has none, or too few changes."""
     newest, deep, with_history, of_one, deep_of_one = ([] for _ in range(5))
     if await connection.fetchval("SELECT to_regclass('changes')") and (city := await connection.fetchval(MOST_CHANGES)):
         last = await connection.fetchval("SELECT max(id) FROM changes")
         newest = ["/changes"]
-        deep = [f"/changes?before={chosen.randint(1, last)}" for _ in range(SAMPLE)]
+        deep = [f"/changes?before={chance.randint(1, last)}" for _ in range(SAMPLE)]
         with_history = [f"/cities/{row['city_id']}" for row in await connection.fetch(FEW_CHANGES)]
         of_one = [f"/changes?city={city}"]
         deep_of_one = [f"/changes?city={city}&before={row['id']}" for row in await connection.fetch(OF_A_CITY, city)]

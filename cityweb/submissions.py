@@ -279,8 +279,8 @@ def check_removal(values: Mapping[str, object]) -> tuple[dict[str, object], str]
 def is_unlikely(population: int, shown: int | None, first: int | None) -> bool:
     """Whether a population is unlikely, given the shown one and that of number 1 of a full board.
 
-    Unlikely is three times the shown one or a third of it, if they differ by at least 100,000, and more than one and a
-    half times that of number 1.
+    A population is unlikely if it is three times the shown one or a third of it, and differs from it by at least
+    100,000, or if it is more than one and a half times that of number 1.
     """
     if first is not None and 2 * population > 3 * first:
         return True

@@ -76,7 +76,7 @@ class Writers:
                 kind = chance.choices([*SHARES], [*SHARES.values()])[0]
                 chosen = self._choose(kind, chance)
                 if chosen is None:
-                    continue  # there is nothing to edit yet, so another kind is drawn
+                    continue  # there is nothing to edit yet, so another kind is chosen
                 attempt, path, values = chosen
                 self.ledger.attempted.add(attempt)
                 while not over.is_set():

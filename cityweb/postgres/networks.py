@@ -1,4 +1,4 @@
-"""Who changes cities: the codes of client networks in the log of changes, and the blocks of networks and names.
+"""The authors of changes: the codes of client networks in the log of changes, and the blocks of networks and names.
 
 A code is a keyed hash. The key is deleted after 30 days, and then the code cannot be matched to a network any more.
 """
@@ -57,7 +57,7 @@ def contributor(code: bytes) -> str:
 
 @dataclass(frozen=True)
 class Author:
-    """Who changes a city: a visitor by the `codes` of the client network, or an operator, who may give a reason."""
+    """The author of a change: a visitor, known by the `codes` of the client network, or an operator."""
 
     codes: tuple[bytes, ...] = ()
     is_operator: bool = False

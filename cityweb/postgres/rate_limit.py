@@ -71,7 +71,7 @@ class Limiter:
     async def charge(self, session: Session, client_ip: str, *, is_revert: bool = False) -> None:
         """Counts a change of this client IP. Raises RateLimited if it may not change anything now.
 
-        Reverts have a budget of their own, so that a vandal in a school leaves some to those who revert the changes.
+        Reverts have a budget of the same size of their own: a vandal in a school does not use up that of other pupils.
         Raises DatabaseUnavailable.
         """
         network = network_of(client_ip) + (b"revert" if is_revert else b"")

@@ -116,7 +116,7 @@ class Rejection(Exception):
 
 
 def describe_block(blocked: Blocked) -> str:
-    """The sentence for a visitor who may not make a change."""
+    """The sentence for a change that a block prevents."""
     if blocked.until is None:
         return NAME_BLOCKED
     return NETWORK_BLOCKED.replace("{until}", templates.clock(blocked.until))

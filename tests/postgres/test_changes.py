@@ -102,7 +102,7 @@ def kinds(results: list[object]) -> Counter[str]:
 
 @asynccontextmanager
 async def queueing(empty: Addresses, waiting: int, *statements: str, end: str = "COMMIT") -> AsyncIterator[None]:
-    """Holds the locks of statements until so many others wait for a lock, so that all of these began before."""
+    """Holds the locks of statements until `waiting` other statements wait for a lock, so that these began before."""
     connection = await database.connect(empty.owner)
     await connection.execute("; ".join(("BEGIN", *statements)))
 
