@@ -13,6 +13,7 @@ import typer
 from cityweb import __version__, countries, files, outputs, settings
 from cityweb.city import ID_MAX
 from cityweb.commands import checkup, moderating
+from cityweb.commands.moderating import Reason, Yes
 from cityweb.commands.readiness import ready
 from cityweb.postgres import corrections, schema, transfers
 from cityweb.postgres.cities import Stored
@@ -66,7 +67,6 @@ def runserver(
     launch.run(settings.read(os.environ), host=host, port=port, workers=workers, reload=reload)
 
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Format = Annotated[files.Format | None, typer.Option("--format", help="Where the name of the file does not say it.")]
 
 
@@ -136,7 +136,6 @@ def demo() -> None:
     typer.echo(f"Next: {COMMAND} runserver")
 
 
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; everybody can read it in the log of changes.")]
 Name = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The name of the city.")]
 Id = Annotated[
     int | None, typer.Option("--id", min=1, max=ID_MAX, metavar="ID", help="The city's id, instead of NAME.")

@@ -16,6 +16,7 @@ ONE_OF_THREE = "Write CHANGE, --like CHANGE or --since TIME; --until TIME only w
 NUMBER = "The number of a change, as the log shows it."
 Time = typer.Option(metavar="TIME", help="A time like 2026-12-03T14:00, in UTC.")
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; everybody can read it in the log of changes.")]
 Like = Annotated[
     int | None,
     typer.Option(min=1, max=CHANGE_ID_MAX, metavar="CHANGE", help="A change of the network that is meant."),
@@ -34,9 +35,7 @@ def revert(
     ] = None,
     since: Annotated[str | None, Time] = None,
     until: Annotated[str | None, Time] = None,
-    reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Why; everybody can read it in the log of changes.")
-    ] = None,
+    reason: Reason = None,
     yes: Yes = False,
 ) -> None:
     """Undo one change or many; asks first.

@@ -112,6 +112,12 @@ def prepare_page(document: str) -> PreparedResponse:
     return PreparedResponse(document.encode(), "text/html; charset=utf-8", PAGE_HEADERS)
 
 
+def prepare_feed(document: str) -> PreparedResponse:
+    """An Atom feed (RFC 4287)."""
+    headers = {"cache-control": CACHE_CONTROL}
+    return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", headers)
+
+
 def prepare_json(document: object, headers: Mapping[str, str] | None = None) -> PreparedResponse:
     body = json.dumps(document, ensure_ascii=False)
     return PreparedResponse(body.encode(), "application/json", {"cache-control": CACHE_CONTROL, **(headers or {})})

@@ -10,10 +10,9 @@ from cityweb.postgres import changes, history
 from cityweb.postgres.changes import Conflict, NameTaken, NoSuchChange, NoSuchCity, NotRevertible
 from cityweb.postgres.database import unit_of_work
 from cityweb.web import errors
-from cityweb.web.board import CACHE_CONTROL, prepare_page
+from cityweb.web.board import prepare_feed, prepare_page
 from cityweb.web.city import history_link, perform, reject_if_off, respond_with_city
 from cityweb.web.errors import Rejection
-from cityweb.web.prepared import PreparedResponse
 from cityweb.web.state import State
 
 NUMBER = re.compile("[0-9]{1,18}")
@@ -60,7 +59,7 @@ async def show_changes_feed(request: Request[State]) -> ASGIApp:
     lines, _ = await read_changes(request.state["session"], city=city)
     updated = lines[0].at.isoformat() if lines else "1970-01-01T00:00:00Z"
     document = request.state["templates"].render("changes.atom", updated=updated, lines=lines, city=city)
-    return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
+    return prepare_feed(document)
 
 
 async def show_privacy(request: Request[State]) -> ASGIApp:

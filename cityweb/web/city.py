@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from cityweb import countries, submissions
@@ -178,7 +178,7 @@ async def _respond_with_removed(request: Request[State], city_id: int, status: i
         has_more=has_more,
         holder=holder,
     )
-    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
+    return responses.html(document, status)
 
 
 async def _respond_with_conflict(
@@ -229,7 +229,7 @@ async def _reject(
         raise await _describe_missing(request, city_id, entered=fields)
     template = "_corrected.html" if responses.is_partial(request) else "city.html"
     document = request.state["templates"].render(template, **context)
-    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})
+    return responses.html(document, status)
 
 
 async def _read_context(

@@ -13,10 +13,9 @@ from cityweb.postgres.distribution import SIZES
 from cityweb.postgres.ranking import START, Cursor
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads, errors
-from cityweb.web.board import CACHE_CONTROL, prepare_page
+from cityweb.web.board import prepare_feed, prepare_page
 from cityweb.web.downloads import Download
 from cityweb.web.errors import Rejection
-from cityweb.web.prepared import PreparedResponse
 from cityweb.web.responses import is_partial
 from cityweb.web.state import State, client_ip
 
@@ -69,7 +68,7 @@ async def show_feed(request: Request[State]) -> ASGIApp:
     newest = await ranking.newest(request.state["session"])
     updated = max(city.updated_at for city in newest).isoformat() if newest else "1970-01-01T00:00:00Z"
     document = request.state["templates"].render("feed.atom", updated=updated, cities=newest)
-    return PreparedResponse(document.encode(), "application/atom+xml; charset=utf-8", {"cache-control": CACHE_CONTROL})
+    return prepare_feed(document)
 
 
 async def export_csv(request: Request[State]) -> ASGIApp:

@@ -139,6 +139,6 @@ def is_partial(request: Request[State]) -> bool:
     return request.headers.get("hx-request") == "true" and request.headers.get("hx-request-type") != "full"
 
 
-def html(document: str) -> Response:
+def html(document: str, status: int = HTTPStatus.OK) -> Response:
     """A response with a page or fragments for one visitor; it must not be cached."""
-    return HTMLResponse(document, headers={"cache-control": "no-store", "vary": templates.VARY})
+    return HTMLResponse(document, status, {"cache-control": "no-store", "vary": templates.VARY})

@@ -240,6 +240,26 @@ def in_parts(body: bytes, at: int) -> list[bytes]:
 # --- and what comes of it ---
 
 
+async def submit(
+    site: Site, path: bytes, submitted: tuple[bytes, bytes], way: Headers, more: Headers, part: int
+) -> Answered:
+    """Sends a body in parts. Returns the answer, for which holds what holds for every answer."""
+    kind, body = submitted
+    headers = [(b"host", b"testserver"), (b"content-type", kind), *way, *more]
+    asked = Asked("POST", path, headers=headers, body=in_parts(body, part))
+    answer = await ask(site, asked)
+    assert_sound(asked, answer)
+    return answer
+
+
+def assert_valid(name: str, population: int) -> None:
+    """What holds for every stored city."""
+    assert name == names.normal(name)
+    assert 1 <= len(name) <= 200
+    assert names.broken_rule(name) is None
+    assert 0 <= population <= POPULATION_MAX
+
+
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS, ids=[f"{method} {path.decode()}" for method, path in ENDPOINTS])
 @of_requests
 @given(query=queries, headers=some_headers | odd_headers, body=st.binary(max_size=50), scheme=schemes)
@@ -275,18 +295,11 @@ async def test_whatever_is_submitted_only_a_city_is_stored(
     more: Headers,
     part: int,
 ) -> None:
-    kind, body = submitted
-    headers = [(b"host", b"testserver"), (b"content-type", kind), *way, *more]
-    asked = Asked("POST", path, headers=headers, body=in_parts(body, part))
-    answer = await ask(site, asked)
-    assert_sound(asked, answer)
+    answer = await submit(site, path, submitted, way, more, part)
     rows = await stored(psql)
     assert len(rows) == (answer.status in {200, 201, 303})
     for name, population in rows:
-        assert name == names.normal(name)
-        assert 1 <= len(name) <= 200
-        assert names.broken_rule(name) is None
-        assert 0 <= population <= POPULATION_MAX
+        assert_valid(name, population)
         await psql.execute("TRUNCATE cities")
 
 
@@ -337,11 +350,7 @@ async def test_whatever_is_sent_as_a_change_what_is_stored_is_a_city_and_logged(
     await psql.execute(
         "INSERT INTO changes (kind, city_id, old_population, new_population) VALUES ('correct', 1, 300000, 400000)"
     )
-    kind, body = submitted
-    headers = [(b"host", b"testserver"), (b"content-type", kind), *way, *more]
-    asked = Asked("POST", path, headers=headers, body=in_parts(body, part))
-    answer = await ask(full, asked)
-    assert_sound(asked, answer)
+    answer = await submit(full, path, submitted, way, more, part)
     rows = [tuple(row) for row in await psql.fetch("SELECT name, population, country FROM cities WHERE id = 1")]
     logged = [row["kind"] for row in await psql.fetch("SELECT kind FROM changes WHERE id > 1")]
     if rows == [BERLIN]:
@@ -350,8 +359,5 @@ async def test_whatever_is_sent_as_a_change_what_is_stored_is_a_city_and_logged(
     assert answer.status in {200, 303}
     assert logged == (["correct"] if rows else ["remove"])
     for name, population, country in rows:
-        assert name == names.normal(name)
-        assert 1 <= len(name) <= 200
-        assert names.broken_rule(name) is None
-        assert 0 <= population <= POPULATION_MAX
+        assert_valid(name, population)
         assert country == "" or country in countries.NAMES
