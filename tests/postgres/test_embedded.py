@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import resource
+import secrets
 import shutil
 import signal
 import stat
@@ -13,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from pwd import getpwnam
 
 import pytest
 from sqlalchemy import make_url, text
@@ -22,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cityweb.postgres import cluster
+from cityweb.postgres.cluster import Cluster
 from cityweb.postgres.embedded import serving
 from cityweb.settings import OperatorError
 
@@ -413,6 +417,20 @@ def test_a_private_folder_above_may_be_passed_and_not_listed(own_folder: Path) -
     with serving(own_folder):
         pass
     assert [stat.filemode(folder.stat().st_mode) for folder in (above, own_folder)] == ["drwx--x--x", "drwxr-x--x"]
+
+
+@as_root
+def test_an_account_that_several_processes_create_at_once_is_there_for_all(tmp_path: Path) -> None:
+    account = f"cityweb-{secrets.token_hex(4)}"
+    folders = [tmp_path / str(number) for number in range(4)]
+    try:
+        with ThreadPoolExecutor() as threads:
+            for folder in folders:
+                folder.mkdir()
+                threads.submit(Cluster(folder, programs(), account=account).admit_account)
+        assert {folder.stat().st_uid for folder in folders} == {getpwnam(account).pw_uid}
+    finally:
+        subprocess.run(["userdel", account], check=True)
 
 
 @as_root
