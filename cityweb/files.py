@@ -12,19 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from cityweb import submissions
+from cityweb import encodings, strict_json
 from cityweb.settings import OperatorError
-from cityweb.submissions import FIELDS, REQUIRED
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from cityweb.submissions import FIELDS, REQUIRED, UnreadableBody
 
 STANDARD = Path("-")
 """Standard input or output."""
-LINE_BYTES_MAX = 1_000_000
-"""The limit of a line and of a CSV row. Without it, a file of another kind could exhaust memory."""
 
 _NOT_CSV = "This line is not CSV: close its quotes, and double a quote inside them."
 _TOO_MANY_CELLS = "This line has more cells than the header: put quotes around each cell that contains the separator."
@@ -43,7 +38,6 @@ _SEPARATORS = ",;\t"
 _GEONAMES_COLUMNS = 19
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNPACK = "The file is compressed: unpack it, and load what is in it."
-_CHUNK_BYTES = 65_536
 # What may stand before an element of an array, and the first character of the element or the end of the array.
 _ELEMENT = re.compile(r"\s*+(?:[\[,]\s*+)?(?P<begin>[^\s,])")
 # The first bytes of files that are neither CSV nor JSON.
@@ -122,79 +116,23 @@ def lines(stream: io.BufferedReader, format_: Format, columns: Columns = OWN_COL
     try:
         head = stream.peek(1)
     except OSError as error:
-        raise _unreadable(error) from error
+        raise encodings.unreadable(error) from error
     for first_bytes, advice in _OTHER_FILES.items():
         if head.startswith(first_bytes):
             raise OperatorError(advice)
     if head.startswith(_UTF_16):
-        stream = io.BufferedReader(_Recoded(stream))
+        stream = io.BufferedReader(encodings.Recoded(stream))
         try:
             head = stream.peek(1)
         except UnicodeDecodeError as error:
-            raise _other_encoding(1) from error
+            raise encodings.other_encoding(1) from error
     begin = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if begin == b"[":
         yield from _parse_json_array(stream, columns)
     elif format_ is Format.JSONL or begin == b"{":
-        yield from _parse_json_lines(_read_texts(stream), columns)
+        yield from _parse_json_lines(encodings.read_texts(stream), columns)
     else:
-        yield from _parse_csv(_read_texts(stream), columns)
-
-
-class _Recoded(io.RawIOBase):
-    """A UTF-16 stream in UTF-8. `codecs.EncodedFile` would also split lines at U+2028 and vertical tabs."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._decoder, self._left = stream, codecs.getincrementaldecoder("utf-16")(), b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        chunk = b" "
-        while chunk and not self._left:
-            chunk = self._stream.read(_CHUNK_BYTES)
-            self._left = self._decoder.decode(chunk, final=not chunk).encode()
-        view = memoryview(buffer)
-        size = min(len(view), len(self._left))
-        view[:size], self._left = self._left[:size], self._left[size:]
-        return size
-
-
-def _read_texts(stream: BinaryIO) -> Iterator[str]:
-    number = 0
-    while line := _read_line(stream, number + 1):
-        number += 1
-        if number == 1 and b"\r" in line.rstrip() and not line.endswith(b"\n"):
-            raise OperatorError(
-                "The lines end with CR alone, as on old Macs: save the file in UTF-8 with other line ends."
-            )
-        if len(line) > LINE_BYTES_MAX:
-            raise OperatorError(
-                f"Line {number:,} is longer than {LINE_BYTES_MAX:,} bytes: name a CSV or JSON file of cities."
-            )
-        try:
-            # Spreadsheets start UTF-8 files with a byte order mark.
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise _other_encoding(number) from error
-
-
-def _read_line(stream: BinaryIO, number: int) -> bytes:
-    try:
-        return stream.readline(LINE_BYTES_MAX + 1)
-    except OSError as error:
-        raise _unreadable(error) from error
-    except UnicodeDecodeError as error:
-        raise _other_encoding(number) from error
-
-
-def _unreadable(error: OSError) -> OperatorError:
-    return OperatorError(f"The file cannot be read ({error.strerror}): name a file that you may read.")
-
-
-def _other_encoding(number: int) -> OperatorError:
-    return OperatorError(f"Line {number:,} is not UTF-8: save the file as UTF-8, and load it again.")
+        yield from _parse_csv(encodings.read_texts(stream), columns)
 
 
 def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
@@ -208,7 +146,7 @@ def _parse_csv(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
         for text in itertools.chain([first], texts):
             row_text.write(text)
             # Lines and cells are limited, but a row may span any number of lines and could exhaust memory.
-            if row_text.tell() > LINE_BYTES_MAX:
+            if row_text.tell() > encodings.LINE_BYTES_MAX:
                 raise OperatorError(
                     f"The row that ends after line {rows.line_num:,} is too long: name a CSV file of cities."
                 )
@@ -277,8 +215,8 @@ def _parse_json_lines(texts: Iterator[str], columns: Columns) -> Iterator[Line]:
         if text.isspace():
             continue
         try:
-            members = submissions.from_json(text.encode())
-        except submissions.UnreadableBody:
+            members = strict_json.parse(text.encode())
+        except UnreadableBody:
             yield Line(number, text, {}, _NOT_JSON)
         else:
             yield _choose_members(number, text, members, columns)
@@ -289,23 +227,23 @@ def _parse_json_array(stream: io.BufferedReader, columns: Columns) -> Iterator[L
     decoder, text, number, position = codecs.getincrementaldecoder("utf-8-sig")(), "", 1, 0
     while True:
         try:
-            chunk = stream.read1(_CHUNK_BYTES)
+            chunk = stream.read1(encodings.CHUNK_BYTES)
             text = text[position:] + decoder.decode(chunk, final=not chunk)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise encodings.unreadable(error) from error
         except UnicodeDecodeError as error:
-            raise _other_encoding(number) from error
+            raise encodings.other_encoding(number) from error
         position = 0
         while match := _ELEMENT.match(text, position):
             begin = match.start("begin")
             if match["begin"] == "]":
-                if text[begin + 1 :].strip() or stream.read(_CHUNK_BYTES).strip():
+                if text[begin + 1 :].strip() or stream.read(encodings.CHUNK_BYTES).strip():
                     raise OperatorError(
                         "The file goes on after the end of its JSON array: write all cities in one array."
                     )
                 return
             try:
-                members, end = submissions.object_at(text, begin)
+                members, end = strict_json.object_at(text, begin)
             except json.JSONDecodeError:
                 break  # The next chunk may have the rest.
             number += text.count("\n", position, begin)
@@ -316,7 +254,7 @@ def _parse_json_array(stream: io.BufferedReader, columns: Columns) -> Iterator[L
                 yield _choose_members(number, source, members, columns)
             number += source.count("\n")
             position = end
-        if not chunk or len(text) - position > LINE_BYTES_MAX:
+        if not chunk or len(text) - position > encodings.LINE_BYTES_MAX:
             raise OperatorError(
                 f"The JSON array is invalid from line {number:,} on, or does not end: correct it, and load it again."
             )

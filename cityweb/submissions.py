@@ -1,31 +1,22 @@
 """Validates submitted cities."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from fractions import Fraction
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
 from cityweb import countries, names
 from cityweb.city import NAME_MAX, POPULATION_MAX
+from cityweb.population import check_population
 
 NAME_ENTERED_MAX = 1_000
 """Characters of an entered name: the time to normalise it grows with the square of its combining marks."""
-POPULATION_LENGTH_MAX = 40
-"""Characters of an entered population."""
 
 _NAME_MISSING = "Enter a city name."
 _NAME_NOT_TEXT = "Send the city name as text."
 _NAME_TOO_LONG = f"City names can't be longer than {NAME_MAX:,} characters."
-_POPULATION_MISSING = "Enter the population."
-_POPULATION_NOT_UNDERSTOOD = "Write the number in full, like 13,960,000, or as 13.96 million."
-_POPULATION_SHORTENED = "This number is shortened. Write it in full, like 13,960,000."
-_POPULATION_FOOTNOTE = "Leave out the footnote after the number."
-_POPULATION_TOO_LOW = "Enter a population of 0 or more."
-_POPULATION_TOO_HIGH = f"Enter a population of {POPULATION_MAX:,} or less."
 _COUNTRY_NOT_TEXT = "Send the country as text."
 _PLACE_NOT_TEXT = "Send the place as text."
 _PLACE_WITHOUT_LETTER = "Enter a region, a state or a country, like Texas."
@@ -36,28 +27,7 @@ REASONS = ("not a city", "duplicate", "offensive")
 """Why a visitor may remove a city, as the log of changes shows it."""
 UNDO_REASON = "added by mistake"
 
-_SPACE = " \u00a0\u202f\u2009"
-_SEPARATOR = f"[,.'’_٬{_SPACE}]"
-_SEPARATORS = re.compile(_SEPARATOR)
-# Spreadsheets and pandas write whole numbers with such zeros. Three zeros are a group.
-_ZEROS = re.compile(r"\.00?\Z")
-_SHORTENED = re.compile(r"\d([.,]\d+)?e\+?\d+")
-_FOOTNOTE = re.compile(r"(?<=\d)\s*(\[[^]]*]|[*†‡¹²³])+\Z")
 _CODE = re.compile("[A-Z]{2}")
-_UNITS = {"k": 1_000, "m": 1_000_000}
-# Groups of three digits, or, as in India, groups of two before the last three, all with the same separator. With a
-# unit, a decimal number: after a comma not with three digits, because 1,396 million could be 1.396 or 1,396 million.
-_NUMBER = re.compile(
-    rf"""
-    (?P<minus> [-−])?
-    (?: (?P<whole> \d+
-        |   \d{{1,3}} (?P<thousands> {_SEPARATOR}) \d{{3}} (?: (?P=thousands) \d{{3}} )*
-        |   \d{{1,2}} (?P<lakhs> {_SEPARATOR}) (?: \d{{2}} (?P=lakhs) )+ \d{{3}} )
-    |   (?P<decimal> \d+ (?: (?: \. | , (?! \d{{3}} \D ) ) \d+ )? ) [{_SPACE}]* (?P<unit> k | m | mio\.? | million )
-    )
-    """,
-    re.VERBOSE,
-)
 
 
 class UnreadableBody(ValueError):
@@ -78,57 +48,6 @@ class InvalidSubmission(ValueError):
     def __init__(self, errors: dict[str, str]) -> None:
         super().__init__(errors)
         self.errors = errors
-
-
-def parse_population(text: str) -> int:
-    """The population in a text, like 37,400,068, 13.96 million or 5000000.0, in the digits of any one script.
-
-    Raises ValueError with a message for the visitor.
-    """
-    text = text.strip().casefold()
-    if not text:
-        raise ValueError(_POPULATION_MISSING)
-    number = _NUMBER.fullmatch(_ZEROS.sub("", text) if text.count(".") == 1 else text)
-    if number is None or not (text.isascii() or _has_one_script(text)):
-        if _SHORTENED.fullmatch(text):
-            raise ValueError(_POPULATION_SHORTENED)
-        raise ValueError(
-            _POPULATION_FOOTNOTE if _FOOTNOTE.search(text[-POPULATION_LENGTH_MAX:]) else _POPULATION_NOT_UNDERSTOOD
-        )
-    if number["minus"]:
-        raise ValueError(_POPULATION_TOO_LOW)
-    if len(text) > POPULATION_LENGTH_MAX:
-        raise ValueError(_POPULATION_TOO_HIGH)
-    if number["whole"]:
-        return _check_range(int(_SEPARATORS.sub("", number["whole"])))
-    population = Fraction(number["decimal"].replace(",", ".")) * _UNITS[number["unit"][0]]
-    if population.denominator > 1:
-        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
-    return _check_range(int(population))
-
-
-def _has_one_script(text: str) -> bool:
-    """Whether all digits are of one script: each script has its own zero."""
-    return len({ord(digit) - int(digit) for digit in text if digit.isdecimal()}) <= 1
-
-
-def _check_range(population: int) -> int:
-    if population < 0:
-        raise ValueError(_POPULATION_TOO_LOW)
-    if population > POPULATION_MAX:
-        raise ValueError(_POPULATION_TOO_HIGH)
-    return population
-
-
-def _check_population(value: object) -> int:
-    if value is None:
-        raise ValueError(_POPULATION_MISSING)
-    if isinstance(value, str):
-        return parse_population(value)
-    # Not isinstance, because bool is a subclass of int.
-    if type(value) is not int:
-        raise ValueError(_POPULATION_NOT_UNDERSTOOD)
-    return _check_range(value)
 
 
 def _check_name(value: object, *, as_stored: bool = False) -> str:
@@ -226,7 +145,7 @@ def check(values: Mapping[str, object], *, as_stored: bool = False) -> CitySubmi
     except ValueError as error:
         errors["place"] = str(error)
     try:
-        population = _check_population(values.get("population"))
+        population = check_population(values.get("population"))
     except ValueError as error:
         errors["population"] = str(error)
     try:
@@ -292,7 +211,7 @@ def is_unlikely(population: int, shown: int | None, first: int | None) -> bool:
 _DIFFERENCE_MIN = 100_000
 _CHECKS: dict[str, Callable[[object], object]] = {
     "name": _check_name,
-    "population": _check_population,
+    "population": check_population,
     "country": _check_country,
 }
 
@@ -304,7 +223,7 @@ def _shown(values: Mapping[str, object], field: str) -> object:
         raise ShownValueMissing(f"old_{field}")
     if field == "population":
         try:
-            return _check_population(value)
+            return check_population(value)
         except ValueError:
             return -1
     # PostgreSQL has neither NUL nor lone surrogates in texts.
@@ -326,53 +245,3 @@ def is_name(text: str) -> bool:
         return bool(_check_name(text))
     except ValueError:
         return False
-
-
-def from_json(body: bytes) -> dict[str, object]:
-    """The members of a JSON object in UTF-8, or none if it is other JSON. Raises UnreadableBody."""
-    try:
-        value = _DECODER.decode(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise UnreadableBody from error
-    return value if isinstance(value, dict) else {}
-
-
-def object_at(text: str, start: int) -> tuple[dict[str, object] | None, int]:
-    """The members of the JSON object at a position, or None if it is unreadable or other JSON, and where it ends.
-
-    Raises JSONDecodeError if there is no whole JSON value.
-    """
-    try:
-        try:
-            value, end = _DECODER.raw_decode(text, start)
-        except UnreadableBody:
-            value, end = None, json.JSONDecoder(parse_int=str).raw_decode(text, start)[1]
-    except RecursionError as error:
-        raise json.JSONDecodeError("too deep", text, start) from error
-    return value if isinstance(value, dict) else None, end
-
-
-def _parse_float(text: str) -> int | float:
-    """A whole number for 37400068.0, as pandas writes it; otherwise a float, which is no valid population."""
-    whole, _, decimals = text.partition(".")
-    return int(whole[:20]) if decimals in {"0", "00"} else float(text)
-
-
-def _reject_constant(_: str) -> NoReturn:
-    raise UnreadableBody
-
-
-def _reject_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise UnreadableBody
-    return members
-
-
-_DECODER = json.JSONDecoder(
-    # Twenty digits are already out of range, and int() raises an error of its own for thousands of them.
-    parse_int=lambda digits: int(digits[:20]),
-    parse_float=_parse_float,
-    parse_constant=_reject_constant,
-    object_pairs_hook=_reject_repetition,
-)

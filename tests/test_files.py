@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cityweb import files, outputs
+from cityweb import encodings, files, outputs
 from cityweb.files import Format
 from cityweb.settings import OperatorError
 from cityweb.submissions import FIELDS
@@ -173,12 +173,12 @@ def test_another_encoding_is_told_with_its_line(format_: Format) -> None:
 
 def test_a_file_without_lines_is_not_read_into_memory() -> None:
     with pytest.raises(OperatorError, match="Line 1 is longer"):
-        read(b"x" * (files.LINE_BYTES_MAX + 1))
+        read(b"x" * (encodings.LINE_BYTES_MAX + 1))
 
 
 def test_a_row_that_goes_on_over_many_lines_is_not_read_into_memory() -> None:
     # No line and no cell is too long.
-    row = b'"' + b'","'.join([b"x\n" * 1_000] * (files.LINE_BYTES_MAX // 2_000)) + b'"\n'
+    row = b'"' + b'","'.join([b"x\n" * 1_000] * (encodings.LINE_BYTES_MAX // 2_000)) + b'"\n'
     with pytest.raises(OperatorError, match="too long"):
         read(b"name,population\nTokyo,5\n" + row)
     long = b"Tokyo,5" + 1_000 * b" " + b"\n"
@@ -278,7 +278,7 @@ def test_another_encoding_later_in_a_file_is_one_sentence(written: bytes) -> Non
 
 def test_an_element_without_an_end_is_not_read_into_memory() -> None:
     with pytest.raises(OperatorError, match="invalid from line 1"):
-        read(b'[\n{"name": "' + b"x" * (files.LINE_BYTES_MAX + 70_000) + b'"}]', Format.JSONL)
+        read(b'[\n{"name": "' + b"x" * (encodings.LINE_BYTES_MAX + 70_000) + b'"}]', Format.JSONL)
 
 
 def test_an_array_with_long_gaps_is_read_at_once() -> None:

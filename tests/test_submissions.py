@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cityweb import submissions
+from cityweb import strict_json, submissions
 from cityweb.city import NAME_MAX, POPULATION_MAX
 from cityweb.names import Rule, broken_rule
+from cityweb.population import parse_population
 from cityweb.submissions import FIELDS, CitySubmission, InvalidSubmission, UnreadableBody
 from cityweb.web import bodies
 from tests.names import NEWER
@@ -214,13 +215,13 @@ def errors_of(values: Mapping[str, object]) -> dict[str, str]:
 
 @pytest.mark.parametrize(("text", "population"), ACCEPTED.items())
 def test_a_population_may_be_grouped_as_people_paste_it(text: str, population: int) -> None:
-    assert submissions.parse_population(text) == population
+    assert parse_population(text) == population
 
 
 @pytest.mark.parametrize(("text", "words"), REJECTED.items(), ids=[ascii(text[:20]) for text in REJECTED])
 def test_a_text_that_is_no_population_is_rejected(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
-        submissions.parse_population(text)
+        parse_population(text)
 
 
 def group(population: int, separator: str, size: int) -> str:
@@ -256,7 +257,7 @@ written = st.one_of(
 def test_every_population_is_read_in_every_form_and_script(form: tuple[int, str], zero: str) -> None:
     population, text = form
     digits = "".join(chr(ord(zero) + int(digit)) for digit in "0123456789")
-    assert submissions.parse_population(text.translate(str.maketrans("0123456789", digits))) == population
+    assert parse_population(text.translate(str.maketrans("0123456789", digits))) == population
 
 
 grouped = st.one_of(
@@ -280,7 +281,7 @@ entered = st.one_of(
 @given(entered)
 def test_an_accepted_number_is_read_as_a_person_reads_it(entered: str) -> None:
     try:
-        population = submissions.parse_population(entered)
+        population = parse_population(entered)
     except ValueError:
         return
     assert len({unicodedata.name(digit).rpartition(" ")[0] for digit in entered if digit.isdecimal()}) == 1
@@ -298,13 +299,13 @@ def test_an_accepted_number_is_read_as_a_person_reads_it(entered: str) -> None:
         assert len({*re.findall("[^0-9]", number)}) <= 1
         first, *others = map(len, re.split("[^0-9]", number))
         assert not others or (first <= 3 and others.pop() == 3 and {*others} in ({2}, {3}, set()))
-    assert submissions.parse_population(f"{population:,}") == population
+    assert parse_population(f"{population:,}") == population
 
 
 @given(st.integers(min_value=POPULATION_MAX + 1))
 def test_a_number_over_the_limit_is_rejected(number: int) -> None:
     with pytest.raises(ValueError, match=f"^{TOO_HIGH}$"):
-        submissions.parse_population(f"{number:,}")
+        parse_population(f"{number:,}")
 
 
 def test_a_submitted_city_has_a_name_and_a_population() -> None:
@@ -614,7 +615,7 @@ def test_a_form_is_read_as_it_was_written(fields: dict[str, str]) -> None:
 def test_json_is_read_as_utf8_and_without_an_object_there_are_no_members(
     body: bytes, members: dict[str, object]
 ) -> None:
-    assert submissions.from_json(body) == members
+    assert strict_json.parse(body) == members
 
 
 @pytest.mark.parametrize(
@@ -640,20 +641,20 @@ def test_json_is_read_as_utf8_and_without_an_object_there_are_no_members(
 )
 def test_json_that_cannot_be_read_is_rejected(body: bytes) -> None:
     with pytest.raises(UnreadableBody):
-        submissions.from_json(body)
+        strict_json.parse(body)
 
 
 @pytest.mark.parametrize("body", [b'{"population": 1e400}', b'{"population": 1.5}', b'{"population": true}'])
 def test_json_that_gives_no_whole_number_is_rejected(body: bytes) -> None:
-    assert errors_of(submissions.from_json(body))["population"] == NOT_UNDERSTOOD
+    assert errors_of(strict_json.parse(body))["population"] == NOT_UNDERSTOOD
 
 
 @given(st.dictionaries(short, short | st.booleans() | st.integers(-(10**18), 10**18)))
 def test_json_is_read_as_it_was_written(members: dict[str, object]) -> None:
-    assert submissions.from_json(json.dumps(members).encode()) == members
+    assert strict_json.parse(json.dumps(members).encode()) == members
 
 
-@pytest.mark.parametrize("read", [bodies.from_form, submissions.from_json])
+@pytest.mark.parametrize("read", [bodies.from_form, strict_json.parse])
 @given(body=st.binary())
 def test_any_bytes_are_read_or_unreadable(read: Callable[[bytes], Mapping[str, object]], body: bytes) -> None:
     with suppress(ValueError):

@@ -6,6 +6,7 @@ from sqlalchemy import URL, ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cityweb import countries, names, submissions
+from cityweb.population import parse_population
 from cityweb.postgres import changes, database
 from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity
 from cityweb.postgres.cities import Stored
@@ -46,7 +47,7 @@ def corrected(city: Stored, population: str, country: str | None = None) -> Stor
     Raises OperatorError if one is invalid, or if the city has both already.
     """
     try:
-        after = replace(city, population=submissions.parse_population(population))
+        after = replace(city, population=parse_population(population))
         if country is not None:
             after = replace(after, country=countries.parse(country) if country else "")
     except ValueError as error:

@@ -1,28 +1,19 @@
 """Reads the whole ranking: a page of it, a search in it, one city between its neighbours, the newest cities."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import partial
 from typing import NamedTuple
 
-import asyncpg
-from sqlalchemy import URL, Row, TextClause, text
+from sqlalchemy import Row, TextClause, text
 
 from cityweb import names
 from cityweb.city import CHANGE_ID_MAX, ID_MAX, POPULATION_MAX
-from cityweb.postgres import database
 from cityweb.postgres.cities import TOTAL, RankedCity
-from cityweb.postgres.database import DatabaseUnavailable, Session, unit_of_work
+from cityweb.postgres.database import Session, unit_of_work
 
 PAGE_SIZE = 50
-FETCHED = 500
-"""Cities that a download reads at once."""
-
-RankedRow = asyncpg.Record
-Fetch = Callable[[], Awaitable[Sequence[RankedRow]]]
 
 
 @dataclass(frozen=True)
@@ -237,18 +228,6 @@ FROM (SELECT * FROM cities ORDER BY id DESC LIMIT 50) AS newest LEFT JOIN LATERA
 ) AS latest ON latest.city_id = newest.id AND latest.kind <> 'add'
 ORDER BY newest.id DESC
 """)  # noqa: S608 (no value is put in)
-COLUMNS = ("rank", "id", "name", "population", "created_at", "country")
-CREATED_AT = """to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS created_at"""
-EVERY_CITY = f"""
-SELECT rank() OVER (ORDER BY population DESC), {", ".join(COLUMNS[1:]).replace("created_at", CREATED_AT)}
-FROM cities ORDER BY population DESC, -id DESC
-"""  # noqa: S608 (no value is put in)
-# Without a sort, PostgreSQL reads the rows from an index and sends the first one at once. SET LOCAL is needed because a
-# pooler lends a connection for one transaction only.
-READING = """
-SET LOCAL jit = off; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10s';
-SET LOCAL idle_in_transaction_session_timeout = '60s'
-"""
 
 # --- the queries ---
 
@@ -307,25 +286,6 @@ async def countries(session: Session) -> list[CountryCount]:
 async def newest(session: Session) -> Sequence[Row[int, str, int, datetime, datetime]]:
     """The 50 newest cities, the newest first, each with the times of its addition and of its last correction."""
     return (await session.execute(NEWEST)).all()
-
-
-@asynccontextmanager
-async def reading(url: URL) -> AsyncIterator[tuple[Sequence[RankedRow], Fetch]]:
-    """The first 500 cities with `COLUMNS`, and a function that reads the next ones. Raises DatabaseUnavailable.
-
-    It reads as of one moment, on a connection of its own. The function raises the errors of asyncpg.
-    """
-    async with AsyncExitStack() as stack:
-        try:
-            connection = await database.connect(url)
-            stack.callback(connection.terminate)
-            await stack.enter_async_context(connection.transaction(readonly=True))
-            await connection.execute(READING)
-            cursor = await connection.cursor(EVERY_CITY)
-            first = await cursor.fetch(FETCHED)
-        except database.DRIVER_ERRORS as error:
-            raise DatabaseUnavailable from error
-        yield first, partial(cursor.fetch, FETCHED)
 
 
 async def _read_nearest(

@@ -7,7 +7,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from cityweb import submissions
+from cityweb import strict_json
 from cityweb.submissions import READ, UnreadableBody
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
@@ -30,7 +30,7 @@ async def read_fields(request: Request[State]) -> Mapping[str, object]:
     try:
         match kind:
             case b"application/json":
-                return submissions.from_json(await _read_body(request))
+                return strict_json.parse(await _read_body(request))
             case b"application/x-www-form-urlencoded":
                 return from_form(await _read_body(request))
             case b"multipart/form-data":

@@ -11,7 +11,8 @@ from cityweb.postgres.changes import Conflict, NameTaken, NoSuchChange, NoSuchCi
 from cityweb.postgres.database import unit_of_work
 from cityweb.web import errors
 from cityweb.web.board import prepare_feed, prepare_page
-from cityweb.web.city import history_link, perform, reject_if_off, respond_with_city
+from cityweb.web.changing import perform, reject_if_off
+from cityweb.web.city import history_link, respond_with_city
 from cityweb.web.errors import Rejection
 from cityweb.web.state import State
 

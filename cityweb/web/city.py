@@ -1,9 +1,8 @@
 """The page of a city, and its correction and removal by visitors."""
 
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from http import HTTPStatus
-from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -12,22 +11,18 @@ from starlette.types import ASGIApp
 from cityweb import countries, submissions
 from cityweb.city import ID_MAX
 from cityweb.postgres import changes, cities, history, ranking
-from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity, OnBoard
+from cityweb.postgres.changes import Conflict, NameTaken, NoSuchCity
 from cityweb.postgres.cities import Stored
 from cityweb.postgres.database import DatabaseUnavailable, unit_of_work
-from cityweb.postgres.networks import Blocked
 from cityweb.postgres.ranking import Cursor
-from cityweb.postgres.rate_limit import RateLimited
 from cityweb.submissions import FIELDS, SHOWN, InvalidSubmission
 from cityweb.web import bodies, errors, responses, templates
 from cityweb.web.board import Form, prepare_json, prepare_page
+from cityweb.web.changing import perform, reject_if_off
 from cityweb.web.errors import Rejection
 from cityweb.web.lists import build_query
-from cityweb.web.state import State, client_ip, read_author
+from cityweb.web.state import State
 
-OFF_RETRY_SECONDS = 3600
-"""The `Retry-After` while corrections are switched off, a guess."""
-T = TypeVar("T")
 read_latest = unit_of_work(history.read_latest)
 
 
@@ -108,41 +103,6 @@ async def remove_city(request: Request[State]) -> ASGIApp:
     if responses.is_partial(request):
         return await _respond_with_removed(request, city_id, HTTPStatus.OK)
     return _redirect_to_history(request, city_id)
-
-
-def reject_if_off(request: Request[State]) -> None:
-    """Raises Rejection (503) while corrections are switched off."""
-    if not request.state["corrections"]:
-        raise Rejection(503, errors.CORRECTIONS_OFF, OFF_RETRY_SECONDS)
-
-
-async def perform(
-    request: Request[State],
-    change: Callable[..., Coroutine[object, object, T]],
-    *arguments: object,
-    reason: str | None = None,
-    is_revert: bool = False,
-) -> T:
-    """Makes a change on behalf of the visitor, and waits until the board shows it. Returns what `change` returns.
-
-    Raises Rejection, and of what `change` raises NameTaken, Conflict, NoSuchCity and NotRevertible.
-    """
-    session, limiter = request.state["session"], request.state["limiter"]
-    try:
-        author = replace(await read_author(request), reason=reason)
-        if limiter:
-            await limiter.charge(session, client_ip(request), is_revert=is_revert)
-        changed: T = await unit_of_work(change)(session, *arguments, author)
-    except RateLimited as limited:
-        raise Rejection(429, errors.TOO_MANY_CHANGES, limited.seconds) from limited
-    except Blocked as blocked:
-        raise Rejection(403, errors.describe_block(blocked)) from blocked
-    except OnBoard:
-        raise Rejection(422, errors.ON_BOARD) from None
-    except DatabaseUnavailable as error:
-        raise Rejection(503, errors.CHANGE_UNCONFIRMED) from error
-    await request.state["board"].refresh()
-    return changed
 
 
 async def respond_with_city(request: Request[State], city: Stored, *, is_changed: bool = True) -> Response:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from sqlalchemy import URL
 from starlette.types import Receive, Scope, Send
 
-from cityweb.postgres import ranking
-from cityweb.postgres.ranking import Fetch, RankedRow
+from cityweb.postgres import exports
+from cityweb.postgres.exports import Fetch, RankedRow
 from cityweb.web import errors
 from cityweb.web.errors import Rejection
 
@@ -46,7 +46,7 @@ def _render_json(rows: Sequence[RankedRow]) -> str:
 
 
 CSV = Format(
-    "cities.csv", "text/csv; charset=utf-8; header=present", ",".join(ranking.COLUMNS) + "\r\n", _render_csv, "", ""
+    "cities.csv", "text/csv; charset=utf-8; header=present", ",".join(exports.COLUMNS) + "\r\n", _render_csv, "", ""
 )
 # Without a byte order mark, Excel does not read a file as UTF-8.
 EXCEL = replace(CSV, name="cities-excel.csv", begin="\ufeff" + CSV.begin)
@@ -60,12 +60,12 @@ class Downloads:
 
     @asynccontextmanager
     async def slot(self, network: bytes) -> AsyncIterator[tuple[Sequence[RankedRow], Fetch]]:
-        """What `ranking.reading` yields. A network has one slot. Raises DatabaseUnavailable or Rejection (503)."""
+        """What `exports.reading` yields. A network has one slot. Raises DatabaseUnavailable or Rejection (503)."""
         if network in self._networks or len(self._networks) >= self.slots:
             raise Rejection(503, errors.DOWNLOADS_FULL)
         self._networks.add(network)
         try:
-            async with ranking.reading(self.url) as cities:
+            async with exports.reading(self.url) as cities:
                 yield cities
         finally:
             self._networks.remove(network)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from cityweb import __version__
 from cityweb.postgres.cities import RankedCity
-from cityweb.postgres.ranking import COLUMNS
+from cityweb.postgres.exports import COLUMNS
 from cityweb.submissions import FIELDS, REASONS, SHOWN, UNDO_REASON, CitySubmission
 
 JSON = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 
 from cityweb import files
 from cityweb.files import Format
-from cityweb.postgres import ranking, transfers
+from cityweb.postgres import exports, transfers
 from cityweb.postgres.rate_limit import network_of
 from cityweb.web import downloads
 from cityweb.web.downloads import Download, Downloads
@@ -19,7 +19,7 @@ from tests.conftest import FILL, Addresses, Server, Site, dumped, lines, locking
 from tests.pages import add
 from tests.proxy import Proxy
 
-HEAD = [*ranking.COLUMNS]
+HEAD = [*exports.COLUMNS]
 EXPORTING = "SELECT FROM pg_stat_activity WHERE query LIKE '%to_char(created_at%' AND pid <> pg_backend_pid()"
 
 
@@ -82,7 +82,7 @@ async def test_without_a_city_the_file_is_whole_too(site: Site, ending: str, con
 
 @pytest.mark.parametrize("ending", ["csv", "json"])
 async def test_many_cities_come_in_the_order_of_the_ranking(site: Site, empty: Addresses, ending: str) -> None:
-    await run_sql(empty.owner, FILL.format(population="n / 3", first=1, last=2 * ranking.FETCHED + 7))
+    await run_sql(empty.owner, FILL.format(population="n / 3", first=1, last=2 * exports.FETCHED + 7))
     expected = await run_sql(
         empty.app, "SELECT rank() OVER (ORDER BY population DESC), id FROM cities ORDER BY population DESC, id"
     )
