@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import httpx
-from bs4 import BeautifulSoup, Tag
+from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from cityweb.submissions import ENTERED
 from cityweb.web.app import ROUTES, url_for
@@ -50,23 +50,26 @@ OTHERS = {
 """The headers that describe a single response: every other header must be a security header."""
 
 
-def parse(html: str) -> BeautifulSoup:
-    return BeautifulSoup(html, "html5lib")
+def parse(html: str) -> LexborNode:
+    """The element `html` of a document, as a browser parses it."""
+    root = LexborHTMLParser(html).root
+    assert root
+    return root
 
 
-def one(document: Tag, selector: str) -> Tag:
+def one(document: LexborNode, selector: str) -> LexborNode:
     """The only element that a selector matches."""
-    (element,) = document.select(selector)
+    (element,) = document.css(selector)
     return element
 
 
-def text(element: Tag) -> str:
-    return " ".join(element.get_text().split())
+def text(element: LexborNode) -> str:
+    return " ".join(element.text().split())
 
 
-def table(document: Tag) -> list[tuple[str, str, str]]:
+def table(document: LexborNode) -> list[tuple[str, str, str]]:
     """The rank, the city and the population of each ranked city in a document."""
-    rows = document.select("tbody tr")
+    rows = document.css("tbody tr")
     return [(text(one(row, ".rank")), text(one(row, "bdi")), text(one(row, ".number")).split()[-1]) for row in rows]
 
 
@@ -92,7 +95,7 @@ async def add(client: httpx.AsyncClient, way: str, name: object, population: obj
     document = parse(response.text)
     if response.status_code == 200:
         whole = ", ".join(filter(None, (str(name), str(others.get("place", "")))))
-        (row_id,) = [row["id"] for row in document.select("#board tr[id]") if text(one(row, "bdi")) == whole] or [""]
+        (row_id,) = [row.attrs["id"] for row in document.css("#board tr[id]") if text(one(row, "bdi")) == whole] or [""]
         return Outcome(201 if way == "htmx" else 200, int(str(row_id).removeprefix("city-") or 0))
     return _from_form(response.status_code, document)
 
@@ -105,18 +108,18 @@ def _from_json(response: httpx.Response) -> Outcome:
     return Outcome(response.status_code, errors=document.get("errors", {}))
 
 
-def _from_form(status: int, document: BeautifulSoup) -> Outcome:
+def _from_form(status: int, document: LexborNode) -> Outcome:
     summary = {
-        str(link["href"])[1:]: text(link)
-        for link in document.select("#error-summary a[href^='#']:not([href^='#city-'])")
+        str(link.attrs["href"])[1:]: text(link)
+        for link in document.css("#error-summary a[href^='#']:not([href^='#city-'])")
     }
-    beside = {str(words["id"]).removesuffix("-error"): text(words) for words in document.select("#city-form .error")}
+    beside = {str(words.attrs["id"]).removesuffix("-error"): text(words) for words in document.css("#city-form .error")}
     # The summary and the field show the same message, which the field references for screen readers.
     assert {name: f"Error: {sentence}" for name, sentence in summary.items()} == beside
-    assert {str(field["id"]) for field in document.select("[aria-invalid=true]")} == beside.keys()
+    assert {str(field.attrs["id"]) for field in document.css("[aria-invalid=true]")} == beside.keys()
     for name in beside:
-        hint = [f"{name}-hint"] if document.select(f"#{name}-hint") else []
-        assert str(one(document, f"#{name}")["aria-describedby"]).split() == [*hint, f"{name}-error"]
-    kept = {name: str(one(document, f"#{name}")["value"]) for name in ENTERED if name != "place"}
-    kept |= {str(field["id"]): str(field["value"]) for field in document.select("#place")}
+        hint = [f"{name}-hint"] if document.css(f"#{name}-hint") else []
+        assert str(one(document, f"#{name}").attrs["aria-describedby"]).split() == [*hint, f"{name}-error"]
+    kept = {name: str(one(document, f"#{name}").attrs["value"]) for name in ENTERED if name != "place"}
+    kept |= {str(field.attrs["id"]): str(field.attrs["value"]) for field in document.css("#place")}
     return Outcome(status, errors=summary, kept=kept)

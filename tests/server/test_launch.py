@@ -49,7 +49,7 @@ async def test_two_servers_on_one_database_show_each_others_cities(start_server:
         httpx.AsyncClient(base_url=one_server.url) as client,
         httpx.AsyncClient(base_url=other.url) as other_client,
     ):
-        seen = one(parse((await other_client.get("/")).text), "[name=seen]")["value"]
+        seen = one(parse((await other_client.get("/")).text), "[name=seen]").attrs["value"]
         await add(client, "json", "Tokyo", 5)
         assert table(parse((await client.get("/")).text)) == [("1", "Tokyo", "5")]
         async with asyncio.timeout(1):  # what the board promises
@@ -187,10 +187,10 @@ async def test_a_log_that_nobody_reads_stops_neither_the_site_nor_its_end(
     start_server: StartServer, workers: str
 ) -> None:
     server = start_server("--workers", workers, stderr=subprocess.PIPE)
-    ask(server, 200)
+    ask(server, 60)
     assert server.stop() == 0
     assert server.process.stderr
-    assert 0 < server.process.stderr.read().count("\n") < 200  # the pipe was full
+    assert 0 < server.process.stderr.read().count("\n") < 60  # the pipe was full
 
 
 @unmeasured

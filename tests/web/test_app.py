@@ -105,7 +105,7 @@ async def test_an_add_that_nobody_confirms_says_so(empty: Addresses, connected: 
             answer = await submit(site, "plain")
     assert answer.status_code == 503
     assert sentence(answer) == said
-    assert one(parse(answer.text), "#name")["value"] == "Boom"
+    assert one(parse(answer.text), "#name").attrs["value"] == "Boom"
 
 
 async def test_where_a_city_landed_is_left_out_while_the_database_is_down(empty: Addresses) -> None:
@@ -155,7 +155,7 @@ async def test_an_add_is_told_of_though_there_is_no_board(empty: Addresses, monk
     async with open_site(empty.app) as site:
         answer = await submit(site, "htmx")
     assert answer.status_code == 503
-    assert "The city was saved, but" in parse(answer.text).get_text()
+    assert "The city was saved, but" in parse(answer.text).text()
     assert await run_sql(empty.app, "SELECT FROM cities")
 
 

@@ -111,8 +111,8 @@ NAMED = ["favicon.svg", "site.css", "htmx-4.0.1.min.js", "app.js"]
 
 async def test_every_asset_that_the_page_names_is_there_and_kept_for_a_year(site: Site) -> None:
     page = parse((await site.client.get("/")).text)
-    tags = page.select("link[rel=icon], link[rel=stylesheet], [src]")
-    named = [str(tag.get("href") or tag["src"]) for tag in tags]
+    tags = page.css("link[rel=icon], link[rel=stylesheet], [src]")
+    named = [str(tag.attrs.get("href") or tag.attrs["src"]) for tag in tags]
     answers = [await site.client.get(address) for address in named]
     assert [address.partition("?")[0].removeprefix("/static/") for address in named] == NAMED
     assert {(answer.status_code, answer.headers["cache-control"]) for answer in answers} == {(200, IMMUTABLE)}
@@ -121,7 +121,8 @@ async def test_every_asset_that_the_page_names_is_there_and_kept_for_a_year(site
 async def test_an_error_page_names_the_same_assets(site: Site) -> None:
     def named(document: str) -> list[str]:
         return [
-            str(tag.get("href") or tag["src"]) for tag in parse(document).select("link:not([rel=canonical]), script")
+            str(tag.attrs.get("href") or tag.attrs["src"])
+            for tag in parse(document).css("link:not([rel=canonical]), script")
         ]
 
     page, error = await site.client.get("/"), await site.client.get("/nowhere", headers={"accept": "text/html"})
@@ -135,7 +136,10 @@ async def test_an_address_without_the_right_fingerprint_is_asked_for_each_time(s
 
 async def test_a_first_visit_weighs_at_most_30_kb_and_its_page_4(site: Site) -> None:
     page = await site.client.get("/")
-    named = [str(tag.get("href") or tag["src"]) for tag in parse(page.text).select("link:not([rel=canonical]), script")]
+    named = [
+        str(tag.attrs.get("href") or tag.attrs["src"])
+        for tag in parse(page.text).css("link:not([rel=canonical]), script")
+    ]
     weights = [int((await site.client.get(address)).headers["content-length"]) for address in ["/", *named]]
     assert weights[0] <= 4_000
     assert sum(weights) <= 30_000

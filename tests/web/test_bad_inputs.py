@@ -558,7 +558,7 @@ async def test_a_name_is_stored_and_shown_as_it_is(client: httpx.Client, stored:
     assert await stored() == [(plain, 5)]
     page = parse(client.get("/?added=1").text)
     assert [city for _, city, _ in table(page)] == [" ".join(plain.split())]
-    assert not page.select("bdi :not(a, .quiet), [onclick]")
+    assert not page.css("bdi :not(a, .quiet), [onclick]")
     again = submit(client, way, name.upper().replace(" ", "\u00a0") if name.isascii() else name, "6")
     assert again.status_code == 422
     said = again.json()["detail"] if way == "json" else text(parse(again.text))

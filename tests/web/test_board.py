@@ -208,16 +208,16 @@ async def test_two_processes_agree_on_the_id(site: Site, empty: Addresses) -> No
 
 async def test_a_new_row_is_marked_for_a_minute_of_the_database(site: Site, empty: Addresses) -> None:
     await add(site.client, "json", "Tokyo", 5)
-    assert parse((await site.client.get("/")).text).select("tr.new small")
+    assert parse((await site.client.get("/")).text).css("tr.new small")
     await run_sql(empty.owner, "UPDATE cities SET created_at = now() - interval '59.5 s'")
     await until(lambda: not site.board.snapshot.leaders.rows[0].new)
-    assert not parse((await site.client.get("/")).text).select("tr.new, tr small")
+    assert not parse((await site.client.get("/")).text).css("tr.new, tr small")
 
 
 async def test_loaded_cities_are_not_marked_as_new(site: Site, empty: Addresses) -> None:
     await transfers.load(empty.owner, lines(("Tokyo", 5)))
     await site.board.refresh()
-    assert not parse((await site.client.get("/")).text).select("tr.new")
+    assert not parse((await site.client.get("/")).text).css("tr.new")
 
 
 async def test_a_page_that_shows_the_board_is_told_so_and_no_more(site: Site) -> None:
@@ -229,7 +229,7 @@ async def test_a_page_that_shows_the_board_is_told_so_and_no_more(site: Site) ->
     answer = await site.client.get(f"/board?seen={seen}")
     page = parse(answer.text)
     assert answer.status_code == 200
-    assert one(page, "[name=seen]")["value"] == site.board.snapshot.id != seen
+    assert one(page, "[name=seen]").attrs["value"] == site.board.snapshot.id != seen
     assert table(page) == [("1", "Tokyo", "5")]
     assert text(one(page, "#state")) == "Live. 1 city. Newest: Tokyo"
 
@@ -267,7 +267,7 @@ async def test_the_last_board_is_served_and_says_so(proxied: tuple[Site, Proxy],
     assert table(page) == [("1", "Tokyo", "5")]
     assert text(one(page, "#stale")).startswith("Showing the board as of ")
     assert answer.headers["etag"] != whole.headers["etag"]
-    assert not page.select(".live-word")
+    assert not page.css(".live-word")
     assert (await site.client.get(f"/board?seen={seen}")).status_code == 200
     assert (await site.client.get(f"/board?seen={site.board.snapshot.id}")).status_code == 204
     biggest = await site.client.get("/cities/biggest")
@@ -310,7 +310,7 @@ async def test_an_add_while_the_database_is_down_keeps_what_was_entered(proxied:
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
     assert "was not saved" in text(one(page, "#problem #problem-text"))
-    assert one(page, "#name")["value"] == "Tokyo"
+    assert one(page, "#name").attrs["value"] == "Tokyo"
 
 
 async def test_a_program_is_told_that_the_database_is_down(proxied: tuple[Site, Proxy]) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from bs4 import BeautifulSoup
+from selectolax.lexbor import LexborNode
 
 from cityweb import countries
 from cityweb.city import ID_MAX
@@ -47,18 +47,18 @@ async def post(site: Site, path: str, way: str, fields: dict[str, str], **header
     return await site.client.post(path, data=fields, headers={**(HTMX if way == "htmx" else {}), **headers})
 
 
-def log(page: BeautifulSoup) -> list[str]:
+def log(page: LexborNode) -> list[str]:
     """The lines of a log without times, contributors and buttons."""
-    return [text(line).partition(" UTC")[0].rpartition(" ")[0] for line in page.select(".log > li > div")]
+    return [text(line).partition(" UTC")[0].rpartition(" ")[0] for line in page.css(".log > li > div")]
 
 
-def xml(feed: str) -> BeautifulSoup:
+def xml(feed: str) -> LexborNode:
     """A feed, read as HTML, which finds the same elements."""
     return parse(feed.partition("?>")[2])
 
 
-def old_values(page: BeautifulSoup) -> dict[str, str]:
-    return {str(field["name"]): str(field["value"]) for field in page.select("#correct-form [name^='old_']")}
+def old_values(page: LexborNode) -> dict[str, str]:
+    return {str(field.attrs["name"]): str(field.attrs["value"]) for field in page.css("#correct-form [name^='old_']")}
 
 
 async def history_of(site: Site, city: int = 1) -> list[str]:
@@ -82,7 +82,7 @@ async def test_a_city_is_corrected(berlin: Site, empty: Addresses, way: str) -> 
         assert old_values(page) == {**BERLIN, "old_population": "3677001"}
         assert text(one(page, "hx-partial[hx-target='#city'] .big")) == "3,677,001 people"
         assert text(one(page, "#correct [role=status][tabindex='-1'][autofocus]")).startswith("Your change was saved.")
-        assert not page.select("#correct details[open]")
+        assert not page.css("#correct details[open]")
     assert answer.headers["cache-control"] == "no-store"
     assert await stored(empty) == [("Berlin", 3_677_001)]
     # The board shows it at once.
@@ -140,7 +140,7 @@ async def test_beyond_ten_changes_the_page_links_to_all(berlin: Site) -> None:
     lines = log(page)
     assert (len(lines), lines[-1]) == (10, "population 3,677,000 → 1")
     assert "Added" not in text(one(page, "#history"))
-    everything = parse((await berlin.client.get(str(one(page, "#history .links a")["href"]))).text)
+    everything = parse((await berlin.client.get(str(one(page, "#history .links a").attrs["href"]))).text)
     assert log(everything)[-1] == "Berlin: added, population 3,677,000"
     assert text(one(everything, "h1")) == "Changes of Berlin"
 
@@ -159,9 +159,9 @@ async def test_of_two_visitors_the_second_sees_both_values(berlin: Site, empty: 
         return
     page = parse(answer.text)
     assert text(one(page, "#population-error")) == f"Error: {sentence}"
-    assert one(page, "#correct details[open] #error-summary[autofocus]")
+    one(page, "#correct details[open] #error-summary[autofocus]")
     assert old_values(page) == {**BERLIN, "old_population": "3677001"}
-    form = {str(field["name"]): str(field["value"]) for field in page.select("#correct-form [name][value]")}
+    form = {str(field.attrs["name"]): str(field.attrs["value"]) for field in page.css("#correct-form [name][value]")}
     assert (form["population"], form["country"], form["name"]) == ("3677002", "Austria", "Berlin")
     # Sent again, it replaces theirs.
     await post(berlin, "/cities/1", way, form)
@@ -173,7 +173,7 @@ async def test_a_conflict_does_not_change_back_what_somebody_else_changed(berlin
     await berlin.client.post("/cities/1", json={"country": "FR", "old_country": "DE"})
     await berlin.client.post("/cities/1", json={"population": 5, "old_population": 3_677_000})
     page = parse((await post(berlin, "/cities/1", "plain", TYPO)).text)
-    form = {str(field["name"]): str(field["value"]) for field in page.select("#correct-form [name][value]")}
+    form = {str(field.attrs["name"]): str(field.attrs["value"]) for field in page.css("#correct-form [name][value]")}
     assert (form["country"], form["old_country"]) == ("France", "FR")
     await post(berlin, "/cities/1", "plain", {**form, "confirm": form["population"]})
     row = (await run_sql(empty.owner, "SELECT population, country FROM cities"))[0]
@@ -194,7 +194,7 @@ async def test_50_corrections_from_one_page(berlin: Site, empty: Addresses) -> N
     assert sorted(answer.status_code for answer in answers) == [303] + 49 * [409]
     for fields, answer in zip(sent, answers, strict=True):
         if answer.status_code == 409:
-            assert one(parse(answer.text), "#population")["value"] == fields["population"]
+            assert one(parse(answer.text), "#population").attrs["value"] == fields["population"]
     assert len(await run_sql(empty.owner, "SELECT FROM changes WHERE kind = 'correct'")) == 1
 
 
@@ -220,7 +220,7 @@ async def test_an_invalid_value_is_rejected(
         page = parse(answer.text)
         assert text(one(page, "title")).startswith("Error: Berlin")
         assert text(one(page, f"#{field}-error")).startswith("Error: ")
-        assert one(page, "#correct details[open] #error-summary")
+        one(page, "#correct details[open] #error-summary")
         assert old_values(page) == BERLIN
     assert sentence in (answer.json()["detail"] if way == "json" else text(parse(answer.text)))
     assert await stored(empty) == [("Berlin", 3_677_000)]
@@ -238,7 +238,7 @@ async def test_a_taken_name_is_rejected(berlin: Site, way: str) -> None:
     else:
         page = parse(answer.text)
         assert text(one(page, "#name-error")) == f"Error: {sentence}"
-        assert one(page, "#error-summary a[href='/cities/2']")
+        one(page, "#error-summary a[href='/cities/2']")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ async def test_an_unlikely_correction_is_asked_about_once(berlin: Site, people: 
     if is_asked:
         page = parse(answer.text)
         assert text(one(page, "#population-error")) == f"Error: Is {people} right? If it is, send it again."
-        confirm = str(one(page, "#correct-form [name=confirm]")["value"])
+        confirm = str(one(page, "#correct-form [name=confirm]").attrs["value"])
         assert confirm == people.replace(",", "")
         # Another number needs another confirmation.
         other = await post(berlin, "/cities/1", "plain", {**TYPO, "population": "99,000,000", "confirm": confirm})
@@ -280,7 +280,7 @@ async def test_on_a_full_board_half_as_many_again_as_number_1_is_asked_about(bel
     assert answer.status_code == 422
     page = parse(answer.text)
     assert text(one(page, "#population-error")) == "Error: Is 1,500,031 right? If it is, send it again."
-    confirm = str(one(page, "#city-form [name=confirm]")["value"])
+    confirm = str(one(page, "#city-form [name=confirm]").attrs["value"])
     assert (await post(below, "/cities/", way, {**at_most, "name": "Big"})).status_code == (
         303 if way == "plain" else 200
     )
@@ -357,8 +357,8 @@ async def test_a_city_that_was_removed_meanwhile_is_a_410_with_what_was_entered(
         assert "This city has been removed. Nothing was changed." in answer.text
     answer = await post(below, "/cities/30", "plain", fields)
     page = parse(answer.text)
-    assert one(page, "main a[href='/cities/30#history']")
-    assert one(page, "main a[href='/?name=Brno&population=400001#name']")
+    one(page, "main a[href='/cities/30#history']")
+    one(page, "main a[href='/?name=Brno&population=400001#name']")
     # Also where the form is shown again, or nothing changes.
     for change in ({"population": "x"}, {"population": "400000"}):
         assert (await below.client.post("/cities/30", data={**fields, **change})).status_code == 410
@@ -398,7 +398,7 @@ async def test_a_city_is_removed_and_restored(below: Site, empty: Addresses, way
     assert "Brno" not in (await below.client.get("/feed.atom")).text
     # Repeating it is safe.
     assert (await remove(below, way)).status_code == answer.status_code
-    action = str(one(page, "#history form")["action"])
+    action = str(one(page, "#history form").attrs["action"])
     assert text(one(page, "#history form button")) == "Restore change 1"
     answer = await post(below, action, way, {})
     assert answer.status_code == (303 if way == "plain" else 200)
@@ -418,7 +418,7 @@ async def test_a_removal_needs_a_reason_from_the_list(below: Site, empty: Addres
 async def test_a_city_that_has_changed_is_not_removed(below: Site, empty: Addresses) -> None:
     answer = await remove(below, "plain", old_population="400001")
     assert answer.status_code == 409
-    assert one(parse(answer.text), "main a[href='/cities/30#history']")
+    one(parse(answer.text), "main a[href='/cities/30#history']")
     assert len(await stored(empty)) == 21
 
 
@@ -460,12 +460,12 @@ async def test_twenty_others_do_not_push_a_city_off_the_board(below: Site, empty
 async def test_the_network_that_added_a_city_may_undo_that(below: Site, empty: Addresses) -> None:
     answer = await post(below, "/cities/", "htmx", {"name": "Mistake", "population": "1,400,000"})
     form = one(parse(answer.text), "hx-partial[hx-target='#status'] form")
-    fields = {str(field["name"]): str(field["value"]) for field in form.select("input")}
+    fields = {str(field.attrs["name"]): str(field.attrs["value"]) for field in form.css("input")}
     assert text(one(form, "button")) == "Undo"
     transport = httpx.ASGITransport(below.asgi, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as stranger:
-        assert (await stranger.post(str(form["action"]), data=fields)).status_code == 422
-    answer = await below.client.post(str(form["action"]), data=fields)
+        assert (await stranger.post(str(form.attrs["action"]), data=fields)).status_code == 422
+    answer = await below.client.post(str(form.attrs["action"]), data=fields)
     assert answer.status_code == 303
     assert ("Mistake", 1_400_000) not in await stored(empty)
     assert log(parse((await below.client.get(answer.headers["location"])).text)) == [
@@ -477,7 +477,7 @@ async def test_the_network_that_added_a_city_may_undo_that(below: Site, empty: A
 async def test_behind_a_proxy_that_is_not_trusted_nothing_can_be_undone(below: Site, empty: Addresses) -> None:
     forwarded = {"x-forwarded-for": "203.0.113.9"}
     answer = await post(below, "/cities/", "htmx", {"name": "Mistake", "population": "1,400,000"}, **forwarded)
-    assert not parse(answer.text).select("hx-partial[hx-target='#status'] form")
+    assert not parse(answer.text).css("hx-partial[hx-target='#status'] form")
     shown = {"old_name": "Mistake", "old_population": "1400000", "old_country": "", "reason": "added by mistake"}
     city = (await run_sql(empty.owner, "SELECT id FROM cities WHERE name = 'Mistake'"))[0]["id"]
     assert (await post(below, f"/cities/{city}/remove", "plain", shown, **forwarded)).status_code == 422
@@ -504,7 +504,7 @@ async def test_a_correction_is_reverted_once(berlin: Site, empty: Addresses, way
     page = parse((await berlin.client.get("/changes")).text)
     assert text(one(page, "#change-2 form button")) == "Revert change 2"
     for _ in range(2):
-        answer = await post(berlin, str(one(page, "#change-2 form")["action"]), way, {})
+        answer = await post(berlin, str(one(page, "#change-2 form").attrs["action"]), way, {})
         assert answer.status_code == (303 if way == "plain" else 200)
         assert await stored(empty) == [("Berlin", 3_677_000)]
     page = parse((await berlin.client.get("/changes")).text)
@@ -514,7 +514,7 @@ async def test_a_correction_is_reverted_once(berlin: Site, empty: Addresses, way
         "Berlin: added, population 3,677,000",
     ]
     # A revert can be reverted.
-    assert [str(form["action"]) for form in page.select(".log form")] == ["/changes/3/revert"]
+    assert [str(form.attrs["action"]) for form in page.css(".log form")] == ["/changes/3/revert"]
 
 
 async def test_a_change_with_a_later_one_is_not_reverted(berlin: Site, empty: Addresses) -> None:
@@ -524,9 +524,9 @@ async def test_a_change_with_a_later_one_is_not_reverted(berlin: Site, empty: Ad
     assert answer.status_code == 409
     page = parse(answer.text)
     assert text(one(page, "#problem-text")).startswith("Only corrections and removals that still stand")
-    assert one(page, "main a[href='/cities/1#history']")
+    one(page, "main a[href='/cities/1#history']")
     page = parse((await post(berlin, "/changes/1/revert", "plain", {})).text)
-    assert one(page, "main a[href='/cities/1#history']")
+    one(page, "main a[href='/cities/1#history']")
     answer = await berlin.client.post("/changes/1/revert", headers=JSON)
     assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
     assert await stored(empty) == [("Berlin", 5)]
@@ -536,7 +536,7 @@ async def test_a_load_is_not_reverted(site: Site, empty: Addresses) -> None:
     await run_sql(empty.owner, "INSERT INTO changes (kind, cities, operator) VALUES ('load', 5, true)")
     answer = await post(site, "/changes/1/revert", "plain", {})
     assert answer.status_code == 409
-    assert not parse(answer.text).select("main a[href$='#history']")
+    assert not parse(answer.text).css("main a[href$='#history']")
 
 
 async def test_a_correction_of_a_removed_city_is_a_410(below: Site) -> None:
@@ -563,7 +563,7 @@ async def test_a_removed_city_whose_name_is_taken_leads_to_the_city_that_has_it(
     await add(below.client, "json", "BRNO", 7)
     page = parse((await below.client.get("/cities/30")).text)
     assert text(one(page, ".hero p:last-child")) == "Another city has this name now: BRNO, with 7 people."
-    assert not page.select("#history form")
+    assert not page.css("#history form")
     answer = await below.client.post("/changes/1/revert", headers=JSON)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("Another city has the name now.")
@@ -638,7 +638,7 @@ async def test_with_the_brake_the_site_reads_and_adds_and_corrects_nothing(empty
         await add(site.client, "json", "Berlin", 3_677_000, country="DE")
         page = parse((await site.client.get("/cities/1")).text)
         assert text(one(page, "#correct")) == "Is something wrong? Corrections are switched off at the moment."
-        assert not page.select("main form")
+        assert not page.css("main form")
         removal = {**BERLIN, "reason": "duplicate"}
         invalid = {**TYPO, "population": "x"}
         sent = [("/cities/1", TYPO), ("/cities/1", invalid), ("/cities/1/remove", removal), ("/changes/1/revert", {})]
@@ -647,7 +647,7 @@ async def test_with_the_brake_the_site_reads_and_adds_and_corrects_nothing(empty
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "3600")
             assert answer.json()["detail"].startswith("Corrections are switched off at the moment.")
         landed = await post(site, "/cities/", "htmx", {"name": "Bonn", "population": "5"})
-        assert not parse(landed.text).select("hx-partial[hx-target='#status'] form")
+        assert not parse(landed.text).css("hx-partial[hx-target='#status'] form")
     assert await stored(empty) == [("Berlin", 3_677_000), ("Bonn", 5)]
 
 
@@ -681,7 +681,7 @@ async def test_a_rejected_correction_leads_back_to_the_city(empty: Addresses) ->
         await add(site.client, "json", "Berlin", 3_677_000, country="DE")
         page = parse((await post(site, "/cities/1", "plain", TYPO)).text)
     assert text(one(page, "main a[href='/cities/1#correct']")) == "Back to the city"
-    assert not page.select("main a[href^='/?']")
+    assert not page.css("main a[href^='/?']")
 
 
 # --- the log ---
@@ -706,18 +706,18 @@ async def test_the_log_has_pages_of_50_without_a_gap(long_log: Site, query: str,
     path, lines = f"/changes{query}", list[str]()
     while path:
         page = parse((await long_log.client.get(path)).text)
-        assert len(page.select(".log > li")) <= 50
+        assert len(page.css(".log > li")) <= 50
         lines += log(page)
-        following = page.select("a[rel=next]")
-        path = f"{following[0]['href']}" if following else ""
+        following = page.css("a[rel=next]")
+        path = f"{following[0].attrs['href']}" if following else ""
     assert len(lines) == expected
     assert len({*lines}) == expected
-    assert page.select("meta[name=robots][content=noindex]")
+    assert page.css("meta[name=robots][content=noindex]")
 
 
 async def test_only_what_still_stands_can_be_reverted(long_log: Site) -> None:
     page = parse((await long_log.client.get("/changes")).text)
-    assert [str(form["action"]) for form in page.select(".log form")] == ["/changes/101/revert"]
+    assert [str(form.attrs["action"]) for form in page.css(".log form")] == ["/changes/101/revert"]
 
 
 @pytest.mark.parametrize("query", ["?before=x", "?before=", "?city=-1", f"?city={ID_MAX + 1}", f"?before={10**18}"])
@@ -731,9 +731,9 @@ async def test_the_feed_of_changes_has_the_newest_50(long_log: Site) -> None:
     answer = await long_log.client.get("/changes.atom")
     assert answer.headers["content-type"] == "application/atom+xml; charset=utf-8"
     feed = xml(answer.text)
-    titles = [text(title) for title in feed.select("entry title")]
+    titles = [text(title) for title in feed.css("entry title")]
     assert (len(titles), titles[:2]) == (50, ["Bonn: added, population 5", "Berlin: population 100 → 101"])
-    ids = [text(identifier) for identifier in feed.select("entry > id")]
+    ids = [text(identifier) for identifier in feed.css("entry > id")]
     assert (len({*ids}), ids[0]) == (50, "tag:localhost,2026:change-102")
     of_a_city = (await long_log.client.get("/changes.atom?city=2")).text
     assert of_a_city.count("<entry>") == 1
@@ -742,7 +742,7 @@ async def test_the_feed_of_changes_has_the_newest_50(long_log: Site) -> None:
 
 async def test_a_corrected_city_is_updated_in_the_feed(berlin: Site) -> None:
     def times(feed: str) -> list[str]:
-        return [text(time) for time in xml(feed).select("updated")]
+        return [text(time) for time in xml(feed).css("updated")]
 
     before = times((await berlin.client.get("/feed.atom")).text)
     await post(berlin, "/cities/1", "json", TYPO)
@@ -770,20 +770,20 @@ async def test_each_kind_of_change_is_in_words(site: Site, empty: Addresses) -> 
         "2,000 cities loaded: GeoNames",
         "1 city loaded",
     ]
-    authors = [text(line).split(", ")[1] for line in page.select(".log small")]
+    authors = [text(line).split(", ")[1] for line in page.css(".log small")]
     assert authors == ["an operator", "contributor unknown", "an operator", "an operator", "an operator"]
     gone = parse((await site.client.get("/cities/9")).text)
     assert text(one(gone, "h1")) == "A city was removed"
-    assert [str(form["action"]) for form in page.select(".log form")] == ["/changes/3/revert"]
+    assert [str(form.attrs["action"]) for form in page.css(".log form")] == ["/changes/3/revert"]
     async with open_site(empty.app) as other:
         feed = xml((await other.client.get("/changes.atom")).text)
-    assert [text(title) for title in feed.select("entry title")] == log(page)
+    assert [text(title) for title in feed.css("entry title")] == log(page)
 
 
 async def test_all_changes_of_one_network_on_one_day_have_one_contributor(berlin: Site) -> None:
     await post(berlin, "/cities/1", "json", TYPO)
     page = parse((await berlin.client.get("/changes")).text)
-    (shown,) = {text(line).split(", ")[1].removeprefix("contributor ") for line in page.select(".log small")}
+    (shown,) = {text(line).split(", ")[1].removeprefix("contributor ") for line in page.css(".log small")}
     assert len(shown) == 5
 
 
@@ -791,6 +791,6 @@ async def test_the_privacy_page_says_what_is_kept(empty: Addresses) -> None:
     async with open_site(empty.app, CITYWEB_CONTACT="privacy@example.com") as site:
         page = parse((await site.client.get("/privacy")).text)
         assert "The key of a day is deleted after 30 days." in text(one(page, "main"))
-        assert one(page, "main a[href='mailto:privacy@example.com']")
+        one(page, "main a[href='mailto:privacy@example.com']")
         form = parse((await site.client.get("/")).text)
     assert text(one(form, "#city-form a[href='/privacy']")) == "We keep a code of your network for 30 days."

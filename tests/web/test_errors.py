@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from bs4 import BeautifulSoup
+from selectolax.lexbor import LexborNode
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -32,7 +32,7 @@ PERSON, PROGRAM = request(("accept", "text/html")), request(("accept", "applicat
 everybody = pytest.mark.parametrize("asking", [PERSON, PROGRAM], ids=["person", "program"])
 
 
-def page(rejection: Rejection) -> BeautifulSoup:
+def page(rejection: Rejection) -> LexborNode:
     return parse(bytes(errors.respond(PERSON, rejection).body).decode())
 
 
@@ -71,7 +71,7 @@ def test_a_page_has_a_heading_which_is_its_title_too(status: int) -> None:
 
 @statuses
 def test_a_page_leads_back_to_the_board(status: int) -> None:
-    assert one(page(Rejection(status)), "main a[href='/']")
+    one(page(Rejection(status)), "main a[href='/']")
 
 
 @statuses
@@ -213,7 +213,7 @@ def test_the_page_of_a_failed_add_leads_back_with_what_was_entered() -> None:
     scope = request(("accept", "text/html"))
     scope["state"]["entered"] = {"name": "São & Paulo", "population": "12,300,000"}
     link = one(parse(bytes(errors.respond(scope, Rejection(500)).body).decode()), ".links a")
-    assert link["href"] == "/?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000#name"
+    assert link.attrs["href"] == "/?name=S%C3%A3o+%26+Paulo&population=12%2C300%2C000#name"
     assert text(link) == "Back to what you entered"
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
-from bs4 import Tag
+from selectolax.lexbor import LexborNode
 
 from cityweb import names
 from cityweb.city import ID_MAX, POPULATION_MAX
@@ -19,15 +19,15 @@ from tests.pages import BESIDE_THE_BOARD, HTMX, ORIGIN, add, one, parse, table, 
 from tests.proxy import Proxy
 
 
-async def show(client: httpx.AsyncClient, address: str, way: str = "plain") -> Tag:
+async def show(client: httpx.AsyncClient, address: str, way: str = "plain") -> LexborNode:
     answer = await client.get(address, headers=HTMX if way == "htmx" else {})
     assert answer.status_code == 200, answer.text
     return parse(answer.text)
 
 
-def address_of(document: Tag, rel: str) -> str | None:
-    links = document.select(f"a[rel={rel}]")
-    return str(links[0]["href"]) if links else None
+def address_of(document: LexborNode, rel: str) -> str | None:
+    links = document.css(f"a[rel={rel}]")
+    return str(links[0].attrs["href"]) if links else None
 
 
 async def walk(client: httpx.AsyncClient, address: str | None, rel: str) -> list[list[tuple[str, str, str]]]:
@@ -296,11 +296,11 @@ async def test_what_is_misspelled_leads_to_the_nearest_names(site: Site, way: st
         await add(site.client, "json", name, population)
     document = await show(site.client, f"/cities?{httpx.QueryParams(q=q)}", way)
     found = one(document, "#found" if way == "plain" else "hx-partial[hx-target='#found']")
-    assert [text(link) for link in found.select("a")] == similar
+    assert [text(link) for link in found.css("a")] == similar
     question = f" Did you mean {' or '.join(similar)}?" if similar else ""
     assert text(found) == f"No city matches “{q}”.{question}"
-    for link in found.select("a"):
-        assert text(one(await show(site.client, str(link["href"])), "h1")) == text(link)
+    for link in found.css("a"):
+        assert text(one(await show(site.client, str(link.attrs["href"])), "h1")) == text(link)
 
 
 async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled(site: Site) -> None:
@@ -309,9 +309,9 @@ async def test_the_names_are_read_once_a_minute_and_only_where_one_is_misspelled
     assert site.biggest.read_at == -math.inf
     await show(site.client, "/cities?q=mumbi")
     await add(site.client, "json", "Hamburg", 5)
-    assert not (await show(site.client, "/cities?q=hamburk")).select("#found a")
+    assert not (await show(site.client, "/cities?q=hamburk")).css("#found a")
     site.biggest.read_at -= 60
-    assert (await show(site.client, "/cities?q=hamburk")).select("#found a")
+    assert (await show(site.client, "/cities?q=hamburk")).css("#found a")
 
 
 async def test_more_than_can_be_counted_are_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,9 +335,9 @@ async def test_a_search_walks_among_very_many_equals_that_one_load_added(site: S
 async def test_htmx_gets_the_list_alone_and_a_title(site: Site) -> None:
     document = await show(site.client, "/cities?q=a", "htmx")
     assert text(one(document, "title")) == "Cities that match “a” - cityweb"
-    assert not document.select("header, form")
+    assert not document.css("header, form")
     answer = await site.client.get("/cities?q=a", headers={"hx-history-restore-request": "true"})
-    assert parse(answer.text).select("header")
+    assert parse(answer.text).css("header")
     assert "HX-Request" in answer.headers["vary"]
 
 
@@ -345,15 +345,15 @@ async def test_who_found_nothing_can_add_that_name(site: Site) -> None:
     document = await show(site.client, f"/cities?{httpx.QueryParams(q='<Új> & Co')}")
     link = one(document, "#cities a")
     assert text(link) == text(one(document, "#cities")) == "Add “<Új> & Co”"
-    page = await site.client.get(str(link["href"]))
-    assert one(parse(page.text), "#name")["value"] == "<Új> & Co"
+    page = await site.client.get(str(link.attrs["href"]))
+    assert one(parse(page.text), "#name").attrs["value"] == "<Új> & Co"
     assert page.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("name", ["\0", '"><script>', "x" * 5_000])
 async def test_whatever_name_is_asked_for_is_only_shown(site: Site, name: str) -> None:
     page = parse((await site.client.get("/", params={"name": name})).text)
-    assert len(str(one(page, "#name")["value"])) == len(name)
+    assert len(str(one(page, "#name").attrs["value"])) == len(name)
 
 
 # --- one city ---
@@ -372,7 +372,7 @@ async def test_a_city_is_shown_with_its_rank(site: Site, way: str) -> None:
         assert text(one(document, "h1")) == "C"
         assert text(one(document, ".big")) == "5 people"
         assert text(one(document, ".hero p:last-child")) == "Number 2 of 4 cities"
-        figures = {text(one(pair, "dt")): text(one(pair, "dd")) for pair in document.select("dl > div")}
+        figures = {text(one(pair, "dt")): text(one(pair, "dd")) for pair in document.css("dl > div")}
         assert figures.pop("Added").endswith(f" {datetime.now(UTC).year}")
         assert figures == {
             "Bigger cities": "1",
@@ -390,7 +390,7 @@ async def test_a_city_stands_between_its_three_neighbours_of_either_side(site: S
         document = await show(site.client, f"/cities/{city_id}")
         position = [row[1] for row in everything].index(f"C{city_id}")
         assert table(document) == everything[max(0, position - 3) : position + 4]
-        assert table(await show(site.client, str(document.select(".links a")[0]["href"])))[0] == everything[position]
+        assert table(await show(site.client, str(document.css(".links a")[0].attrs["href"])))[0] == everything[position]
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ async def test_an_empty_feed_and_one_of_odd_names_are_xml(site: Site, empty: Add
 async def test_every_page_names_the_feed(site: Site) -> None:
     for address in ("/", "/cities", "/nowhere"):
         link = one(parse((await site.client.get(address)).text), "link[type='application/atom+xml']")
-        assert (link["rel"], link["href"]) == (["alternate"], "/feed.atom")
+        assert (link.attrs["rel"], link.attrs["href"]) == ("alternate", "/feed.atom")
 
 
 # --- links ---
@@ -484,7 +484,7 @@ async def test_a_duplicate_that_is_not_on_the_board_is_linked_in_the_summary(sit
     await run_sql(empty.owner, FILL.format(population="n", first=1, last=20))
     await site.board.refresh()
     again = await site.client.post("/cities/", data={"name": "Small", "population": "5"})
-    assert one(parse(again.text), "#error-summary a[href='/cities/1']")
+    one(parse(again.text), "#error-summary a[href='/cities/1']")
 
 
 # --- HTTP ---
@@ -540,30 +540,30 @@ async def test_the_list_leads_to_each_size_that_cities_have(site: Site, empty: A
     made = [("A", 12_000_000), ("B", 10_000_000), ("C", 9_999_999), ("D", 600_000), ("E", 7), ("F", 0)]
     await run_sql(empty.owner, *(insert(name, population) for name, population in made))
     document = await show(site.client, "/cities")
-    sizes = {text(one(item, "a")): item for item in document.select(".sizes li")}
+    sizes = {text(one(item, "a")): item for item in document.css(".sizes li")}
     assert {words: text(one(item, "span")) for words, item in sizes.items()} == {
         "10 million and more": "2",
         "5 to 10 million": "1",
         "500,000 to 1 million": "1",
         "Fewer than 10,000": "2",
     }
-    pages = [await show(site.client, str(one(item, "a")["href"])) for item in sizes.values()]
+    pages = [await show(site.client, str(one(item, "a").attrs["href"])) for item in sizes.values()]
     assert [table(page)[0][1] for page in pages] == ["A", "C", "D", "E"]
 
 
 async def test_an_empty_list_has_no_sizes(site: Site) -> None:
-    assert not (await show(site.client, "/cities")).select(".sizes")
+    assert not (await show(site.client, "/cities")).css(".sizes")
 
 
 async def test_a_city_stands_in_its_column_of_the_distribution(site: Site, empty: Addresses) -> None:
     await run_sql(empty.owner, FILL.format(population="n * 1000", first=1, last=100))
     strip = one(await show(site.client, "/cities/100"), ".strip svg[role=img]")
-    assert strip["aria-label"] == "0 cities are bigger than C100, 99 are smaller"
-    assert str(one(strip, ".own")["d"]).startswith("M23 100v-")
-    ticks = [text(tick) for tick in (await show(site.client, "/cities/1")).select(".axis text")]
+    assert strip.attrs["aria-label"] == "0 cities are bigger than C100, 99 are smaller"
+    assert str(one(strip, ".own").attrs["d"]).startswith("M23 100v-")
+    ticks = [text(tick) for tick in (await show(site.client, "/cities/1")).css(".axis text")]
     assert ticks == ["1k", "10k", "100k"]
 
 
 async def test_cities_of_one_population_have_no_distribution(site: Site) -> None:
     await add(site.client, "json", "A", 5)
-    assert not (await show(site.client, "/cities/1")).select(".strip")
+    assert not (await show(site.client, "/cities/1")).css(".strip")

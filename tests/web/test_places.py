@@ -38,17 +38,17 @@ async def test_the_form_shows_the_stored_city_first_and_asks_for_the_place_of_th
     paris: Site, headers: dict[str, str]
 ) -> None:
     page = parse((await paris.client.post("/cities/", data={"name": "Paris", "population": "5"}, headers=headers)).text)
-    labels = [text(label) for label in page.select("#city-form label")]
+    labels = [text(label) for label in page.css("#city-form label")]
     assert labels[:3] == ["City name", "Another Paris? Say where it is:", "Population"]
     assert text(one(page, "#place-hint")) == "A region, a state or a country, like Texas"
-    assert one(page, "#place")["value"] == ""
+    assert one(page, "#place").attrs["value"] == ""
     assert text(one(page, "#name-error + p")) == "See Paris or correct it"
 
 
 async def test_a_new_form_asks_for_no_place(paris: Site) -> None:
-    assert not parse((await paris.client.get("/")).text).select("#place")
+    assert not parse((await paris.client.get("/")).text).css("#place")
     rejected = await paris.client.post("/cities/", data={"name": "", "population": "5"})
-    assert not parse(rejected.text).select("#place")
+    assert not parse(rejected.text).css("#place")
 
 
 @ways
@@ -79,15 +79,15 @@ async def test_the_stored_namesakes_stand_below_the_place_three_at_most(paris: S
         await add(paris.client, "json", other, 10_000_000)
     page = parse((await paris.client.post("/cities/", data={"name": "PARIS", "population": "5"}, headers=headers)).text)
     # The stored city is one of the three; it stands above.
-    assert [text(link) for link in page.select("#place ~ small a")] == ["Paris, Texas", "Paris, Ontario"]
+    assert [text(link) for link in page.css("#place ~ small a")] == ["Paris, Texas", "Paris, Ontario"]
 
 
 async def test_a_namesake_is_told_apart_five_times(site: Site) -> None:
     for number, place in enumerate(("", "Illinois", "Missouri", "Massachusetts", "Oregon")):
         assert (await add(site.client, "plain", "Springfield", 150_000 - number, place=place)).status == 201
     page = parse((await site.client.get("/")).text)
-    assert [text(name) for name in page.select("#board tr[id] bdi")][1] == "Springfield, Illinois"
-    assert [text(place) for place in page.select("#board bdi .quiet")] == [
+    assert [text(name) for name in page.css("#board tr[id] bdi")][1] == "Springfield, Illinois"
+    assert [text(place) for place in page.css("#board bdi .quiet")] == [
         "Illinois",
         "Missouri",
         "Massachusetts",
@@ -108,7 +108,7 @@ async def test_what_follows_the_last_comma_is_quieter_everywhere(paris: Site, em
     await run_sql(empty.owner, f"INSERT INTO cities (name, name_key, name_bare, population) VALUES {rows}")
     for path in ("/", "/cities", "/cities/1"):
         page = parse((await paris.client.get(path)).text)
-        assert [text(place) for place in page.select(".rows bdi .quiet")] == ["D.C."], path
+        assert [text(place) for place in page.css(".rows bdi .quiet")] == ["D.C."], path
 
 
 async def test_a_rejected_add_and_a_link_keep_place_and_country(empty: Addresses) -> None:
@@ -118,9 +118,9 @@ async def test_a_rejected_add_and_a_link_keep_place_and_country(empty: Addresses
         answer = await site.client.post("/cities/", data=values)
         assert answer.status_code == 429
         page = parse(answer.text)
-        assert {name: one(page, f"#{name}")["value"] for name in values} == values
+        assert {name: one(page, f"#{name}").attrs["value"] for name in values} == values
         page = parse((await site.client.get("/", params=values)).text)
-        assert {name: one(page, f"#{name}")["value"] for name in values} == values
+        assert {name: one(page, f"#{name}").attrs["value"] for name in values} == values
 
 
 async def test_namesakes_are_left_out_where_the_database_is_away(paris: Site, empty: Addresses) -> None:

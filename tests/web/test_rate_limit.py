@@ -184,7 +184,7 @@ async def test_too_many_adds_are_a_429_that_keeps_what_was_entered(limited: Site
     else:
         page = parse(answer.text)
         assert text(one(page, "#problem-text")) == sentence
-        assert one(page, "#name")["value"] == "Delhi"
+        assert one(page, "#name").attrs["value"] == "Delhi"
 
 
 async def test_a_typing_error_is_free(limited: Site) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from bs4 import BeautifulSoup
+from selectolax.lexbor import LexborNode
 
 from tests.conftest import FILL, Addresses, Site, open_site, run_sql
 from tests.pages import BESIDE_THE_BOARD, add, one, parse, text
@@ -21,12 +21,12 @@ async def public(empty: Addresses) -> AsyncIterator[Site]:
         yield site
 
 
-async def head(site: Site, path: str) -> BeautifulSoup:
+async def head(site: Site, path: str) -> LexborNode:
     return parse((await site.client.get(path)).text)
 
 
-def meta(document: BeautifulSoup, name: str) -> str:
-    return str(one(document, f"meta[property='{name}'], meta[name='{name}']")["content"])
+def meta(document: LexborNode, name: str) -> str:
+    return str(one(document, f"meta[property='{name}'], meta[name='{name}']").attrs["content"])
 
 
 SHARED = {
@@ -70,9 +70,9 @@ async def test_a_page_has_a_title_and_a_description_of_its_own(public: Site, pat
 @pytest.mark.parametrize("path", SHARED)
 async def test_a_page_has_one_absolute_url(public: Site, path: str) -> None:
     document = await head(public, path)
-    canonical = one(document, "link[rel=canonical]")["href"]
-    assert canonical == meta(document, "og:url") == one(document, "main")["data-url"] == ORIGIN + path
-    assert not document.select("meta[name=robots]")
+    canonical = one(document, "link[rel=canonical]").attrs["href"]
+    assert canonical == meta(document, "og:url") == one(document, "main").attrs["data-url"] == ORIGIN + path
+    assert not document.css("meta[name=robots]")
 
 
 def test_every_page_is_among_them() -> None:
@@ -97,7 +97,7 @@ def test_every_page_is_among_them() -> None:
     ],
 )
 async def test_a_parameter_that_names_no_content_is_left_out(public: Site, path: str, canonical: str) -> None:
-    assert one(await head(public, path), "link[rel=canonical]")["href"] == ORIGIN + canonical
+    assert one(await head(public, path), "link[rel=canonical]").attrs["href"] == ORIGIN + canonical
 
 
 async def test_the_news_of_one_visitor_are_not_shared(public: Site) -> None:
@@ -119,14 +119,14 @@ async def test_the_picture_is_there(public: Site) -> None:
 async def test_every_host_and_scheme_names_the_same_url(public: Site) -> None:
     for origin in ("http://testserver:1", "http://cities.example.com", "https://example.org"):
         document = parse((await public.client.get(f"{origin}/cities/1")).text)
-        assert one(document, "link[rel=canonical]")["href"] == f"{ORIGIN}/cities/1"
+        assert one(document, "link[rel=canonical]").attrs["href"] == f"{ORIGIN}/cities/1"
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/cities/999", "/cities?after=x"])
 async def test_an_error_page_is_kept_by_nobody(public: Site, path: str) -> None:
     document = await head(public, path)
     assert meta(document, "robots") == "noindex"
-    assert not document.select("link[rel=canonical], [property^='og:']")
+    assert not document.css("link[rel=canonical], [property^='og:']")
     assert meta(document, "description")
 
 
@@ -136,7 +136,7 @@ async def test_a_name_is_escaped_in_every_place(public: Site, empty: Addresses) 
     document = await head(public, "/cities/1")
     assert meta(document, "og:title") == f"{name}, France: 2,138,551 people, number 1"
     assert meta(document, "og:description").startswith(f"{name} has ")
-    assert len(document.select("script")) == 2
+    assert len(document.css("script")) == 2
 
 
 async def test_a_city_of_one_is_no_people(site: Site) -> None:

@@ -63,15 +63,15 @@ async def test_htmx_gets_a_fresh_form_the_table_and_the_status(site: Site) -> No
     assert answer.status_code == 200
     page = parse(answer.text)
     assert text(one(page, "title")) == "The world's biggest cities"
-    assert one(page, "#city-form #name")["value"] == ""
-    assert one(page, "hx-partial[hx-target='#board'][hx-swap=outerMorph] > #board")
+    assert one(page, "#city-form #name").attrs["value"] == ""
+    one(page, "hx-partial[hx-target='#board'][hx-swap=outerMorph] > #board")
     assert table(page) == [("1", ESCAPED, "37,400,068")]
     status = one(page, "hx-partial[hx-target='#status'][hx-swap=innerHTML]")
     assert text(one(status, "p[tabindex='-1'][autofocus]")) == (
         f"{ESCAPED} is number 1, with 37,400,068 people. See it"
     )
-    assert one(status, "a[href='#city-1']")
-    assert not page.select("header")
+    one(status, "a[href='#city-1']")
+    assert not page.css("header")
 
 
 async def test_a_program_gets_the_city_and_its_address(site: Site) -> None:
@@ -86,7 +86,7 @@ async def test_a_program_gets_the_city_and_its_address(site: Site) -> None:
 )
 async def test_who_asks_htmx_for_the_whole_page_gets_it(site: Site, headers: dict[str, str]) -> None:
     answer = await site.client.post("/cities/", data={"name": "", "population": ""}, headers=headers)
-    assert parse(answer.text).select("header")
+    assert parse(answer.text).css("header")
 
 
 async def test_a_multipart_form_is_a_form(site: Site) -> None:
@@ -153,7 +153,7 @@ async def test_a_rejected_page_says_so_in_its_title(site: Site, way: str) -> Non
     answer = await site.client.post("/cities/", data={"name": "", "population": "1"}, headers=headers)
     page = parse(answer.text)
     assert text(one(page, "title")) == "Error: The world's biggest cities"
-    assert bool(page.select("#board")) is (way == "plain")
+    assert bool(page.css("#board")) is (way == "plain")
 
 
 @ways
@@ -195,8 +195,8 @@ async def test_a_form_that_is_sent_again_says_where_the_city_is(
     page = parse(answer.text)
     status = one(page, "hx-partial[hx-target='#status']" if headers else "#status")
     assert text(status) == "Paris is number 2, with 2,148,000 people. See it"
-    assert not page.select("#error-summary, .error")
-    assert one(page, "#name")["value"] == ""
+    assert not page.css("#error-summary, .error")
+    assert one(page, "#name").attrs["value"] == ""
     assert table(page) == [("1", "Tokyo", "37,400,068"), ("2", "Paris", "2,148,000")]
 
 
@@ -241,7 +241,7 @@ async def test_32_identical_adds_at_once_store_one(site: Site) -> None:
 async def test_an_empty_board_says_so(site: Site) -> None:
     page = parse((await site.client.get("/")).text)
     assert text(one(page, "#board .threshold")) == "No cities yet. Yours will be number 1."
-    assert not page.select("table")
+    assert not page.css("table")
     assert await biggest(site.client) == []
 
 
@@ -279,7 +279,7 @@ async def test_a_city_below_the_board_is_shown_with_its_neighbours_and_what_the_
     outcome = await add(site.client, "plain", "Small", population)
     page = parse((await site.client.get(f"/?added={outcome.city_id}")).text)
     assert text(one(page, "#status > p")) == status
-    assert one(page, f"#status > p a[href='/cities/{outcome.city_id}']")
+    one(page, f"#status > p a[href='/cities/{outcome.city_id}']")
     nearby = [name for _, name, _ in table(one(page, "#status"))]
     assert nearby[-1 if population == 0 else 3] == "Small"
     assert 4 <= len(nearby) <= 7
@@ -324,14 +324,14 @@ async def test_an_unknown_number_shows_the_plain_page(site: Site, added: str) ->
 async def test_a_live_page_polls_and_is_paused_and_resumed_without_a_script(site: Site) -> None:
     live = parse((await site.client.get("/")).text)
     poll = one(live, "#live .poll")
-    assert (poll["hx-get"], poll["hx-target"], poll["hx-swap"]) == ("/board", "#board", "outerMorph")
-    assert str(poll["hx-trigger"]).startswith("load, every 3s, ")
-    assert not live.select("#board .poll")
-    assert one(live, "#board [name=seen]")["value"] == site.board.snapshot.id
+    assert (poll.attrs["hx-get"], poll.attrs["hx-target"], poll.attrs["hx-swap"]) == ("/board", "#board", "outerMorph")
+    assert str(poll.attrs["hx-trigger"]).startswith("load, every 3s, ")
+    assert not live.css("#board .poll")
+    assert one(live, "#board [name=seen]").attrs["value"] == site.board.snapshot.id
     paused = parse((await site.client.get("/?live=off")).text)
-    assert not paused.select(".poll")
+    assert not paused.css(".poll")
     assert text(one(paused, "#not-live")) == "Paused. Resume live updates"
-    assert one(paused, "#not-live a")["href"] == "/"
+    assert one(paused, "#not-live a").attrs["href"] == "/"
 
 
 # --- HTTP ---
@@ -371,7 +371,7 @@ async def test_an_error_is_a_page(site: Site, method: str, address: str, status:
     answer = await site.client.request(method, address, headers={"accept": "text/html"})
     page = parse(answer.text)
     assert answer.status_code == status
-    assert one(page, "h1")
+    one(page, "h1")
     assert text(one(page, "#problem-text")) == errors.SENTENCES[status]
     assert answer.headers["cache-control"] == "no-store"
 
@@ -443,7 +443,7 @@ async def test_a_compressed_body_is_rejected(site: Site, codings: list[str], sta
 
 async def test_an_address_fills_in_the_form(site: Site) -> None:
     page = parse((await site.client.get("/?name=S%C3%A3o&population=12%2C300")).text)
-    assert [one(page, selector)["value"] for selector in ("#name", "#population")] == ["São", "12,300"]
+    assert [one(page, selector).attrs["value"] for selector in ("#name", "#population")] == ["São", "12,300"]
 
 
 async def test_a_body_without_an_announced_length_is_counted(site: Site) -> None:

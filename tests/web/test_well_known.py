@@ -70,7 +70,9 @@ async def test_an_icon_is_at_the_root(site: Site, path: str, kind: str, beginnin
 
 
 async def test_the_manifest_leads_to_the_board_and_its_icons_are_there(site: Site) -> None:
-    answer = await site.client.get(str(one(parse((await site.client.get("/")).text), "link[rel=manifest]")["href"]))
+    answer = await site.client.get(
+        str(one(parse((await site.client.get("/")).text), "link[rel=manifest]").attrs["href"])
+    )
     assert answer.headers["content-type"] == "application/manifest+json"
     manifest = answer.json()
     assert (manifest["name"], manifest["start_url"]) == ("cityweb", "/")
