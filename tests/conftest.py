@@ -9,14 +9,15 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, is_hypothesis_test
 from hypothesis import settings as hypothesis
 from sqlalchemy import URL, make_url
@@ -42,25 +43,55 @@ TOP = Path(__file__).parent.parent
 
 # The examples of a property share its fixtures, and the fixtures here allow that.
 SHARED = hypothesis(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=200)
+hypothesis.register_profile("test", SHARED, derandomize=True, max_examples=100)
 hypothesis.register_profile("torture", SHARED, max_examples=10_000, database=None, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "test")
 hypothesis.load_profile(PROFILE)
-of_requests = hypothesis(max_examples=50) if PROFILE == "test" else hypothesis()
+of_requests = hypothesis(max_examples=25) if PROFILE == "test" else hypothesis()
 """For a property of the whole site, an example of which costs as much as twenty of a function."""
-unmeasured = pytest.mark.no_cover
-"""For a test that runs the same lines very often: their coverage costs as much as they do, and others measure it."""
+unmeasured = pytest.mark.unmeasured
+"""For a test whose lines others measure: in Python 3.11, coverage more than doubles the time of all that runs."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
-            item.add_marker(unmeasured)
+def pytest_configure(config: pytest.Config) -> None:
+    # The session of a process of xdist starts a measurement, and stopping that would resume those that run already:
+    # one of every subprocess, and one of pytest-cov, which took this process for the first one (pytest-cov 7.1.0,
+    # https://github.com/pytest-dev/pytest-cov/blob/v7.1.0/src/pytest_cov/plugin.py#L245).
+    while hasattr(config, "workerinput") and (earlier := Coverage.current()):
+        earlier.stop()
+
+
+@contextmanager
+def without_coverage(config: pytest.Config) -> Iterator[None]:
+    """Measures neither this process nor those that it starts until the block ends."""
+    controller = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    measured = os.environ.pop(forks.MEASURED, None)
+    if controller:
+        controller.pause()
+    yield
+    if controller:
+        controller.resume()
+    if measured:
+        os.environ[forks.MEASURED] = measured
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    with without_coverage(session.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    is_property = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
+    is_unmeasured = is_property or item.get_closest_marker("unmeasured") or item.path.parent.name == "browser"
+    with without_coverage(item.config) if is_unmeasured else nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Gives all tests of Chromium, half of Firefox, or a file, to one process: it starts once what they share."""
+    """Gives a file, or half of the tests in a browser, to one process: it starts once what they share."""
     config.option.loadscopereorder = False  # the tests in browsers take longest, and are collected first
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = browser_or_file
@@ -70,9 +101,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def browser_or_file(test: str) -> str:
     file, _, name = test.partition("::")
     browser = re.search(r"\[.*(chromium|firefox)", name) if file.startswith("tests/browser/") else None
-    # Firefox takes so long that one process with all of its tests would be the last one to end.
-    is_second_half = browser is not None and browser[1] == "firefox" and file > "tests/browser/test_l"
-    return f"{browser[1]} {is_second_half}" if browser else file
+    # One process with all tests in a browser would be the last one to end.
+    return f"{browser[1]} {file > 'tests/browser/test_l'}" if browser else file
 
 
 def pytest_sessionfinish() -> None:

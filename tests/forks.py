@@ -18,12 +18,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, AnyStr
 
+from coverage import Coverage
+
 from cityweb.commands import cli
 from cityweb.web import app  # noqa: F401 (a server loads it)
 
 TOP = Path(__file__).parent.parent
 NUMBER = struct.Struct("i")
 LOCK = threading.Lock()
+MEASURED = "COVERAGE_PROCESS_CONFIG"
+"""The environment variable that makes coverage measure a process; a fork without it stops that."""
+ENVIRONMENT = dict(os.environ)
 
 
 class Forked(subprocess.Popen[AnyStr]):
@@ -67,7 +72,7 @@ def first() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     code = f"import sys; sys.path[0] = {str(TOP)!r}; from tests import forks; forks.fork({theirs.fileno()})"
     with theirs:
         command = [sys.executable, "-c", code]
-        return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+        return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True, env=ENVIRONMENT)
 
 
 def end() -> None:
@@ -107,5 +112,7 @@ def fork(way: int) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if MEASURED not in environment and (measuring := Coverage.current()):
+        measuring.stop()
     sys.argv = ["manage.py", *arguments]
     cli.main()

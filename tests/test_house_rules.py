@@ -1,8 +1,9 @@
-"""Rules that no linter checks: imports between layers, locked versions, templates, vendored files, vague names."""
+"""Rules that no linter checks: imports, locked versions, templates, vendored files, vague names, what is measured."""
 
 import ast
 import hashlib
 import re
+import sys
 import tomllib
 from graphlib import TopologicalSorter
 from importlib.metadata import distribution
@@ -13,6 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cityweb.web import assets
+from tests.conftest import unmeasured
+
+pytestmark = unmeasured
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
@@ -226,3 +230,10 @@ def test_no_name_says_nothing(path: Path) -> None:
         node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     ]
     assert not [name for name in [path.stem, *named] if VAGUE.fullmatch(name) and name != "Base"]
+
+
+# --- coverage ---
+
+
+def test_an_unmeasured_test_is_not_traced() -> None:
+    assert sys.gettrace() is None

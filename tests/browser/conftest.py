@@ -47,11 +47,6 @@ POLL = """
 expect.set_options(timeout=10_000)
 
 
-@pytest.fixture(autouse=True)
-def unmeasured(no_cover: None) -> None:
-    """Measures no coverage in this process: what these tests are about happens in others."""
-
-
 @pytest.fixture(scope="package")
 async def playwright() -> AsyncIterator[Playwright]:
     async with async_playwright() as playwright:

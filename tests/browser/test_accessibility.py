@@ -8,6 +8,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser.conftest import Visitor, poll, visiting
 from tests.browser.steps import (
+    AT_REST,
     NO_TIMERS,
     NOT_LIVE,
     PAUSED,
@@ -270,6 +271,6 @@ async def test_twenty_changes_shift_the_layout_by_at_most_a_hundredth(visitor: V
     for number in range(20):
         await fill((f"Changed {number}", 15_250_000 - number * 500_000 if number % 2 else 30_000_000 + number))
         await poll(visitor.page)
-        await visitor.page.evaluate("Promise.all(document.getAnimations().map(motion => motion.finished))")
+        await visitor.page.evaluate(AT_REST)
     await expect(visitor.page.locator("#board")).to_contain_text("Changed 18")
     assert 0 <= await visitor.page.evaluate(TWO_FRAMES_LATER) <= 0.01

@@ -15,6 +15,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.conftest import MARK, Visitor, poll, visiting
 from tests.browser.steps import (
+    AT_REST,
     NO_TIMERS,
     NOT_LIVE,
     PAUSED,
@@ -123,7 +124,7 @@ async def test_a_poll_leaves_the_form_its_words_its_caret_and_the_place_on_the_p
     await fill(TOKYO)
     await poll(page)
     await expect(page.locator("#board tr[id] bdi").first).to_have_text("Tokyo")
-    await page.evaluate("Promise.all(document.getAnimations().map(motion => motion.finished))")
+    await page.evaluate(AT_REST)
     now = await page.get_by_role("link", name="City 9").bounding_box()
     assert now and seen
     assert abs(now["y"] - seen["y"]) < 1

@@ -18,6 +18,7 @@ from cityweb import __version__
 from cityweb.postgres import database
 from cityweb.web import assets
 from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, csv, finished, insert, run_sql
+from tests.forks import MEASURED
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -156,7 +157,7 @@ def test_the_package_says_its_version() -> None:
 def loading(empty: Addresses) -> Iterator["subprocess.Popen[bytes]"]:
     """A load that is half-way: it has sent rows to the database, and waits for more on standard input."""
     # Not measured: a signal that arrives while coverage holds its lock stops the process.
-    given = {name: value for name, value in environment(empty).items() if name != "COVERAGE_PROCESS_CONFIG"}
+    given = {name: value for name, value in environment(empty).items() if name != MEASURED}
     process = subprocess.Popen(
         [sys.executable, str(TOP / "manage.py"), "load", "-"],
         cwd=TOP,
