@@ -17,7 +17,7 @@ import pytest
 from cityweb import __version__
 from cityweb.postgres import database
 from cityweb.web import assets
-from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, csv, finished, insert, run_sql
+from tests.conftest import ENVIRONMENT, FILL, MANAGE, TOP, TWINS, Addresses, csv, finished, insert, run_sql, unmeasured
 from tests.forks import MEASURED
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -185,7 +185,7 @@ async def seen(empty: Addresses, state: str = HALF_WAY) -> None:
     deadline = time.monotonic() + 20
     while not await run_sql(empty.server, f"SELECT FROM pg_stat_activity WHERE {state}"):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 async def over(empty: Addresses) -> None:
@@ -194,7 +194,7 @@ async def over(empty: Addresses) -> None:
     deadline = time.monotonic() + 20
     while await run_sql(empty.server, question):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 async def test_a_load_that_is_not_interrupted_stores_what_was_sent(empty: Addresses) -> None:
@@ -313,6 +313,7 @@ async def test_the_demo_fills_the_board_and_credits_its_source(run: Run, empty: 
     assert "GeoNames (https://www.geonames.org), licence CC BY 4.0" in (TOP / "demo" / "cities.csv").read_text()
 
 
+@unmeasured
 def test_the_demo_is_what_its_script_collects(tmp_path: Path) -> None:
     (tmp_path / "collect.py").write_text((TOP / "demo" / "collect.py").read_text())
     subprocess.run([sys.executable, tmp_path / "collect.py"], env={**os.environ, "PYTHONPATH": str(TOP)}, check=True)
@@ -379,6 +380,7 @@ async def test_two_cities_of_one_name_are_listed_dumped_and_told_apart_by_id(run
     assert await stored(empty) == ["Xi'an"]
 
 
+@unmeasured
 async def test_a_terminal_that_lacks_a_letter_shows_its_number(empty: Addresses) -> None:
     await run_sql(empty.owner, insert("東京", 5))
     given = {**environment(empty), "PYTHONIOENCODING": "latin-1"}

@@ -487,14 +487,14 @@ async def test_of_20_restores_of_one_removal_one_is_written(berlin: Pool, empty:
 
 async def test_of_restores_and_adds_of_a_name_one_succeeds(berlin: Pool, empty: Addresses) -> None:
     await remove(berlin)
-    async with queueing(empty, 20, insert("berlin", 1, id=99), end="ROLLBACK"):
+    async with queueing(empty, 10, insert("berlin", 1, id=99), end="ROLLBACK"):
         results = await at_once(
-            *(work for n in range(10) for work in (revert(berlin, 2), add(berlin, ("berlin", "BERLIN")[n % 2])))
+            *(work for n in range(5) for work in (revert(berlin, 2), add(berlin, ("berlin", "BERLIN")[n % 2])))
         )
     *_, (_, kind, city_id, *_) = changed = await log(empty)
     assert len(changed) == 3
     assert [row[0] for row in await table(empty)] == [city_id]
-    assert kinds(results) == ({"Stored": 10, "tuple": 10} if kind == "restore" else {"NameTaken": 10, "tuple": 10})
+    assert kinds(results) == ({"Stored": 5, "tuple": 5} if kind == "restore" else {"NameTaken": 5, "tuple": 5})
 
 
 async def test_a_restore_of_what_was_restored_and_removed_by_an_operator_meanwhile_is_none(
@@ -504,14 +504,14 @@ async def test_a_restore_of_what_was_restored_and_removed_by_an_operator_meanwhi
     async with database.outside_the_pool(empty.owner).connect() as connection:
         transaction = await connection.begin()
         await changes.revert(connection, 2, OPERATOR)
-        restoring = asyncio.gather(at_once(*(revert(berlin, 2) for _ in range(20))))
+        restoring = asyncio.gather(at_once(*(revert(berlin, 2) for _ in range(10))))
         waiting = 0
-        while waiting < 20:
+        while waiting < 10:
             waiting = (await run_sql(empty.owner, "SELECT count(*) FROM pg_locks WHERE NOT granted"))[0][0]
         await changes.remove(connection, BERLIN, OPERATOR)
         await transaction.commit()
         (results,) = await restoring
-        assert kinds(results) == {"NotRevertible": 20}
+        assert kinds(results) == {"NotRevertible": 10}
     assert await table(empty) == []
     assert [change[1] for change in await log(empty)] == ["add", "remove", "restore", "remove"]
 

@@ -169,14 +169,14 @@ async def test_an_insert_that_the_server_rejected_is_not_stored_and_a_lost_one_m
     assert raised.type is expected
 
 
-@pytest.mark.parametrize("seconds", [0.2, 5])
+@pytest.mark.parametrize("seconds", [0.5, 5])
 async def test_a_pause_of_the_database_ends_an_add_and_gives_its_connection_back(
     empty: Addresses, seconds: float
 ) -> None:
     pool = Pool(empty.app, 1, seconds)
     assert await add(pool, "First")
-    async with locking(empty.owner, "SHARE", 0.6):
-        if seconds < 0.6:
+    async with locking(empty.owner, "SHARE", 0.8):
+        if seconds < 0.8:
             with pytest.raises(Unconfirmed):
                 await add(pool, "Paris")
         else:
@@ -186,11 +186,11 @@ async def test_a_pause_of_the_database_ends_an_add_and_gives_its_connection_back
 
 
 async def test_all_work_of_a_request_shares_one_time_limit(empty: Addresses) -> None:
-    pool = Pool(empty.app, 1, 0.2)
+    pool = Pool(empty.app, 1, 0.5)
     async with pool.open() as session:
         assert await ranking.newest(session) == []
         backends = await run_sql(empty.app, BACKENDS)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
         with pytest.raises(DatabaseUnavailable):
             await ranking.newest(session)
         assert len(backends) == 1

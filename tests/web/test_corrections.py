@@ -12,7 +12,7 @@ from cityweb import countries
 from cityweb.city import ID_MAX
 from cityweb.postgres import ranking
 from cityweb.postgres.database import DatabaseUnavailable
-from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, stored
+from tests.conftest import FILL, Addresses, Site, insert, open_site, quoted, run_sql, stored, unmeasured
 from tests.pages import HTMX, add, one, parse, text
 from tests.proxy import Proxy
 
@@ -188,6 +188,7 @@ async def test_two_values_by_two_visitors_are_both_stored(berlin: Site, empty: A
     assert tuple(row) == (3_677_001, "FR")
 
 
+@unmeasured
 async def test_50_corrections_from_one_page(berlin: Site, empty: Addresses) -> None:
     sent = [{**TYPO, "population": str(3_677_001 + n)} for n in range(50)]
     answers = await asyncio.gather(*(post(berlin, "/cities/1", "plain", fields) for fields in sent))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from cityweb.postgres import cities, database, schema
 from cityweb.postgres.database import DatabaseUnavailable, Pool
 from cityweb.submissions import CitySubmission
-from tests.conftest import Addresses, Site, locking, open_site, ready, run_sql, serving, until
+from tests.conftest import Addresses, Site, locking, open_site, ready, run_sql, serving, unmeasured, until
 from tests.pages import add
 from tests.proxy import Proxy
 from torture.ground import ground
@@ -44,6 +44,7 @@ def ledger() -> Ledger:
     return Ledger()
 
 
+@unmeasured
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_what_was_acknowledged_outlives_a_fault(nemesis: Nemesis, ledger: Ledger, fault: str) -> None:
     before, over = len(ledger.acknowledged), asyncio.Event()
