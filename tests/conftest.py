@@ -1,6 +1,7 @@
 """Fixtures of the tests: a real PostgreSQL, the application on it, and servers in processes of their own."""
 
 import asyncio
+import gc
 import io
 import os
 import re
@@ -78,7 +79,9 @@ def without_coverage(config: pytest.Config) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     with without_coverage(session.config):
-        return (yield)
+        result = yield
+    gc.freeze()  # Otherwise each full collection would search all modules and tests for garbage.
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
@@ -91,7 +94,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Gives a file, or half of the tests in a browser, to one process: it starts once what they share."""
+    """Gives all tests of Firefox, half of Chromium, or a file, to one process: it starts once what they share."""
     config.option.loadscopereorder = False  # the tests in browsers take longest, and are collected first
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = browser_or_file
@@ -101,8 +104,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def browser_or_file(test: str) -> str:
     file, _, name = test.partition("::")
     browser = re.search(r"\[.*(chromium|firefox)", name) if file.startswith("tests/browser/") else None
-    # One process with all tests in a browser would be the last one to end.
-    return f"{browser[1]} {file > 'tests/browser/test_l'}" if browser else file
+    # One process with all tests of Chromium would be the last one to end.
+    is_second_half = browser is not None and browser[1] == "chromium" and file > "tests/browser/test_l"
+    return f"{browser[1]} {is_second_half}" if browser else file
 
 
 def pytest_sessionfinish() -> None:
@@ -176,7 +180,7 @@ async def configure(owner_url: str, setting: str, value: str) -> None:
     server = make_url(owner_url).set(username="postgres", database="postgres")
     await run_sql(server, f"ALTER SYSTEM SET {setting} = {value}", "SELECT pg_reload_conf()")
     while [tuple(row) for row in await run_sql(server, f"SHOW {setting}")] != [(value,)]:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
 
 def quoted(text: str) -> str:
@@ -335,7 +339,7 @@ async def ready(server: Server) -> int:
     """Waits until a server can store cities. Returns its port."""
     async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS) as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
     return int(server.url.rpartition(":")[2])
 
 

@@ -4,7 +4,6 @@ import asyncio
 import re
 
 import httpx
-import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Visitor, poll, shows, visiting
@@ -18,6 +17,7 @@ from tests.browser.steps import (
     landed,
     name,
     narrow,
+    only_in_chromium,
     only_with_scripts,
     population,
     submit,
@@ -176,6 +176,7 @@ async def test_two_visitors_correct_a_city_at_once_and_neither_overwrites_what_w
     assert tuple(row) == ("Paris", 2_200_000, "FR")
 
 
+@only_in_chromium  # it is about the server
 async def test_an_operator_cleans_up_after_a_network_that_changed_sixty_cities(
     visitor: Visitor, fill: Fill, server: Server, empty: Addresses, scripts: bool
 ) -> None:
@@ -285,7 +286,7 @@ async def expect_room_and_access(page: Page) -> None:
 
 
 @only_with_scripts
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+@only_in_chromium
 async def test_each_state_of_a_correction_is_accessible_and_has_room(
     visitor: Visitor, fill: Fill, server: Server
 ) -> None:

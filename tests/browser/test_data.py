@@ -7,10 +7,17 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Visitor, visiting
-from tests.browser.steps import UNREACHED, Fill, expect_accessible, only_plain, only_with_scripts, tab_to
+from tests.browser.steps import (
+    CLICK_TWICE,
+    UNREACHED,
+    Fill,
+    expect_accessible,
+    only_in_chromium,
+    only_plain,
+    only_with_scripts,
+    tab_to,
+)
 from tests.conftest import FILL, Addresses, Server, run_sql, stored
-
-only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 
 
 def section(page: Page, title: str) -> Locator:
@@ -124,7 +131,7 @@ async def test_who_is_offline_is_told_so(visitor: Visitor, empty: Addresses) -> 
 @only_with_scripts
 async def test_a_double_click_sends_one_request(visitor: Visitor, empty: Addresses) -> None:
     await visitor.open("/api")
-    await button(visitor.page, "Add a city").dblclick()
+    await button(visitor.page, "Add a city").evaluate(CLICK_TWICE)
     await expect_response(visitor.page, "Add a city", "201 Created · application/json", '{"id":1,')
     assert await stored(empty) == [("Greenhorn", 3)]
 

@@ -4,11 +4,11 @@ import asyncio
 import re
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Browser, Page, Playwright, expect
 
 from tests.browser.conftest import Visitor, running, visiting
 from tests.browser.steps import (
+    CLICK_TWICE,
     NOT_LIVE,
     STALE,
     TITLE,
@@ -22,6 +22,7 @@ from tests.browser.steps import (
     landed,
     live,
     name,
+    only_in_chromium,
     only_plain,
     only_with_scripts,
     population,
@@ -86,7 +87,7 @@ async def test_a_double_click_posts_once(visitor: Visitor) -> None:
     await visitor.open()
     await name(visitor.page).fill("Delhi")
     await population(visitor.page).fill("28514000")
-    await button(visitor.page).dblclick()
+    await button(visitor.page).evaluate(CLICK_TWICE)
     await expect(visitor.page.locator("#status > p")).to_have_text(landed("Delhi", 1, "28,514,000"))
     assert len(posts) == 1
 
@@ -254,6 +255,7 @@ async def test_an_add_that_takes_long_says_so_and_is_given_up_after_15_seconds(v
     await expect_values(visitor.page, "Delhi", "28,514,000")
 
 
+@only_in_chromium
 async def test_an_address_that_is_none_leads_to_the_board(visitor: Visitor) -> None:
     await visitor.open("/nowhere")
     await expect(visitor.page.locator("#problem-text")).to_contain_text("There is no page here.")
@@ -288,6 +290,7 @@ async def test_the_answer_of_a_proxy_is_told_as_a_lost_connection(visitor: Visit
     await expect(visitor.page.locator("#status > p")).to_have_text(landed("Delhi", 1, "28,514,000"))
 
 
+@only_in_chromium
 async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_entered(
     browser: Browser, start_server: StartServer, scripts: bool
 ) -> None:
@@ -303,6 +306,7 @@ async def test_who_adds_too_much_is_told_how_long_to_wait_and_keeps_what_was_ent
         await expect_cities(visitor.page, "Tokyo")
 
 
+@only_in_chromium
 async def test_a_failure_of_ours_says_so_and_keeps_what_was_entered(
     visitor: Visitor, empty: Addresses, scripts: bool
 ) -> None:
@@ -319,7 +323,7 @@ async def test_a_failure_of_ours_says_so_and_keeps_what_was_entered(
 
 
 @only_with_scripts
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)  # only it can be slowed down
+@only_in_chromium  # only it can be slowed down
 async def test_on_a_slow_network_the_form_says_that_it_is_being_sent_and_sends_once(visitor: Visitor) -> None:
     posts: list[str] = []
     visitor.page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
@@ -336,6 +340,7 @@ async def test_on_a_slow_network_the_form_says_that_it_is_being_sent_and_sends_o
     assert len(posts) == 1
 
 
+@only_in_chromium
 @only_with_scripts
 async def test_a_server_that_stops_and_returns_loses_nothing(
     browser: Browser, start_server: StartServer, empty: Addresses, scripts: bool
@@ -361,6 +366,7 @@ async def test_a_server_that_stops_and_returns_loses_nothing(
         await expect_cities(visitor.page, "Tokyo", "Delhi", "Osaka")
 
 
+@only_in_chromium
 async def test_while_the_database_is_away_the_board_stays_and_what_was_entered_too(
     browser: Browser, start_server: StartServer, empty: Addresses, scripts: bool
 ) -> None:

@@ -6,13 +6,11 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visitor
-from tests.browser.steps import Fill, expect_accessible, name, only_with_scripts, tab_to
+from tests.browser.steps import Fill, expect_accessible, name, only_in_chromium, only_with_scripts, tab_to
 from tests.pages import BESIDE_THE_BOARD
 
 CITIES = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 20)]
 NEW_YORK = ("New York City", 8_000_000)
-
-only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 
 
 async def search(page: Page, words: str) -> None:

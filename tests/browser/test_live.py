@@ -26,6 +26,7 @@ from tests.browser.steps import (
     expect_values,
     live,
     name,
+    only_in_chromium,
     only_plain,
     population,
     submit,
@@ -67,6 +68,7 @@ def polls_of(page: Page) -> list[str]:
 # --- every page shows every change ---
 
 
+@only_in_chromium  # in Firefox, tabs take long
 async def test_a_change_shows_on_all_of_eight_tabs(visitor: Visitor, fill: Fill) -> None:
     await fill(TOKYO)
     tabs = [visitor.page, *[await visitor.page.context.new_page() for _ in range(7)]]
@@ -238,7 +240,7 @@ async def test_rows_move_to_their_new_places_and_a_new_row_fades_in(visitor: Vis
     assert await visitor.page.evaluate(MOVES) == [["Tokyo", False], ["Delhi", True], ["Osaka", True]]
 
 
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)  # Firefox's driver cannot ask for reduced motion
+@only_in_chromium  # Firefox's driver cannot ask for reduced motion
 async def test_with_reduced_motion_nothing_moves_and_what_changed_has_an_edge(
     visitor: Visitor, fill: Fill, empty: Addresses
 ) -> None:
