@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz torture check lock audit observatory lighthouse screens pictures places bench postgres14
+.PHONY: help run test browsers fuzz torture check lock audit observatory lighthouse screens pictures places bench postgres14
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,7 +12,13 @@ run: .venv/run ## Serve the leaderboard; sets up everything it needs, including 
 	@$(BIN)/python manage.py runserver
 
 test: .venv/dev ## Run the tests in four processes, on their own PostgreSQL (or TEST_DATABASE_URL)
-	@$(BIN)/python -m pytest -n 4 --cov --cov-report=term-missing
+	@$(COMPILED) $(BIN)/python -m pytest -n 4 --cov --cov-report=term-missing
+
+browsers: .venv/dev ## Run all tests in browsers in Chromium and Firefox; `make test` leaves out what Firefox need not repeat
+	@BROWSERS=all $(COMPILED) $(BIN)/python -m pytest -n 4 tests/browser
+
+# Servers and processes of tests start often: they are compiled once, also where the environment says otherwise.
+COMPILED = PYTHONDONTWRITEBYTECODE=
 
 fuzz: .venv/dev ## Run each property test with 10,000 new examples; SEED=1 repeats a run
 	@HYPOTHESIS_PROFILE=torture $(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 $(if $(SEED),--hypothesis-seed=$(SEED))

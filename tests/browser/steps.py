@@ -29,6 +29,8 @@ PAUSED = re.compile(r"^Paused at \d\d:\d\d UTC\.$")
 STALE = re.compile(r"^Showing the board as of \d\d:\d\d UTC\.\s+Cities can't be added right now\.\s*$")
 
 only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
+in_each_browser = pytest.mark.in_each_browser
+"""For a test of focus, keys, history, timers or motion, where browsers differ; the others run in Chromium alone."""
 only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 only_plain = pytest.mark.parametrize("scripts", [False], indirect=True, ids=["plain"])
 

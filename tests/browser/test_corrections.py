@@ -14,6 +14,7 @@ from tests.browser.steps import (
     expect_accessible,
     expect_cities,
     expect_room,
+    in_each_browser,
     landed,
     name,
     narrow,
@@ -90,6 +91,7 @@ async def correct_by_http(server: Server, *populations: tuple[int, str, int, int
             assert response.status_code == 200, response.text
 
 
+@in_each_browser
 async def test_a_typo_is_corrected_after_one_question_and_somebody_else_reverts_that(
     browser: Browser, visitor: Visitor, fill: Fill, server: Server, scripts: bool
 ) -> None:

@@ -12,6 +12,7 @@ from tests.browser.steps import (
     UNREACHED,
     Fill,
     expect_accessible,
+    in_each_browser,
     only_in_chromium,
     only_plain,
     only_with_scripts,
@@ -128,6 +129,7 @@ async def test_who_is_offline_is_told_so(visitor: Visitor, empty: Addresses) -> 
     assert await stored(empty) == [("Greenhorn", 3)]
 
 
+@in_each_browser
 @only_with_scripts
 async def test_a_double_click_sends_one_request(visitor: Visitor, empty: Addresses) -> None:
     await visitor.open("/api")
@@ -136,6 +138,7 @@ async def test_a_double_click_sends_one_request(visitor: Visitor, empty: Address
     assert await stored(empty) == [("Greenhorn", 3)]
 
 
+@in_each_browser
 @only_with_scripts
 async def test_the_keyboard_is_enough(visitor: Visitor) -> None:
     await visitor.open("/api")

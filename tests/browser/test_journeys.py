@@ -19,6 +19,7 @@ from tests.browser.steps import (
     button,
     expect_cities,
     expect_values,
+    in_each_browser,
     landed,
     live,
     name,
@@ -105,6 +106,7 @@ async def test_a_double_click_stores_once_without_scripts_too(visitor: Visitor, 
 # --- being rejected ---
 
 
+@in_each_browser
 async def test_a_rejection_says_what_is_wrong_where_the_eyes_and_the_focus_are(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "", "12x")
@@ -118,6 +120,7 @@ async def test_a_rejection_says_what_is_wrong_where_the_eyes_and_the_focus_are(v
     await expect_values(visitor.page, "", "12x")
 
 
+@in_each_browser
 async def test_a_link_of_the_summary_leads_to_its_field_where_it_is_corrected(visitor: Visitor) -> None:
     await visitor.open()
     await submit(visitor.page, "Osaka", "1.5")
@@ -152,6 +155,7 @@ async def type_city(page: Page, city: str, people: str) -> None:
     await page.keyboard.press("Enter")
 
 
+@in_each_browser
 async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     page, keyboard = visitor.page, visitor.page.keyboard
     await visitor.open()
@@ -169,6 +173,7 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor) -> None:
     await expect(page.locator("#error-summary")).to_contain_text("is already on the list")
 
 
+@in_each_browser
 async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(visitor: Visitor, fill: Fill) -> None:
     page, keyboard = visitor.page, visitor.page.keyboard
     await fill(*TWENTY)
@@ -184,6 +189,7 @@ async def test_what_landed_elsewhere_is_followed_by_keyboard_and_gone_back_from(
     await expect_cities(page, *(city for city, _ in TWENTY))
 
 
+@in_each_browser
 async def test_the_first_tab_offers_to_skip_to_the_content(visitor: Visitor) -> None:
     await visitor.open()
     await visitor.page.keyboard.press("Tab")
@@ -197,6 +203,7 @@ async def test_the_first_tab_offers_to_skip_to_the_content(visitor: Visitor) -> 
 # --- back, and another tab ---
 
 
+@in_each_browser
 async def test_going_back_after_an_addition_posts_nothing_again(visitor: Visitor, empty: Addresses) -> None:
     await visitor.open("/?live=off")
     await visitor.open()
@@ -209,6 +216,7 @@ async def test_going_back_after_an_addition_posts_nothing_again(visitor: Visitor
     assert len(await run_sql(empty.app, "SELECT FROM cities")) == 1
 
 
+@in_each_browser
 async def test_a_link_opens_in_another_tab(
     playwright: Playwright, browser: Browser, start_server: StartServer, log: Path
 ) -> None:
@@ -228,6 +236,7 @@ async def test_a_link_opens_in_another_tab(
         await expect(visitor.page).to_have_url(f"{server.url}/")
 
 
+@in_each_browser
 async def test_what_was_entered_is_there_after_a_look_at_another_page(visitor: Visitor) -> None:
     await visitor.open()
     await name(visitor.page).fill("Delhi")

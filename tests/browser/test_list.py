@@ -6,7 +6,15 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visitor
-from tests.browser.steps import Fill, expect_accessible, name, only_in_chromium, only_with_scripts, tab_to
+from tests.browser.steps import (
+    Fill,
+    expect_accessible,
+    in_each_browser,
+    name,
+    only_in_chromium,
+    only_with_scripts,
+    tab_to,
+)
 from tests.pages import BESIDE_THE_BOARD
 
 CITIES = [(f"City {n}", 20_000_000 - n * 500_000) for n in range(1, 20)]
@@ -32,6 +40,7 @@ async def test_a_city_is_found_by_the_beginning_of_any_word(visitor: Visitor, fi
     await expect(visitor.page.get_by_role("status")).to_contain_text("1 city")
 
 
+@in_each_browser
 @only_with_scripts
 async def test_the_list_follows_what_is_entered_and_the_focus_stays(visitor: Visitor, fill: Fill) -> None:
     await fill(*CITIES, NEW_YORK)
@@ -75,6 +84,7 @@ async def test_a_search_that_replaces_another_is_no_lost_one(visitor: Visitor, f
     await expect(visitor.page.get_by_role("alert")).to_be_empty()
 
 
+@in_each_browser
 async def test_back_from_a_city_shows_what_was_searched(visitor: Visitor, fill: Fill) -> None:
     await fill(*CITIES, NEW_YORK)
     await visitor.open("/cities?q=york")
@@ -85,6 +95,7 @@ async def test_back_from_a_city_shows_what_was_searched(visitor: Visitor, fill: 
     await expect_names(visitor.page, "New York City")
 
 
+@in_each_browser
 async def test_a_city_is_found_by_keyboard_alone(visitor: Visitor, fill: Fill) -> None:
     page, keyboard = visitor.page, visitor.page.keyboard
     await fill(*CITIES, NEW_YORK)

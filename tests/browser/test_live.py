@@ -24,6 +24,7 @@ from tests.browser.steps import (
     Fill,
     expect_cities,
     expect_values,
+    in_each_browser,
     live,
     name,
     only_in_chromium,
@@ -33,6 +34,8 @@ from tests.browser.steps import (
     tab_to,
 )
 from tests.conftest import Addresses, run_sql
+
+pytestmark = in_each_browser
 
 TOKYO, DELHI = ("Tokyo", 37_400_068), ("Delhi", 28_514_000)
 HIDE = "hidden => Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})"

@@ -10,6 +10,7 @@ from tests.browser.steps import (
     expect_accessible,
     expect_cities,
     expect_values,
+    in_each_browser,
     landed,
     name,
     narrow,
@@ -45,6 +46,7 @@ async def test_paris_in_texas_is_added_beside_paris_which_is_shown_first(visitor
     await expect_values(page, "", "")
 
 
+@in_each_browser
 async def test_springfield_is_added_three_times_by_keyboard_alone(visitor: Visitor) -> None:
     page, keyboard = visitor.page, visitor.page.keyboard
     await narrow(page)
@@ -89,6 +91,7 @@ async def test_a_country_is_given_under_more_and_shown(visitor: Visitor) -> None
     await expect(page.locator("tbody th")).to_contain_text("1 in the world")
 
 
+@in_each_browser
 @only_with_scripts
 async def test_the_names_of_countries_are_suggested_where_they_are_entered(visitor: Visitor) -> None:
     await visitor.open()
