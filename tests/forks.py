@@ -29,6 +29,7 @@ LOCK = threading.Lock()
 MEASURED = "COVERAGE_PROCESS_CONFIG"
 """The environment variable that makes coverage measure a process; a fork without it stops that."""
 ENVIRONMENT = dict(os.environ)
+"""The environment before any test changed it."""
 
 
 class Forked(subprocess.Popen[AnyStr]):
