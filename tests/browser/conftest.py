@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +12,8 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, async_playwright, expect
 
-from tests.conftest import NO_TLS, Addresses, Server, insert, run_sql, serving
+from tests.conftest import NO_TLS, PROGRAMS, Addresses, Server, find_browser, insert, run_sql, serving
 
-PROGRAMS = {
-    "chromium": ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"),
-    "firefox": ("firefox-esr", "firefox"),
-}
-"""The programs to look for. The headless shell is Chromium without windows; its tests take two thirds of the time."""
 FEATURES = (
     "AvoidCorsURLLoaderRestartOnRedirect,AvoidUnnecessaryBeforeUnloadCheckSync,BlockOriginHeaderModificationOnRedirect,"
     "DestroyProfileOnBrowserClose,HttpsUpgrades,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
@@ -67,10 +61,7 @@ async def browser(playwright: Playwright, request: pytest.FixtureRequest) -> Asy
 @asynccontextmanager
 async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
     """One of the browsers, as Debian ships it, in processes of its own, which have `MARK` in their environment."""
-    program = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
-    if not program:
-        missing = f"no {name} is installed"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    program = find_browser(name)
     env: dict[str, str | float | bool] = {**os.environ, "MARK": MARK}
     if name == "chromium":
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET, env=env)

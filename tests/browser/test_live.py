@@ -410,16 +410,13 @@ def groups_marked() -> set[int]:
 
 
 @only_plain
-async def test_where_no_script_runs_the_page_does_not_call_itself_live(
-    visitor: Visitor, fill: Fill, browser: Browser
-) -> None:
+async def test_where_no_script_runs_the_page_does_not_call_itself_live(visitor: Visitor, fill: Fill) -> None:
     await fill(TOKYO)
     await visitor.open()
     await expect(live(visitor.page)).not_to_be_visible()
-    if browser.browser_type.name == "chromium":  # in Firefox the scripts only do not arrive
-        await expect(visitor.page.locator("noscript p")).to_be_visible()
-        await expect(visitor.page.locator("noscript p")).to_have_text("Reload the page to see changes.")
-        await expect(pause(visitor.page)).not_to_be_visible()
+    await expect(visitor.page.locator("noscript p")).to_be_visible()
+    await expect(visitor.page.locator("noscript p")).to_have_text("Reload the page to see changes.")
+    await expect(pause(visitor.page)).not_to_be_visible()
 
 
 # --- behind a proxy ---

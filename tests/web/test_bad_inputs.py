@@ -4,7 +4,6 @@ import http.client
 import itertools
 import json
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -21,7 +20,7 @@ import pytest
 
 from cityweb import names
 from cityweb.postgres import database
-from tests.conftest import Addresses, Server, serving, unmeasured
+from tests.conftest import Addresses, Server, find_browser, serving, unmeasured
 from tests.names import GOOD, JOINED, NEWER
 from tests.names import UNREADABLE as UNREADABLE_NAMES
 from tests.pages import HTMX, OTHERS, SECURITY, WAYS, parse, table, text
@@ -187,12 +186,17 @@ def another_site(page: str) -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
 @pytest.mark.usefixtures("nothing_stored")
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["cross-site", "same-site"])
 async def test_a_browser_that_another_site_makes_post_is_rejected(running: Server, tmp_path: Path, host: str) -> None:
     with another_site(FORGED.format(url=running.url)) as port:
-        browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+        browser = [
+            find_browser("chromium"),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path}",
+        ]
         shown = ["--virtual-time-budget=9000", "--dump-dom", f"http://{host}:{port}/"]
         done = subprocess.run([*browser, *shown], capture_output=True, text=True, timeout=60, check=False)
     assert "That form was sent from another site, so nothing was saved." in done.stdout
