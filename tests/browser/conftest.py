@@ -67,8 +67,8 @@ async def running(playwright: Playwright, name: str) -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET, env=env)
     else:
         prefs: dict[str, str | float | bool] = {
-            # Debian's Firefox understands WebDriver BiDi, not the protocol of Playwright's own build. Over it nothing
-            # is told of a page that comes back from the back-forward cache.
+            # Debian's Firefox speaks WebDriver BiDi, not the protocol of Playwright's own build. With BiDi, Playwright
+            # gets no event for a page that comes back from the back-forward cache.
             "browser.sessionhistory.max_total_viewers": 0,
             # These make it faster: no process for each site, none in advance, and fewer frames.
             "fission.autostart": False,

@@ -30,8 +30,9 @@ STALE = re.compile(r"^Showing the board as of \d\d:\d\d UTC\.\s+Cities can't be 
 
 only_with_scripts = pytest.mark.parametrize("scripts", [True], indirect=True, ids=["script"])
 in_each_browser = pytest.mark.in_each_browser
-"""For a test of focus, keys, history, timers or motion, where browsers differ; the others run in Chromium alone."""
+"""For a test of focus, keys, history, timers or motion, where browsers differ: `make test` runs it in Firefox too."""
 only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+"""For a test about the server, or of what only the driver of Chromium can do."""
 only_plain = pytest.mark.parametrize("scripts", [False], indirect=True, ids=["plain"])
 
 

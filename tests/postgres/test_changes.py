@@ -322,7 +322,8 @@ async def test_a_correction_that_ends_in_a_deadlock_is_tried_again(
 
     monkeypatch.setattr(database, "pause_before_retry", count)
     operated: object = None
-    # PostgreSQL cancels whoever has waited for its deadlock_timeout: the other one if that began to wait later.
+    # PostgreSQL cancels the statement that detects the deadlock. On a slow machine this may be the operator's, and then
+    # the test tries again.
     while operated != "COMMIT":
         connection = await database.connect(empty.owner)
         await connection.execute("BEGIN; UPDATE cities SET name_key = 'free' WHERE id = 22")
